@@ -1,1 +1,3 @@
+"""wbctool: white-blood-cell microscopy from the shell."""
+
 __version__ = "0.1.0"

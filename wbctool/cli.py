@@ -1,0 +1,160 @@
+"""The app: the subcommand table in pipeline order, and errors turned into exit codes.
+
+Nothing heavy is imported here: a subcommand's own module is imported when that subcommand runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from wbctool import __version__, errors
+
+COMMANDS = {
+    "segment": "Find white cells with their nuclei, red cells and platelets in smear images.",
+    "split": "Add train, val and test to records without parting a group.",
+    "crop": "Cut one image, and its mask, per cell.",
+    "train": "Train an attention classifier on image folders or records.",
+    "predict": "Classify images with a trained run.",
+    "evaluate": "Show honest figures for predictions.",
+    "info": "Say what a run folder, record file or image folder is.",
+    "demo": "Draw a small synthetic smear set and run the whole chain on it.",
+}
+
+# typer carries click's exceptions under a private name; the public BadParameter leads to them.
+_UsageError = typer.BadParameter.__mro__[1]
+_ClickException = typer.BadParameter.__mro__[2]
+
+
+class Subcommands(TyperGroup):
+    """Lists subcommands from the table and imports one only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return TyperCommand(cmd_name, callback=None, help=COMMANDS[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
+            command = typer.main.get_command(module.app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=Subcommands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wbctool {__version__}")
+        raise typer.Exit
+
+
+def _print_schema(name: str | None) -> None:
+    if name:
+        from wbctool.records import schema_text
+
+        print(schema_text(name))
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Example:  wbctool segment smears/ -o masks/ | wbctool crop - -o cells/\n\n"
+    "For research; not a medical device."
+)
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            callback=_print_schema,
+            is_eager=True,
+            metavar="NAME",
+            help="Print the JSON Schema of a record: image, mask, cell, prediction or error.",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """White-blood-cell microscopy from the shell: image folders and JSON records in, the same out."""
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with the exit code of `DESIGN` (0, 1, 2, 3, 4, 5, 130, 143)."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    if debug:  # accepted anywhere on the line, as people add it to the end of what failed
+        arguments.remove("--debug")
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments, debug))
+
+
+def _terminate(_number: int, _frame: Any) -> NoReturn:
+    raise errors.Terminated
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        code = app(args=arguments, prog_name="wbctool", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except errors.WbctoolError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "wbctool"
+        message = error.format_message() or "a command is missing"
+        return _fail(f"{message.rstrip('.')} (see `{where} --help`)", errors.USAGE, debug)
+    except _ClickException as error:
+        return _fail(error.format_message(), errors.USAGE, debug)
+    except BrokenPipeError:
+        # the reader has what it wanted; keep Python from complaining at shutdown
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; run the same command again to go on", errors.INTERRUPTED, debug)
+    except errors.Terminated:
+        return _fail("terminated; run the same command again to go on", errors.TERMINATED, debug)
+    except MemoryError as error:
+        return _fail(f"out of memory ({error}); try fewer --jobs", errors.DEVICE, debug)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", errors.BAD_INPUT, debug)
+    except Exception as error:  # a bug: one line, and how to see more
+        if type(error).__name__ == "OutOfMemoryError":
+            return _fail(
+                "the GPU is out of memory; try a smaller --batch-size or --device cpu",
+                errors.DEVICE,
+                debug,
+            )
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _fail(f"bug: {message} (add --debug for the traceback)", errors.BUG, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"wbctool: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,79 @@
+"""`wbctool split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbctool.commands.options import Inputs, Json, Quiet, Seed, SelectionOptions, SkipBad, new_app, with_options
+
+app = new_app()
+
+
+@app.command(
+    epilog="Example:  wbctool split masks/ --ratio 70/15/15 > split.jsonl\n\n"
+    "Cross-validation: for i in 1 2 3 4 5; do wbctool split cells/ --folds 5 --fold $i > fold-$i.jsonl; done"
+)
+@with_options
+def split(
+    inputs: Inputs,
+    selection: SelectionOptions,
+    ratio: Annotated[
+        str, typer.Option(metavar="TRAIN/VAL/TEST", help="Shares; two numbers are train/test.")
+    ] = "70/15/15",
+    folds: Annotated[int | None, typer.Option(metavar="K", help="K folds in place of --ratio.")] = None,
+    fold: Annotated[int, typer.Option(metavar="I", help="With --folds: the fold that tests.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Records into a file, not stdout.")
+    ] = None,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Add train, val and test to records: stratified by class, no group parted."""
+    from wbctool.console import emit, note, records_wanted, table, warn
+    from wbctool.errors import DONE, SOME_FAILED, InputError
+    from wbctool.folders import Tally, group_of, read_inputs
+    from wbctool.outputs import atomic
+    from wbctool.records import ERROR, SPLITS, to_line
+    from wbctool.splitting.assign import parse_ratio
+    from wbctool.splitting.records import add_folds, add_splits
+
+    shares = parse_ratio(ratio)
+    tally = Tally()
+    records = list(read_inputs(inputs, selection.selection(), tally))
+    if all(record["schema"] == ERROR for record in records):
+        raise InputError(f"{', '.join(inputs)}: no images or records to split")
+    done = add_folds(records, folds, fold, seed) if folds else add_splits(records, shares, seed)
+    if out:
+        with atomic(out, "w") as stream:
+            stream.writelines(to_line(record) + "\n" for record in done)
+    elif records_wanted(json):
+        for record in done:
+            emit(record)
+    samples = [record for record in done if record["schema"] != ERROR]
+    names = [name for name in SPLITS if any(record["split"] == name for record in samples)]
+    classes = sorted({record.get("label") or "(no label)" for record in samples})
+    counts = {
+        label: [sum(r["split"] == name and (r.get("label") or "(no label)") == label for r in samples) for name in names]
+        for label in classes
+    }
+    for label in classes:
+        missing = [name for name, count in zip(names, counts[label], strict=True) if not count]
+        if missing and not quiet:
+            warn(f"class {label} has no image in {', '.join(missing)}: too few groups")
+    if not quiet:
+        for line in tally.notes():
+            note(line)
+    if not records_wanted(json):
+        groups = [len({group_of(r) for r in samples if r["split"] == name}) for name in names]
+        rows = [(label, *counts[label]) for label in classes]
+        rows.append(("groups", *groups))
+        table(f"{len(samples):,} records", ("class", *names), rows)
+        if not out:
+            note("the records themselves go to a file: add `-o split.jsonl` or `> split.jsonl`")
+    failed = tally.counts["damaged"] and not skip_bad
+    raise typer.Exit(SOME_FAILED if failed else DONE)

@@ -1,0 +1,97 @@
+"""What people see: progress and notes on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from wbctool.records import Record, to_line
+
+
+def stdout_console() -> Console:
+    """A console for tables: 80 columns wide in a pipe, so that a report is the same everywhere."""
+    return Console(width=None if sys.stdout.isatty() else 80, highlight=False, soft_wrap=False)
+
+
+def records_wanted(json: bool) -> bool:
+    """Whether stdout takes records: always in a pipe, on a terminal with --json."""
+    return json or not sys.stdout.isatty()
+
+
+def emit(record: Record) -> None:
+    """Print one record on stdout at once, so that the next command in a pipe can start."""
+    sys.stdout.write(to_line(record) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(f"wbctool: {text}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning line, on stderr."""
+    note(f"warning: {text}")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table on stdout; all columns but the first are right-aligned."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*[Text(str(value)) for value in row])
+    stdout_console().print(drawn)
+
+
+class Progress:
+    """A count with its rate on stderr: a moving line on a terminal, a line now and then elsewhere."""
+
+    interval = 10.0
+
+    def __init__(self, what: str, unit: str, quiet: bool, total: int | None = None) -> None:
+        self.what, self.unit, self.total = what, unit, total
+        self.done = 0
+        self.failed = 0
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and not quiet
+        self._start = time.monotonic()
+        self._shown = self._start
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _e: Any, _t: TracebackType | None) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def step(self, failed: bool = False, detail: str = "") -> None:
+        """Count one more."""
+        self.done += 1
+        self.failed += failed
+        now = time.monotonic()
+        if self._quiet or now - self._shown < (0.1 if self._live else self.interval):
+            return
+        self._shown = now
+        rate = self.done / max(now - self._start, 1e-9)
+        of_total = f"/{self.total:,}" if self.total else ""
+        text = f"{self.what}: {self.done:,}{of_total} {self.unit}, {rate:.1f}/s"
+        if self.failed:
+            text += f", {self.failed:,} failed"
+        if detail:
+            text += f", {detail}"
+        if self._live:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        else:
+            note(text)

@@ -1,0 +1,1 @@
+"""Cropping: one image, and its mask, per cell."""

@@ -1,0 +1,114 @@
+"""The folder step `crop`: mask records in, one image and mask per cell out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wbctool.cropping.windows import (
+    DEFAULT_MARGIN,
+    KIND_CHOICES,
+    METHODS,
+    WHICH,
+    box_window,
+    choose_cells,
+    cut,
+    roi_window,
+)
+from wbctool.errors import ImageError, UsageProblem
+from wbctool.imaging.files import read_image, read_labels, write_png
+from wbctool.records import CELL, MASK, Record
+from wbctool.steps import Step
+
+# Of a field's record these do not hold for a cell cut from it.
+_OF_THE_FIELD = ("size", "seconds", "mask", "cells")
+_MADE = ("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nucleus", "crop", "cells")
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """How cells are cropped; `size` in pixels, `margin` a share of the cell's size."""
+
+    method: str = "roi"
+    margin: float | None = None
+    size: int = 224
+    kind: str | None = None
+    which: str = "central"
+
+
+def crop_step(options: CropOptions) -> Step:
+    """The step for some options.
+
+    Raises:
+        UsageProblem: an option out of its range.
+    """
+    for name, value, choices in (
+        ("--method", options.method, METHODS),
+        ("--which", options.which, WHICH),
+        ("--kind", options.kind or "any", KIND_CHOICES),
+    ):
+        if value not in choices:
+            raise UsageProblem(f"{name} {value}: choose from {', '.join(choices)}")
+    margin = DEFAULT_MARGIN[options.method] if options.margin is None else options.margin
+    options = CropOptions(**{**asdict(options), "margin": margin})
+    return Step(
+        name="crop",
+        settings=asdict(options),
+        expected=partial(_expected, options),
+        work=partial(_crop, options),
+        compose=_compose,
+        made=_MADE,
+    )
+
+
+def _expected(options: CropOptions, record: Record) -> set[str]:
+    if record["schema"] != MASK:
+        raise ImageError(f"{record['id']}: is no mask record; run `wbctool segment` on it first")
+    chosen = choose_cells(record, options.kind, options.which)
+    return {f"{record['id']}#{cell['value']}" for cell in chosen} or {record["id"]}
+
+
+def _compose(record: Record, made: Record) -> Record:
+    if made["schema"] == MASK:  # no cell was found: the field's own record, without cells
+        return {**record, **made}
+    kept = {key: value for key, value in record.items() if key not in _OF_THE_FIELD}
+    return {**kept, **made}
+
+
+def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list[Record]:
+    shown: dict[str, Any] = {"method": options.method, "margin": options.margin, "size": options.size}
+    chosen = choose_cells(record, options.kind, options.which)
+    if not chosen:
+        return [{"schema": MASK, "cells": [], "crop": shown}]
+    image = read_image(record["path"])
+    labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
+    made = []
+    for cell in chosen:
+        nucleus = cell.get("nucleus")
+        values = [cell["value"], nucleus["value"]] if nucleus else [cell["value"]]
+        window = box_window(cell["bbox"], options.margin)
+        if options.method == "roi":
+            mask = (labels == values[0]) | (labels == values[-1])
+            if not mask.any():
+                raise ImageError(
+                    f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again"
+                )
+            window = roi_window(mask, options.margin)
+        path = folder / f"{name}_{cell['value']}.png"
+        mask_path = folder / "masks" / f"{name}_{cell['value']}.png"
+        write_png(mask_path, cut(labels, window, options.size, labels=True))
+        write_png(path, cut(image, window, options.size))
+        one = dict(
+            schema=CELL,
+            id=f"{record['id']}#{cell['value']}",
+            path=str(path),
+            mask=str(mask_path),
+            source=record["path"],
+            bbox=list(window),
+            value=cell["value"],
+            kind=cell["kind"],
+        )
+        made.append({**one, **({"nucleus": nucleus} if nucleus else {}), "crop": shown})
+    return made

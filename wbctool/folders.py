@@ -1,0 +1,311 @@
+"""Finding images; labels and groups from their names or from a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from wbctool.errors import InputError, UsageProblem
+from wbctool.records import ERROR, IMAGE, Record, error_record, from_line, with_absolute_paths
+
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .webp .jp2 .gif .ppm .pgm".split())
+_SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
+
+
+@dataclass
+class Tally:
+    """What was met on the way in and not worked on; told on stderr at the end."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unlabelled_example: str = ""
+
+    def notes(self) -> list[str]:
+        """One line for each kind of thing left out or lacking."""
+        wording = {
+            "hidden": "hidden files left out",
+            "no image": "files that are no images left out",
+            "output folder": "folders made by wbctool inside the input left out",
+            "class not asked for": "images of other classes left out (--classes)",
+            "no label": f"images without a label (such as {self.unlabelled_example})",
+            "group not matched": "images whose id --group-regex does not match; each is a group of its own",
+        }
+        return [f"{self.counts[key]:,} {text}" for key, text in wording.items() if self.counts[key]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Where labels and groups come from, and which classes are kept."""
+
+    label_regex: str | None = None
+    group_regex: str | None = None
+    labels: Path | None = None
+    classes: str | None = None
+    rename: tuple[str, ...] = ()
+
+
+class Selector:
+    """Applies a `Selection` to records, counting what it leaves out.
+
+    Raises:
+        UsageProblem: a pattern or a renaming that cannot be read.
+        InputError: a table of labels that cannot be read.
+    """
+
+    def __init__(self, selection: Selection, tally: Tally) -> None:
+        self.tally = tally
+        self.label_pattern = _compiled(selection.label_regex, "--label-regex")
+        self.group_pattern = _compiled(selection.group_regex, "--group-regex")
+        self.table = _read_table(selection.labels) if selection.labels else None
+        self.classes = {name.strip() for name in (selection.classes or "").split(",") if name.strip()}
+        self.rename: dict[str, str] = {}
+        for pair in selection.rename:
+            old, equals, new = pair.partition("=")
+            if not (equals and old and new):
+                raise UsageProblem(f"--map {pair}: write it as old=new")
+            self.rename[old] = new
+
+    def apply(self, record: Record) -> Record | None:
+        """The record with label and group filled in, or None where its class is not asked for."""
+        if record["schema"] == ERROR:
+            return record
+        record = dict(record)
+        name = os.path.basename(record.get("source") or record["path"])
+        row = self._row(record["id"], name) if self.table is not None else None
+        if self.label_pattern or (self.table is not None and self.table.has_labels):
+            label = _label_in(self.label_pattern, name) if self.label_pattern else None
+            record["label"] = (row or {}).get("label") or label
+        if (row or {}).get("group"):
+            record["group"] = row["group"]
+        elif self.group_pattern:
+            group = _group_in(self.group_pattern, record["id"])
+            if group is None:
+                self.tally.counts["group not matched"] += 1
+            else:
+                record["group"] = group
+        if record.get("label") in self.rename:
+            record["label"] = self.rename[record["label"]]
+        if record.get("label") is None:
+            record.pop("label", None)
+        if self.classes and record.get("label") not in self.classes:
+            self.tally.counts["class not asked for"] += 1
+            return None
+        if record.get("label") is None:
+            self.tally.counts["no label"] += 1
+            self.tally.unlabelled_example = self.tally.unlabelled_example or record["id"]
+        return record
+
+    def _row(self, record_id: str, name: str) -> dict[str, str] | None:
+        rows = self.table.rows
+        image_id = record_id.partition("#")[0]
+        for key in (record_id, image_id, name, PurePosixPath(name).stem):
+            if key in rows:
+                return rows[key]
+        return None
+
+
+@dataclass
+class _Table:
+    rows: dict[str, dict[str, str]]
+    has_labels: bool
+
+
+def _compiled(pattern: str | None, option: str) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageProblem(f"{option} {pattern!r} is no regular expression: {error}") from None
+
+
+def _label_in(pattern: re.Pattern[str], name: str) -> str | None:
+    match = pattern.search(name)
+    if not match:
+        return None
+    if "label" in pattern.groupindex:
+        return match["label"]
+    return next((text for text in match.groups() if text), None) or match[0] or None
+
+
+def _group_in(pattern: re.Pattern[str], record_id: str) -> str | None:
+    match = pattern.search(record_id)
+    if not match:
+        return None
+    parts = [match[name] for name in pattern.groupindex] or list(match.groups()) or [match[0]]
+    return "/".join(part or "" for part in parts)
+
+
+def _read_table(path: Path) -> _Table:
+    """Read a CSV with a column naming the image and columns `label` and/or `group`."""
+    columns = {
+        "image": ("image", "id", "path", "file", "filename", "name"),
+        "label": ("label", "class"),
+        "group": ("group", "patient", "slide"),
+    }
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
+            found = {
+                role: next((header[name] for name in names if name in header), None)
+                for role, names in columns.items()
+            }
+            if not found["image"] or not (found["label"] or found["group"]):
+                raise InputError(
+                    f"{path}: needs a column `image` and a column `label` or `group`; has {', '.join(header) or 'none'}"
+                )
+            rows = {}
+            for row in reader:
+                entry = {
+                    role: (row[found[role]] or "").strip()
+                    for role in ("label", "group")
+                    if found[role]
+                }
+                rows[(row[found["image"]] or "").strip()] = entry
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    return _Table(rows, bool(found["label"]))
+
+
+def group_of(record: Record) -> str:
+    """The group of a record: the one given, else its source image."""
+    return record.get("group") or record.get("source") or record["path"]
+
+
+def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> Iterator[Record]:
+    """Records of folders, images, record files and `-`, in order, with absolute paths.
+
+    A line of a record file that is damaged comes out as an error record, counted under
+    `damaged`, so that one bad line never stops a folder.
+
+    Raises:
+        InputError: an input that does not exist, is unfinished or is neither folder, image nor records.
+        UsageProblem: an option that cannot be read.
+    """
+    selector = Selector(selection, tally)
+    sources = [_open_input(given, tally) for given in inputs]  # errors before the first record
+    for source in sources:
+        for record in source:
+            chosen = selector.apply(record)
+            if chosen is not None:
+                yield chosen
+
+
+def _open_input(given: str, tally: Tally) -> Iterator[Record]:
+    if given == "-":
+        return _read_lines("stdin", Path.cwd(), tally)
+    path = Path(given)
+    if path.is_dir():
+        files = record_files(path)
+        if files:
+            return (record for file in files for record in _read_lines(file, path, tally))
+        return find_images(path, tally)
+    if not path.exists():
+        raise InputError(f"{given}: no such file or folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return iter([_image_record(path, path.name)])
+    if path.suffix.lower() in (".jsonl", ".ndjson") or not path.is_file():
+        return _read_lines(path, path.parent, tally)
+    raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The record files of an output folder: `records.jsonl`, or all its shards in order; else none.
+
+    Raises:
+        InputError: the folder is an output that is not finished, or lacks shards.
+    """
+    whole = folder / "records.jsonl"
+    if whole.exists():
+        return [whole]
+    if any(folder.glob(".records*.part")) or any(folder.glob(".records*.done")):
+        raise InputError(f"{folder}: the command that makes this folder has not finished; run it again to go on")
+    shards = {}
+    for file in folder.glob("records-*-of-*.jsonl"):
+        match = _SHARD.search(file.name)
+        if match:
+            shards.setdefault(int(match[2]), {})[int(match[1])] = file
+    if not shards:
+        return []
+    if len(shards) > 1:
+        raise InputError(f"{folder}: holds shards of different runs ({', '.join(f'of {n}' for n in sorted(shards))})")
+    count, found = shards.popitem()
+    missing = sorted(set(range(1, count + 1)) - set(found))
+    if missing:
+        raise InputError(f"{folder}: shards {', '.join(map(str, missing))} of {count} are missing; run them first")
+    return [found[index] for index in range(1, count + 1)]
+
+
+def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
+    stream = sys.stdin.buffer if file == "stdin" else open(file, "rb")
+    with stream:
+        for number, raw in enumerate(stream, 1):
+            if not raw.strip():
+                continue
+            where = f"{file} line {number}"
+            try:
+                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.absolute())
+            except UnicodeDecodeError:
+                tally.counts["damaged"] += 1
+                yield error_record(where, None, f"{where}: not UTF-8")
+            except InputError as error:
+                tally.counts["damaged"] += 1
+                yield error_record(where, None, str(error))
+
+
+def find_images(folder: Path, tally: Tally) -> Iterator[Record]:
+    """Image records of all images under a folder, sorted within each folder, links followed once.
+
+    The label of an image is the name of its parent folder inside `folder`.
+    """
+    yield from _walk(folder.absolute(), "", tally, set())
+
+
+def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -> Iterator[Record]:
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    subfolders = []
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError as error:
+        yield error_record(prefix or ".", str(folder), f"{folder}: {error.strerror}")
+        tally.counts["damaged"] += 1
+        return
+    for name, is_folder in names:
+        if name.startswith("."):
+            tally.counts["hidden"] += 1
+        elif is_folder:
+            subfolders.append(name)
+        elif os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+            tally.counts["no image"] += 1
+        else:
+            yield _image_record(folder / name, prefix + name)
+    for name in subfolders:
+        inner = folder / name
+        if (inner / "run.json").exists() or any(inner.glob(".records*")):
+            tally.counts["output folder"] += 1
+        else:
+            yield from _walk(inner, f"{prefix}{name}/", tally, seen)
+
+
+def _image_record(path: Path, image_id: str) -> Record:
+    try:
+        image_id.encode()
+    except UnicodeEncodeError:
+        shown = image_id.encode("utf-8", "backslashreplace").decode()
+        return error_record(shown, None, f"{shown}: the file's name is not UTF-8; rename it")
+    record: Record = {"schema": IMAGE, "id": image_id, "path": str(path.absolute())}
+    parent = PurePosixPath(image_id).parent.name
+    if parent:
+        record["label"] = parent
+    return record
+

@@ -1,0 +1,1 @@
+"""Reading and writing images, and what is done to whole images."""

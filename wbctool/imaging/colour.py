@@ -1,0 +1,57 @@
+"""Colour measures of a smear that do not depend on its lamp or its camera.
+
+Images are RGB, shape (height, width, 3), uint8; measures are float32 of shape (height, width).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def saturation(image: np.ndarray) -> np.ndarray:
+    """Saturation of HSV, 0 to 1."""
+    peak = image.max(axis=2).astype(np.float32)
+    return (peak - image.min(axis=2)) / np.maximum(peak, 1)
+
+
+def cyan(image: np.ndarray) -> np.ndarray:
+    """The cyan of CMYK with full black replacement, 0 to 1: (max(R, G, B) − R) / max(R, G, B)."""
+    peak = image.max(axis=2).astype(np.float32)
+    return (peak - image[..., 0]) / np.maximum(peak, 1)
+
+
+def background_colour(image: np.ndarray) -> np.ndarray:
+    """Colour of the empty slide: the median colour at the brightest mode of green.
+
+    Green is what stains and haemoglobin both absorb. A mode counts when it is at least 15 % as
+    high as the highest, so that glare and borders are passed over.
+
+    Returns:
+        RGB, shape (3,), float32, 0 to 255.
+    """
+    green = image[..., 1]
+    counts = np.bincount(green.ravel(), minlength=256).astype(np.float64)
+    smooth = np.convolve(counts, np.ones(9) / 9, "same")
+    padded = np.pad(smooth, 8)
+    local = np.array([padded[level : level + 17].max() for level in range(256)])
+    modes = np.flatnonzero((smooth == local) & (smooth > 0.15 * smooth.max()))
+    near = np.abs(green.astype(np.int16) - int(modes.max())) <= 6
+    return np.median(image[near], axis=0).astype(np.float32)
+
+
+def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Absorbance of each channel against the empty slide (Beer–Lambert), natural logarithm.
+
+    Args:
+        image: RGB, uint8.
+        background: RGB of the empty slide, shape (3,).
+
+    Returns:
+        Shape (height, width, 3), float32; 0 where the slide is empty.
+    """
+    levels = np.arange(256, dtype=np.float32)
+    planes = [
+        cv2.LUT(np.ascontiguousarray(image[..., c]), -np.log((levels + 1) / (background[c] + 1))) for c in range(3)
+    ]
+    return cv2.merge(planes)

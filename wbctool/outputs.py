@@ -1,0 +1,255 @@
+"""Writing: whole files or none, output names, and output folders that can be resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from wbctool import __version__
+from wbctool.errors import ImageError, InputError, UsageProblem
+from wbctool.records import CELL, ERROR, PATH_KEYS, Record, to_line, with_absolute_paths, with_relative_paths
+
+
+@contextmanager
+def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears under `path` only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    try:
+        with os.fdopen(handle, mode, encoding=encoding) as stream:
+            yield stream
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic(path) as stream:
+        stream.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write an object as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object; `what` says in errors what the file should be.
+
+    Raises:
+        InputError: the file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {what}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: damaged ({error}); {what}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged (no JSON object); {what}")
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Names:
+    """Hands out output names: an input's relative path without its suffix.
+
+    Where two inputs would share a name, the later one keeps its old suffix; where even that is
+    taken (the same id twice) it is an error. Only digests are held, 8 bytes a name.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[bytes] = set()
+
+    def take(self, image_id: str) -> str:
+        """The name, with folders, for an id.
+
+        Raises:
+            ImageError: the id would lead out of the output folder, or was met before.
+        """
+        path = PurePosixPath(image_id)
+        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in image_id:
+            raise ImageError(f"{image_id!r}: the id leads out of the output folder; give it another")
+        for name in (path.with_suffix(""), path):
+            parts = [_short(part) for part in name.parts]
+            if parts[-1].startswith("."):
+                parts[-1] = "_" + parts[-1][1:]
+            text = "/".join(parts)
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            if digest not in self._taken:
+                self._taken.add(digest)
+                return text
+        raise ImageError(f"{image_id}: two inputs have this id; give their folders as one input, or rename one")
+
+
+def _short(name: str, limit: int = 200) -> str:
+    raw = name.encode()
+    if len(raw) <= limit:
+        return name
+    kept = raw[: limit - 17].decode(errors="ignore")
+    return f"{kept}-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+
+
+class OutputFolder:
+    """An output folder being made: records in input order, finished work kept, run.json.
+
+    While the command runs, its records stand in `.records.jsonl.part`; `records.jsonl` appears
+    when all are there. A rerun keeps every record whose files are still in place and newer than
+    their source.
+
+    Raises:
+        UsageProblem: the folder was made with other settings (and `overwrite` is off).
+        InputError: another command is writing it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        command: str,
+        settings: dict[str, Any],
+        shard: tuple[int, int] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path.absolute()
+        self.names = Names()
+        ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
+        self._records = self.path / f"records{ending}.jsonl"
+        self._part = self.path / f".records{ending}.jsonl.part"
+        self._done = self.path / f".records{ending}.jsonl.done"
+        self._run_file = self.path / f"run{ending}.json"
+        self._run = {"command": command, "version": __version__, "settings": settings}
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{path}: is a file; give a folder with -o")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._stream = open(self._part, "a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._stream.close()
+            raise InputError(f"{path}: another command is writing this folder; wait for it to end") from None
+        if overwrite:
+            self._records.unlink(missing_ok=True)
+            self._done.unlink(missing_ok=True)
+        else:
+            self._check_settings(path)
+            self._keep_part()
+        self._stream.truncate(0)
+        self._old = {} if overwrite else self._index()
+        write_json(self._run_file, {**self._run, "finished": False})
+
+    def _check_settings(self, shown: Path) -> None:
+        # a shard's neighbours must have been made with the same settings too
+        for file in [self._run_file, *sorted(self.path.glob("run*.json"))]:
+            if not file.exists():
+                continue
+            old = read_json(file, f"remove {shown} or give --overwrite")
+            if old.get("command") != self._run["command"]:
+                raise UsageProblem(
+                    f"{shown}: made by `wbctool {old.get('command')}`; give another folder, or --overwrite"
+                )
+            before, now = old.get("settings", {}), json.loads(json.dumps(self._run["settings"]))
+            for key in sorted({*before, *now}):
+                if before.get(key) != now.get(key):
+                    raise UsageProblem(
+                        f"{shown}: made with {key} {before.get(key)}, not {now.get(key)}; "
+                        "give another folder, or --overwrite to make it anew"
+                    )
+        if not self._run_file.exists() and self._records.exists():
+            raise UsageProblem(f"{shown}: holds records and no run.json; give another folder, or --overwrite")
+
+    def _keep_part(self) -> None:
+        # What a killed run had done joins what earlier ones had, but for its last input, of which
+        # some records may be missing.
+        self._stream.seek(0)
+        held: list[bytes] = []
+        held_key: str | None = None
+        with open(self._done, "ab") as stream:
+            for line in self._stream:
+                key = _input_key_of(line)
+                if key is not None and key != held_key:
+                    stream.writelines(held)
+                    held, held_key = [], key
+                if key is not None:
+                    held.append(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _index(self) -> dict[str, list[tuple[Path, int]]]:
+        places: dict[str, list[tuple[Path, int]]] = {}
+        for file in (self._records, self._done):
+            if not file.exists():
+                continue
+            offset = 0
+            with open(file, "rb") as stream:
+                for line in stream:
+                    key = _input_key_of(line)
+                    if key is not None:
+                        places.setdefault(key, []).append((file, offset))
+                    offset += len(line)
+        return places
+
+    def finished(self, record: Record, expected: set[str]) -> list[Record] | None:
+        """The records an earlier run made from this input, if all are there and their files stand.
+
+        Args:
+            record: the input.
+            expected: the ids of the records that a run would make from it.
+        """
+        found: dict[str, Record] = {}
+        for file, offset in self._old.get(record["id"], ()):
+            with open(file, "rb") as stream:
+                stream.seek(offset)
+                old = with_absolute_paths(json.loads(stream.readline()), self.path)
+            if (old.get("source") or old["path"]) == record["path"] and self._stands(old, record):
+                found[old["id"]] = old
+        return list(found.values()) if set(found) == expected else None
+
+    def _stands(self, old: Record, record: Record) -> bool:
+        """Whether the files of an old record exist and are newer than what they were made from."""
+        made = [old[key] for key in PATH_KEYS if key in old and Path(old[key]).is_relative_to(self.path)]
+        sources = [record[key] for key in ("path", "mask") if key in record]
+        try:
+            newest = max(os.stat(path).st_mtime_ns for path in sources)
+            return all(os.stat(path).st_mtime_ns >= newest for path in made)
+        except OSError:
+            return False
+
+    def write(self, record: Record) -> None:
+        """Append one record; it has left the process when this returns."""
+        self._stream.write((to_line(with_relative_paths(record, self.path)) + "\n").encode())
+        self._stream.flush()
+
+    def finish(self, counts: dict[str, int], **more: Any) -> None:
+        """Put `records.jsonl` and `run.json` in place."""
+        os.fsync(self._stream.fileno())
+        os.replace(self._part, self._records)
+        self._done.unlink(missing_ok=True)
+        write_json(self._run_file, {**self._run, **more, "counts": counts, "finished": True})
+        self._stream.close()
+
+
+def _input_key_of(line: bytes) -> str | None:
+    """The id of the input a line was made from; None where the line is torn or an error."""
+    try:
+        record = json.loads(line)
+        if not line.endswith(b"\n") or record["schema"] == ERROR:
+            return None
+        return record["id"].rpartition("#")[0] if record["schema"] == CELL else record["id"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,210 @@
+"""The record types: the contract between steps.
+
+A record is one JSON object on one line. Commands hold it as a plain `dict`, so that keys they do
+not know pass through untouched; the models below say which keys a record must have and are used
+to validate it where it enters. `wbctool --schema NAME` prints the JSON Schema of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from wbctool.errors import InputError, UsageProblem
+
+Record = dict[str, Any]
+
+IMAGE = "wbctool.image/1"
+MASK = "wbctool.mask/1"
+CELL = "wbctool.cell/1"
+PREDICTION = "wbctool.prediction/1"
+ERROR = "wbctool.error/1"
+
+SPLITS = ("train", "val", "test")
+KINDS = ("wbc", "rbc", "platelet")
+PATH_KEYS = ("path", "mask", "source")
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+Box = Annotated[list[float], Field(min_length=4, max_length=4)]
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+Value = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Base(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Nucleus(_Base):
+    """The nucleus of a white cell: its value in the label image and its area in pixels."""
+
+    value: Value
+    area: Annotated[int, Field(ge=0)]
+
+
+class CellOutline(_Base):
+    """One object of a mask record; `area` includes the nucleus, `bbox` is x, y, width, height."""
+
+    value: Value
+    kind: Literal["wbc", "rbc", "platelet"]
+    bbox: Box
+    area: Annotated[int, Field(ge=0)]
+    centroid: Point
+    edge: bool = False
+    nucleus: Nucleus | None = None
+
+
+class _Sample(_Base):
+    id: Text
+    path: Text
+    label: str | None = None
+    group: str | None = None
+    split: Literal["train", "val", "test"] | None = None
+    fold: int | None = None
+
+
+class ImageRecord(_Sample):
+    """An image, with what is known of it."""
+
+    schema_: Literal["wbctool.image/1"] = Field(alias="schema")
+
+
+class MaskRecord(_Sample):
+    """An image and its label image. `size` is width and height in pixels."""
+
+    schema_: Literal["wbctool.mask/1"] = Field(alias="schema")
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    method: str | None = None
+    seconds: float | None = None
+    mask: Text | None = None
+    cells: list[CellOutline]
+
+
+class CellRecord(_Sample):
+    """One cropped cell. `bbox` is the crop window in source pixels; it may reach outside."""
+
+    schema_: Literal["wbctool.cell/1"] = Field(alias="schema")
+    mask: Text | None = None
+    source: Text
+    bbox: Box
+    value: Value
+    kind: Literal["wbc", "rbc", "platelet"]
+    nucleus: Nucleus | None = None
+    crop: dict[str, Any]
+
+
+class PredictionRecord(_Sample):
+    """One prediction: the class names with their probabilities, and the likeliest of them."""
+
+    schema_: Literal["wbctool.prediction/1"] = Field(alias="schema")
+    run: str | None = None
+    predicted: Text
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    uncertain: bool | None = None
+
+
+class ErrorRecord(_Base):
+    """An input that failed, and why."""
+
+    schema_: Literal["wbctool.error/1"] = Field(alias="schema")
+    id: Text
+    path: Text | None = None
+    error: Text
+
+
+MODELS: dict[str, type[_Base]] = {
+    IMAGE: ImageRecord,
+    MASK: MaskRecord,
+    CELL: CellRecord,
+    PREDICTION: PredictionRecord,
+    ERROR: ErrorRecord,
+}
+
+
+def schema_text(name: str) -> str:
+    """The JSON Schema of one record type, by its short or full name.
+
+    Raises:
+        UsageProblem: no record type has that name.
+    """
+    full = name if name in MODELS else f"wbctool.{name}/1"
+    if full not in MODELS:
+        short = ", ".join(known.split(".")[1].split("/")[0] for known in MODELS)
+        raise UsageProblem(f"--schema {name}: no such record; choose from {short}")
+    schema = MODELS[full].model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = full
+    return json.dumps(schema, indent=2)
+
+
+def to_line(record: Record) -> str:
+    """A record as one line of compact JSON, without the newline."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def from_line(line: str, where: str) -> Record:
+    """Read and validate one line.
+
+    Args:
+        line: the text of the line.
+        where: what to name it in errors, such as `split.jsonl line 7`.
+
+    Raises:
+        InputError: the line is not JSON, not a known record, or lacks what its schema demands.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: a record is a JSON object, this is a {type(record).__name__}")
+    schema = record.get("schema")
+    model = MODELS.get(schema) if isinstance(schema, str) else None
+    if model is None:
+        raise InputError(f"{where}: unknown schema {str(schema)[:60]!r}; expected one of {', '.join(MODELS)}")
+    try:
+        model.model_validate(record)
+        line.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: the text is not valid Unicode") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: {key}: {first['msg']}") from None
+    return record
+
+
+def error_record(record_id: str, path: str | None, message: str) -> Record:
+    """An error record; the message is made one line."""
+    return {"schema": ERROR, "id": record_id, "path": path, "error": " ".join(message.split()) or "failed"}
+
+
+def with_absolute_paths(record: Record, base: Path | str) -> Record:
+    """The record with its path keys resolved against `base` (relative ones only)."""
+    changed = {
+        key: os.path.normpath(os.path.join(base, record[key]))
+        for key in PATH_KEYS
+        if isinstance(record.get(key), str)
+    }
+    return {**record, **changed}
+
+
+def with_relative_paths(record: Record, base: Path | str) -> Record:
+    """The record with its path keys written relative to `base`."""
+    changed = {key: os.path.relpath(record[key], base) for key in PATH_KEYS if isinstance(record.get(key), str)}
+    return {**record, **changed}
+
+
+def has_image(record: Record) -> bool:
+    """Whether a model can look at this record: an image, a field with its mask, or a cell.
+
+    A field in which `crop` found no cell keeps its mask record, with an empty `cells`; it has
+    nothing to classify.
+    """
+    if record["schema"] == MASK:
+        return not ("crop" in record and not record["cells"])
+    return record["schema"] in (IMAGE, CELL)

@@ -1,0 +1,1 @@
+"""Splitting: train, validation and test that share no group."""

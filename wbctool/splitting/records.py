@@ -1,0 +1,41 @@
+"""Splits and folds written into records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wbctool.errors import UsageProblem
+from wbctool.folders import group_of
+from wbctool.records import ERROR, Record
+from wbctool.splitting.assign import assign
+
+
+def add_splits(records: Sequence[Record], shares: dict[str, float], seed: int) -> list[Record]:
+    """The records, each with a `split`; error records as they are."""
+    names = list(shares)
+    parts = _parts(records, list(shares.values()), seed)
+    return [record if part is None else {**record, "split": names[part]} for record, part in parts]
+
+
+def add_folds(records: Sequence[Record], folds: int, fold: int, seed: int) -> list[Record]:
+    """The records, each with its `fold` from 1 and a `split`: one fold tests, the next validates.
+
+    Raises:
+        UsageProblem: fewer than three folds, or a fold that is none of them.
+    """
+    if folds < 3:
+        raise UsageProblem(f"--folds {folds}: at least 3 (one trains, one validates, one tests)")
+    if not 1 <= fold <= folds:
+        raise UsageProblem(f"--fold {fold}: from 1 to {folds}")
+    role = {fold: "test", fold % folds + 1: "val"}
+    parts = _parts(records, [1 / folds] * folds, seed)
+    return [
+        record if part is None else {**record, "fold": part + 1, "split": role.get(part + 1, "train")}
+        for record, part in parts
+    ]
+
+
+def _parts(records: Sequence[Record], shares: list[float], seed: int) -> list[tuple[Record, int | None]]:
+    samples = [record for record in records if record["schema"] != ERROR]
+    parts = iter(assign([r.get("label") for r in samples], [group_of(r) for r in samples], shares, seed))
+    return [(record, None if record["schema"] == ERROR else int(next(parts))) for record in records]

@@ -1,0 +1,254 @@
+"""Folder steps: data-parallel work over records, streamed in input order and resumable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from wbctool.console import Progress, emit, note, records_wanted
+from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem
+from wbctool.folders import Selection, Tally, read_inputs
+from wbctool.outputs import OutputFolder
+from wbctool.records import ERROR, Record, error_record
+
+# Starting worker processes takes about a second: the first images are done before it is paid.
+_SERIAL_START = 16
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a folder step is run."""
+
+    jobs: int = 0
+    shard: str | None = None
+    scheduler: str | None = None
+    overwrite: bool = False
+    skip_bad: bool = False
+    quiet: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One folder step.
+
+    Attributes:
+        name: the subcommand.
+        settings: what decides its pixels; a rerun with other settings is refused.
+        expected: ids of the records that one input will give (cheap; no image is read). May raise
+            `ImageError`.
+        work: makes the files of one input. Takes the record, the output folder and the output name;
+            returns what it made, one mapping per record. Runs in a worker process.
+        compose: the record to give out, from the input record and what was made.
+        made: the keys of what `work` returns.
+        unit: what is counted.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    expected: Callable[[Record], set[str]]
+    work: Callable[[Record, Path, str], list[Record]]
+    compose: Callable[[Record, Record], Record]
+    made: Sequence[str]
+    unit: str = "images"
+
+
+@dataclass
+class Outcome:
+    """What a step did; `exit_code` follows from it."""
+
+    inputs: int = 0
+    records: int = 0
+    failed: int = 0
+    reused: int = 0
+    skip_bad: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return SOME_FAILED if self.failed and not self.skip_bad else DONE
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`2/8` as (2, 8).
+
+    Raises:
+        UsageProblem: it is not i/n with 1 ≤ i ≤ n.
+    """
+    if text is None:
+        return None
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise UsageProblem(f"--shard {text}: write it as i/n with i from 1 to n, such as 2/8")
+    return int(first), int(second)
+
+
+def run_step(
+    step: Step,
+    inputs: Sequence[str],
+    out: Path,
+    selection: Selection,
+    execution: Execution,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Outcome:
+    """Run a step over inputs into an output folder, giving records out in input order.
+
+    Raises:
+        InputError: there is nothing to work on, or an input cannot be used at all.
+        UsageProblem: options that cannot be used.
+    """
+    tally = Tally()
+    shard = parse_shard(execution.shard)
+    stream = read_inputs(inputs, selection, tally)
+    first = next(stream, None)
+    if first is None:
+        raise InputError(_nothing_found(inputs, tally))
+    named = [given if given == "-" else str(Path(given).absolute()) for given in inputs]
+    settings = {**step.settings, "inputs": named, "shards": shard[1] if shard else None}
+    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite)
+    outcome = Outcome(skip_bad=execution.skip_bad)
+    piped = records_wanted(execution.json)
+    items = _planned(step, chain([first], stream), folder, shard)
+    with Progress(step.name, step.unit, execution.quiet) as progress:
+        for results, fresh in _worked(step, items, folder.path, execution):
+            outcome.inputs += 1
+            outcome.reused += not fresh
+            failed = fresh and results[0]["schema"] == ERROR
+            outcome.failed += failed
+            for record in results:
+                folder.write(record)
+                on_record(record)
+                if piped:
+                    emit(record)
+                outcome.records += record["schema"] != ERROR
+            progress.step(failed)
+            if failed and not execution.quiet:
+                progress.__exit__(None, None, None)
+                note(f"failed: {results[0]['id']}: {results[0]['error']}")
+    outcome.failed += tally.counts["damaged"]
+    counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
+    left_out = {key: count for key, count in tally.counts.items() if count and key != "damaged"}
+    folder.finish(counts, left_out=left_out)
+    if not execution.quiet:
+        for line in tally.notes():
+            note(line)
+        if outcome.reused:
+            note(f"{outcome.reused:,} {step.unit} were done before")
+        if outcome.failed:
+            note(f"{outcome.failed:,} inputs failed; {out} holds an error record for each")
+    return outcome
+
+
+def _nothing_found(inputs: Sequence[str], tally: Tally) -> str:
+    left_out = "; ".join(tally.notes())
+    return f"{', '.join(inputs)}: no images or records found" + (f" ({left_out})" if left_out else "")
+
+
+# An item on its way: the input, its output name (None where nothing is left to do), what stands.
+_Item = tuple[Record, "str | None", "list[Record]", bool]
+
+
+def _planned(
+    step: Step, records: Iterable[Record], folder: OutputFolder, shard: tuple[int, int] | None
+) -> Iterator[_Item]:
+    for index, record in enumerate(records):
+        mine = shard is None or index % shard[1] == shard[0] - 1
+        if record["schema"] == ERROR:
+            if mine:
+                yield record, None, [record], False
+            continue
+        try:
+            name = folder.names.take(record["id"])  # of all shards, so that names do not depend on them
+            if not mine:
+                continue
+            old = folder.finished(record, step.expected(record))
+        except ImageError as error:
+            if mine:
+                yield record, None, [error_record(record["id"], record["path"], str(error))], True
+            continue
+        if old is None:
+            yield record, name, [], True
+        else:
+            kept = [step.compose(record, {key: made[key] for key in step.made if key in made}) for made in old]
+            yield record, None, kept, False
+
+
+def _worked(
+    step: Step, items: Iterator[_Item], folder: Path, execution: Execution
+) -> Iterator[tuple[list[Record], bool]]:
+    call = partial(_call, step.work, folder)
+    jobs = execution.jobs or len(os.sched_getaffinity(0))
+
+    def finish(item: _Item, made: list[Record]) -> tuple[list[Record], bool]:
+        record, name, ready, fresh = item
+        if name is None:
+            return ready, fresh
+        if made[0].get("schema") == ERROR:
+            return made, True
+        return [step.compose(record, one) for one in made], True
+
+    if jobs == 1 and not execution.scheduler:
+        for item in items:
+            yield finish(*call(item))
+        return
+    if not execution.scheduler:
+        started = 0
+        for item in items:
+            yield finish(*call(item))
+            started += item[1] is not None
+            if started == _SERIAL_START:
+                break
+    ahead = list(islice(items, 1))
+    if ahead:
+        for item, made in _in_processes(call, chain(ahead, items), jobs, execution.scheduler):
+            yield finish(item, made)
+
+
+def _call(
+    work: Callable[[Record, Path, str], list[Record]], folder: Path, item: _Item
+) -> tuple[_Item, list[Record]]:
+    record, name = item[:2]
+    if name is None:
+        return item, []
+    try:
+        return item, work(record, folder, name)
+    except ImageError as error:
+        message = str(error)
+    except MemoryError:
+        message = "out of memory; give more memory or fewer --jobs"
+    except Exception as error:  # one bad image never stops a folder
+        message = f"unexpected {type(error).__name__}: {error}"
+    return item, [error_record(record["id"], record["path"], message)]
+
+
+def _in_processes(
+    call: Callable[[_Item], Any], items: Iterable[_Item], jobs: int, scheduler: str | None
+) -> Iterator[Any]:
+    from joblib import Parallel, delayed, parallel_config
+
+    if scheduler:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(f"--scheduler {scheduler}: no answer ({error})") from None
+        with client, parallel_config(backend="dask"):
+            yield from Parallel(return_as="generator")(delayed(call)(item) for item in items)
+        return
+    parallel = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="4*n_jobs")
+    yield from parallel(delayed(_quiet_call)(call, item) for item in items)
+
+
+def _quiet_call(call: Callable[[_Item], Any], item: _Item) -> Any:
+    # Ctrl-C reaches the whole process group; the parent alone answers it
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return call(item)
