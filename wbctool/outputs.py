@@ -106,6 +106,30 @@ def _short(name: str, limit: int = 200) -> str:
     return f"{kept}-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
 
 
+def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that another command, or other settings, have made.
+
+    Args:
+        folder: the output folder.
+        pattern: of its run files, such as `run*.json`.
+        run: `command` and `settings` of this run.
+
+    Raises:
+        UsageProblem: naming the first setting that differs.
+    """
+    for file in sorted(folder.glob(pattern)):
+        old = read_json(file, f"remove {folder} or give --overwrite")
+        if old.get("command") != run["command"]:
+            raise UsageProblem(f"{folder}: made by `wbctool {old.get('command')}`; give another folder, or --overwrite")
+        before, now = old.get("settings", {}), json.loads(json.dumps(run["settings"]))
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                raise UsageProblem(
+                    f"{folder}: made with {key} {before.get(key)}, not {now.get(key)}; "
+                    "give another folder, or --overwrite to make it anew"
+                )
+
+
 class OutputFolder:
     """An output folder being made: records in input order, finished work kept, run.json.
 
@@ -147,31 +171,14 @@ class OutputFolder:
             self._records.unlink(missing_ok=True)
             self._done.unlink(missing_ok=True)
         else:
-            self._check_settings(path)
+            # a shard's neighbours must have been made with the same settings too
+            check_settings(path, "run*.json", self._run)
+            if self._records.exists() and not self._run_file.exists():
+                raise UsageProblem(f"{path}: holds records and no run.json; give another folder, or --overwrite")
             self._keep_part()
         self._stream.truncate(0)
         self._old = {} if overwrite else self._index()
         write_json(self._run_file, {**self._run, "finished": False})
-
-    def _check_settings(self, shown: Path) -> None:
-        # a shard's neighbours must have been made with the same settings too
-        for file in [self._run_file, *sorted(self.path.glob("run*.json"))]:
-            if not file.exists():
-                continue
-            old = read_json(file, f"remove {shown} or give --overwrite")
-            if old.get("command") != self._run["command"]:
-                raise UsageProblem(
-                    f"{shown}: made by `wbctool {old.get('command')}`; give another folder, or --overwrite"
-                )
-            before, now = old.get("settings", {}), json.loads(json.dumps(self._run["settings"]))
-            for key in sorted({*before, *now}):
-                if before.get(key) != now.get(key):
-                    raise UsageProblem(
-                        f"{shown}: made with {key} {before.get(key)}, not {now.get(key)}; "
-                        "give another folder, or --overwrite to make it anew"
-                    )
-        if not self._run_file.exists() and self._records.exists():
-            raise UsageProblem(f"{shown}: holds records and no run.json; give another folder, or --overwrite")
 
     def _keep_part(self) -> None:
         # What a killed run had done joins what earlier ones had, but for its last input, of which

@@ -208,3 +208,11 @@ def has_image(record: Record) -> bool:
     if record["schema"] == MASK:
         return not ("crop" in record and not record["cells"])
     return record["schema"] in (IMAGE, CELL)
+
+
+def preparation_of(record: Record) -> dict[str, Any]:
+    """What was done to an image before a model sees it: enhancement, segmentation, crop."""
+    parts = {"enhance": record.get("enhance"), "crop": record.get("crop")}
+    if parts["crop"]:
+        parts["segment"] = {"method": record.get("method")}
+    return {key: value for key, value in parts.items() if value}

@@ -1,0 +1,1 @@
+"""Evaluation: figures as pure functions of records, and the report in the terminal."""

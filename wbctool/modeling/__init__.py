@@ -1,0 +1,1 @@
+"""Models: a timm backbone with attention, and the run folder that keeps it."""

@@ -1,0 +1,196 @@
+"""Prediction records from images: in fixed batches, streamed, and resumable into a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wbctool.errors import ImageError
+from wbctool.modeling.device import autocast
+from wbctool.modeling.run_folder import Run
+from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
+from wbctool.training.feed import to_input
+
+BATCH = 64
+
+
+def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:
+    """Class probabilities of a batch.
+
+    Args:
+        model: returns logits (n, classes).
+        images: (n, 3, size, size), uint8, on the model's device.
+        precision: `float32` or `bf16`.
+
+    Returns:
+        Shape (n, classes), float64; rows sum to 1.
+    """
+    with torch.inference_mode(), autocast(images.device, precision):
+        logits = model(images)
+    return torch.softmax(logits.double(), dim=1).cpu().numpy()
+
+
+def prediction_record(
+    record: Record, run: str, classes: Sequence[str], row: np.ndarray, threshold: float | None = None
+) -> Record:
+    """The prediction for one image: its record with what was predicted added."""
+    best = int(np.argmax(row))
+    confidence = round(float(row[best]), 6)
+    made = {
+        **record,
+        "schema": PREDICTION,
+        "run": run,
+        "predicted": classes[best],
+        "confidence": confidence,
+        "probabilities": {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)},
+    }
+    return with_uncertainty(made, threshold)
+
+
+def with_uncertainty(record: Record, threshold: float | None) -> Record:
+    """The prediction marked uncertain where its confidence is under the threshold."""
+    if threshold is None:
+        return {key: value for key, value in record.items() if key != "uncertain"}
+    return {**record, "uncertain": record["confidence"] < threshold}
+
+
+def predict(
+    runs: Sequence[Run],
+    records: Iterable[Record],
+    device: torch.device,
+    precision: str,
+    threshold: float | None,
+    reuse: Callable[[list[Record]], list[Record] | None] = lambda batch: None,
+) -> Iterator[Record]:
+    """Prediction records (and error records) for records, in order.
+
+    Batches are cut by position in the input, so a resumed run computes the same batches and so the
+    same bytes. Several runs give the mean of their probabilities.
+
+    Args:
+        runs: loaded runs with the same classes.
+        records: image, mask, cell and error records.
+        device: where the models are.
+        precision: `float32` or `bf16`.
+        threshold: confidence under which a prediction is marked uncertain.
+        reuse: the finished predictions of a batch, or None where it is to be computed.
+    """
+    name = "+".join(str(run.path) for run in runs)
+    classes = runs[0].classes
+    sizes = sorted({run.model.architecture.size for run in runs})
+    stream = iter(records)
+    batches = iter(lambda: list(islice(stream, BATCH)), [])
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        for batch in batches:
+            old = reuse(batch)
+            if old is not None:
+                yield from (record if record["schema"] == ERROR else with_uncertainty(record, threshold) for record in old)
+                continue
+            decoded = list(pool.map(lambda record: _decoded(record, sizes), batch))
+            good = [index for index, images in enumerate(decoded) if isinstance(images, dict)]
+            rows: dict[int, np.ndarray] = {}
+            if good:
+                total = np.zeros((len(good), len(classes)))
+                for run in runs:
+                    size = run.model.architecture.size
+                    stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
+                    images = stack.permute(0, 3, 1, 2).to(device)
+                    total += probabilities(run.model, images, precision)
+                rows = dict(zip(good, total / len(runs), strict=True))
+            for index, record in enumerate(batch):
+                if index in rows:
+                    yield prediction_record(record, name, classes, rows[index], threshold)
+                else:
+                    yield decoded[index]
+
+
+def _decoded(record: Record, sizes: list[int]) -> dict[int, np.ndarray] | Record:
+    if record["schema"] == ERROR:
+        return record
+    try:
+        return {size: to_input(record["path"], size) for size in sizes}
+    except ImageError as error:
+        return error_record(record["id"], record["path"], str(error))
+
+
+class PredictionFile:
+    """A file of predictions that is whole or absent; a killed run's batches are used again.
+
+    Args:
+        path: the file.
+        newer_than: files (weights) that outdate old predictions.
+    """
+
+    def __init__(self, path: Path, newer_than: Sequence[Path], overwrite: bool) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        outdated = max(file.stat().st_mtime_ns for file in newer_than)
+        self._old: list[Record] = []
+        for file in (path, self._part):
+            if not overwrite and file.exists() and file.stat().st_mtime_ns >= outdated:
+                lines = _whole_records(file)
+                self._old = lines if len(lines) > len(self._old) else self._old
+        self._position = 0
+        self._run = ""
+        kept = self._part.with_name(self._part.name + ".new")
+        self._stream = open(kept, "wb")
+        self._kept = kept
+
+    def reuse(self, run: str) -> Callable[[list[Record]], list[Record] | None]:
+        """For `predict`: what an earlier run of the same model said of the same images."""
+
+        def reused(batch: list[Record]) -> list[Record] | None:
+            start, self._position = self._position, self._position + len(batch)
+            old = self._old[start : start + len(batch)]
+            same = len(old) == len(batch) and all(
+                was["id"] == record["id"]
+                and was["schema"] == PREDICTION
+                and was["path"] == record.get("path")
+                and was.get("run") == run
+                for was, record in zip(old, batch, strict=True)
+            )
+            if not same:
+                return None
+            made = ("schema", "run", "predicted", "confidence", "probabilities")
+            return [
+                {**record, **{key: was[key] for key in made}} for was, record in zip(old, batch, strict=True)
+            ]
+
+        return reused
+
+    def write(self, record: Record) -> None:
+        self._stream.write((to_line(record) + "\n").encode())
+
+    def keep(self) -> None:
+        """Make what was written so far survive a kill, once it exceeds what an earlier run left."""
+        self._stream.flush()
+        if self._position >= len(self._old) and self._kept != self._part:
+            os.replace(self._kept, self._part)
+            self._kept = self._part
+
+    def finish(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        os.replace(self._kept, self._path)
+        self._part.unlink(missing_ok=True)
+
+
+def _whole_records(file: Path) -> list[Record]:
+    records = []
+    for line in file.read_bytes().splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n"):
+                break
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

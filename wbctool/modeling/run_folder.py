@@ -1,0 +1,81 @@
+"""The run folder: a trained model that can be read, moved and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wbctool.errors import InputError
+from wbctool.modeling.architecture import Architecture, Classifier
+from wbctool.outputs import atomic, read_json, write_json
+
+SCHEMA = "wbctool.model/1"
+NEXT = "train it again, or give another run folder"
+
+
+@dataclass
+class Run:
+    """A trained model and what it knows of its images."""
+
+    path: Path
+    model: Classifier
+    info: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.architecture.classes
+
+
+def save(path: Path, model: Classifier, info: dict[str, Any]) -> None:
+    """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
+    from safetensors.torch import save as to_bytes
+
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with atomic(path / "weights.safetensors") as stream:
+        stream.write(to_bytes(state))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    write_json(
+        path / "model.json",
+        {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, **info},
+    )
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The contents of `model.json`.
+
+    Raises:
+        InputError: the folder is no finished run folder.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder; `wbctool train … -o {path}` makes one")
+    if not (path / "model.json").exists() and (path / "resume").exists():
+        raise InputError(f"{path}: its training has not finished; run the same `wbctool train` again to go on")
+    info = read_json(path / "model.json", f"{path} is no run folder; {NEXT}")
+    if info.get("schema") != SCHEMA:
+        raise InputError(f"{path}/model.json: schema {info.get('schema')!r}, not {SCHEMA}; {NEXT}")
+    return info
+
+
+def load(path: Path, device: torch.device) -> Run:
+    """Load a run folder, ready to predict.
+
+    Raises:
+        InputError: the folder is no finished run folder, or its weights do not fit its model.
+    """
+    from safetensors.torch import load_file
+
+    info = read_info(path)
+    try:
+        model = Classifier(Architecture.from_json(info))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}/model.json: damaged ({error}); {NEXT}") from None
+    try:
+        model.load_state_dict(load_file(path / "weights.safetensors"))
+    except Exception as error:  # safetensors and torch each have their own
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
+    model.to(device, memory_format=torch.channels_last).eval()
+    return Run(path, model, info)

@@ -1,0 +1,1 @@
+"""Training: data feed, losses, phases, the loop."""

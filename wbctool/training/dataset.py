@@ -1,0 +1,109 @@
+"""From records to what is trained on: labelled samples, their split, their preparation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from wbctool.console import note, warn
+from wbctool.errors import InputError
+from wbctool.folders import group_of
+from wbctool.records import ERROR, Record, has_image, preparation_of, to_line
+from wbctool.splitting.records import add_splits
+
+OWN_SHARES = {"train": 0.8, "val": 0.2}
+
+
+@dataclass
+class Dataset:
+    """Labelled records by split, and their classes in alphabetical order."""
+
+    splits: dict[str, list[Record]]
+    classes: tuple[str, ...]
+    preparation: dict[str, Any]
+
+    @property
+    def everything(self) -> list[Record]:
+        return [record for records in self.splits.values() for record in records]
+
+    def digest(self) -> str:
+        """Changes when an image, its label or its split does."""
+        lines = [to_line({key: r.get(key) for key in ("path", "label", "split")}) for r in self.everything]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset:
+    """Sort records into a dataset, counting what is left out.
+
+    Records without any split are split here, 80/20 into train and val, by class and whole groups.
+
+    Raises:
+        InputError: nothing to train on: no labels, one class, damaged lines, splits in some only.
+    """
+    kept: list[Record] = []
+    left_out: Counter[str] = Counter()
+    for record in records:
+        if record["schema"] == ERROR:
+            if " line " in record["id"] and record.get("path") is None:
+                raise InputError(f"{record['error']}; mend it before training on the rest")
+            left_out["error records"] += 1
+        elif not has_image(record):
+            left_out["fields without a cell"] += 1
+        elif record.get("label") is None:
+            left_out["records without a label"] += 1
+        else:
+            kept.append(record)
+    if not quiet:
+        for what, count in left_out.items():
+            note(f"left out of training: {count:,} {what}")
+    if not kept:
+        raise InputError("no labelled image to train on: put images in a folder per class, or give --label-regex or --labels")
+    with_split = [record for record in kept if record.get("split")]
+    if not with_split:
+        kept = add_splits(kept, OWN_SHARES, seed)
+        note_own = ", ".join(f"{share:.0%} {name}" for name, share in OWN_SHARES.items())
+        if not quiet:
+            note(f"no splits in the records: made one, {note_own}, groups whole (seed {seed})")
+    elif len(with_split) < len(kept):
+        raise InputError(
+            f"{len(kept) - len(with_split):,} of {len(kept):,} records have no split; run `wbctool split` on all of them together"
+        )
+    splits = {name: [r for r in kept if r["split"] == name] for name in ("train", "val", "test")}
+    _check_groups(splits)
+    return Dataset(splits, _classes(splits), _common_preparation(kept))
+
+
+def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
+    counts = Counter(record["label"] for record in splits["train"])
+    if len(counts) < 2:
+        found = f"only {next(iter(counts))}" if counts else "none"
+        raise InputError(f"training needs two classes or more in the train split; it has {found}")
+    for name in ("val", "test"):
+        unknown = sorted({r["label"] for r in splits[name]} - set(counts))
+        if unknown:
+            raise InputError(f"class {', '.join(unknown)} is in {name} and not in train; split again, or leave it out with --classes")
+    lacking = sorted(set(counts) - {r["label"] for r in splits["val"]})
+    if splits["val"] and lacking:
+        warn(f"no validation image of class {', '.join(lacking)}")
+    return tuple(sorted(counts))
+
+
+def _check_groups(splits: dict[str, list[Record]]) -> None:
+    seen: dict[str, str] = {}
+    for name, records in splits.items():
+        for record in records:
+            group = group_of(record)
+            if seen.setdefault(group, name) != name:
+                raise InputError(
+                    f"group {group} is in both {seen[group]} and {name}; split again with `wbctool split`, which keeps groups whole"
+                )
+
+
+def _common_preparation(records: list[Record]) -> dict[str, Any]:
+    kinds = {to_line(preparation_of(record)): preparation_of(record) for record in records}
+    if len(kinds) > 1:
+        warn(f"the images were prepared in {len(kinds)} ways, such as {' and '.join(list(kinds)[:2])}")
+    return next(iter(kinds.values()))
