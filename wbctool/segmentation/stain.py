@@ -30,7 +30,8 @@ NEARNESS = 0.6  # log-odds lost per radius of distance from the nucleus
 OPENING = 0.3  # radius of the opening, in radii of the nucleus' hull
 NUCLEUS_SHARE = 0.35  # a nucleus has at least this share of a red cell's area
 LARGE_SHARE = 0.85  # and is one for sure from here on; between the two it must be dense,
-DENSE = 2.9  # as chromatin is and a large platelet is not (chroma of its densest tenth)
+RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
+DENSE = 2.7  # as chromatin is and a large platelet is not (chroma of its densest tenth)
 MIN_SHARE = 80 / 224**2  # least share of the image for a stained object
 
 
@@ -43,8 +44,8 @@ def segment(image: np.ndarray) -> Objects:
     measure = saturation(image) * (1.0 - image[..., 1].astype(np.float32) / 255.0)
     dark = tidy(otsu(measure) & (chroma > STAINED).astype(np.uint8))
     stained = gather_lobes(dark, MIN_SHARE / 4 * dark.size)
-    red_area = _red_cell_area(filled & (1 - cv2.dilate(dark, disk(2))))
-    unit = red_area or 0.012 * dark.size
+    red_area = _red_cell_area(filled, dark)
+    unit = red_area or RED_SHARE * dark.size
     nuclei, small = [], []
     for mask in stained:
         share = mask.sum() / unit
@@ -113,18 +114,22 @@ def _log_odds(density: np.ndarray, ring: np.ndarray, others: _Model) -> np.ndarr
     return np.clip(odds, -4, 4).astype(np.float32)
 
 
-def _red_cell_area(mask: np.ndarray) -> float | None:
-    """Median area of the single, whole red cells, or None where fewer than two are seen."""
+def _red_cell_area(filled: np.ndarray, dark: np.ndarray) -> float | None:
+    """Median area of single, whole red cells: round, unstained, inside; None where none is seen."""
     areas = []
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    height, width = mask.shape
+    contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    height, width = filled.shape
     for contour in contours:
         x, y, w, h = cv2.boundingRect(contour)
         area = cv2.contourArea(contour)
         inside = x > 0 and y > 0 and x + w < width and y + h < height
-        if inside and area > 0.002 * mask.size and area > 0.92 * cv2.contourArea(cv2.convexHull(contour)):
+        if not inside or area < 0.002 * filled.size or area < 0.9 * cv2.contourArea(cv2.convexHull(contour)):
+            continue
+        own = np.zeros((h, w), np.uint8)
+        cv2.drawContours(own, [contour], 0, 1, -1, offset=(-x, -y))
+        if np.count_nonzero(own & dark[y : y + h, x : x + w]) < 0.05 * area:
             areas.append(area)
-    return float(np.median(areas)) if len(areas) >= 2 else None
+    return float(np.median(areas)) if areas else None
 
 
 def _platelet(core: np.ndarray, filled: np.ndarray, red_area: float | None) -> np.ndarray:

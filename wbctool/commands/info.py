@@ -1,0 +1,85 @@
+"""`wbctool info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wbctool.commands.options import Json, SelectionOptions, new_app, with_options
+
+app = new_app()
+
+
+@app.command(epilog="Example:  wbctool info runs/a\n\nIn a script:  wbctool info masks/ --json | jq .classes")
+@with_options
+def info(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A run folder, record file, folder of images, or -.")],
+    selection: SelectionOptions,
+    json: Json = False,
+) -> None:
+    """Say what a run folder, record file or image folder is and holds."""
+    from json import dumps
+
+    from wbctool.console import note, table
+    from wbctool.folders import Tally
+    from wbctool.outputs import read_json
+
+    tally = Tally()
+    if (Path(path) / "model.json").exists():
+        facts = _of_run(read_json(Path(path) / "model.json", "train it again"))
+    else:
+        facts = _of_records(path, selection.selection(), tally)
+    if json:
+        print(dumps(facts, ensure_ascii=False))
+        return
+    for line in tally.notes():
+        note(line)
+    rows = [
+        (key, "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+        for key, value in facts.items()
+        if value not in ({}, None)
+    ]
+    table(path, ("what", "is"), rows)
+
+
+def _of_run(model: dict[str, Any]) -> dict[str, Any]:
+    keys = ("backbone", "backbone_args", "attention", "size", "parameters", "best_epoch", "preparation", "training")
+    return {
+        "kind": "run folder",
+        "classes": ", ".join(model["classes"]),
+        **{key: model[key] for key in keys if key in model},
+    }
+
+
+def _of_records(path: str, selection: Any, tally: Any) -> dict[str, Any]:
+    from collections import Counter
+
+    from wbctool.errors import InputError
+    from wbctool.folders import group_of, read_inputs
+    from wbctool.records import ERROR
+
+    schemas: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    splits: Counter[str] = Counter()
+    cells: Counter[str] = Counter()
+    groups = set()
+    for record in read_inputs([path], selection, tally):
+        schemas[record["schema"]] += 1
+        if record["schema"] == ERROR:
+            continue
+        labels[record.get("label") or "(no label)"] += 1
+        splits[record.get("split") or "(none)"] += 1
+        cells.update(cell["kind"] for cell in record.get("cells", ()))
+        groups.add(group_of(record))
+    if not schemas:
+        raise InputError(f"{path}: holds no images or records")
+    return {
+        "kind": "records" if set(schemas) != {"wbctool.image/1"} else "images",
+        "records": dict(schemas),
+        "classes": dict(sorted(labels.items())),
+        "splits": dict(splits) if set(splits) != {"(none)"} else {},
+        "groups": len(groups),
+        "cells": dict(cells),
+    }

@@ -1,0 +1,182 @@
+"""White cells by their morphology: outlines, nuclei and what lies in the cytoplasm.
+
+Masks are float32 of shape (size, size), 0 to 1, with soft edges. Stains are absorbances of red,
+green and blue (natural logarithm, per unit of thickness).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+Stain = tuple[float, float, float]
+CHROMATIN: Stain = (1.30, 1.95, 0.45)
+_SHIFT = 4  # OpenCV draws on a grid of 1/16 pixel
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Morphology of a white cell.
+
+    Attributes:
+        radius: of the cell, in radii of a red cell (low, high).
+        nucleus: a function of `_NUCLEI`.
+        share: radius of the nucleus, in radii of the cell (low, high).
+        cytoplasm: its stain.
+        granules: how many per cell (low, high), 0 for none.
+        granule_stain: their stain.
+        granule_radius: in radii of the cell.
+    """
+
+    radius: tuple[float, float]
+    nucleus: str
+    share: tuple[float, float]
+    cytoplasm: Stain
+    granules: tuple[int, int] = (0, 0)
+    granule_stain: Stain = (0.0, 0.0, 0.0)
+    granule_radius: float = 0.03
+
+
+KINDS: dict[str, Kind] = {
+    "basophil": Kind((1.4, 1.7), "bilobed", (0.62, 0.7), (0.30, 0.42, 0.12), (40, 60), (1.0, 1.5, 0.5), 0.10),
+    "band": Kind((1.5, 1.8), "band", (0.66, 0.74), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
+    "eosinophil": Kind((1.5, 1.8), "bilobed", (0.55, 0.62), (0.15, 0.42, 0.22), (70, 110), (0.18, 0.75, 0.48), 0.075),
+    "erythroblast": Kind((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20)),
+    "lymphocyte": Kind((1.05, 1.3), "round", (0.8, 0.88), (0.50, 0.42, 0.10)),
+    "monocyte": Kind((1.8, 2.2), "indented", (0.62, 0.72), (0.34, 0.34, 0.12), (4, 10), (-0.25, -0.25, -0.08), 0.06),
+    "neutrophil": Kind((1.5, 1.8), "segmented", (0.68, 0.76), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
+}
+
+
+def blob(size: int, centre: tuple[float, float], radius: float, rough: float, rng: np.random.Generator) -> np.ndarray:
+    """A rounded blob: a circle whose radius wavers by a few harmonics.
+
+    Args:
+        size: side of the mask, pixels.
+        centre: x, y in pixels.
+        radius: mean radius, pixels.
+        rough: amplitude of the wavering, a share of the radius.
+        rng: chance.
+    """
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    reach = np.ones_like(angle)
+    for order in range(2, 6):
+        reach += rough * rng.normal() / order * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    x = centre[0] + radius * reach * np.cos(angle)
+    y = centre[1] + radius * reach * np.sin(angle)
+    return _polygon(size, np.stack([x, y], axis=1))
+
+
+def _polygon(size: int, points: np.ndarray) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    fixed = np.round(points * 2**_SHIFT).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
+    return mask.astype(np.float32) / 255
+
+
+def _line(size: int, points: np.ndarray, width: float) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    fixed = np.round(points * 2**_SHIFT).astype(np.int32)
+    cv2.polylines(mask, [fixed], False, 255, max(1, round(width)), cv2.LINE_AA, _SHIFT)
+    return mask.astype(np.float32) / 255
+
+
+def _arc(centre: np.ndarray, radius: float, start: float, sweep: float, count: int) -> np.ndarray:
+    angle = start + np.linspace(0, sweep, count)
+    return centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _round(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    return blob(size, tuple(centre), radius, 0.04, rng)
+
+
+def _indented(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    whole = blob(size, tuple(centre), radius, 0.08, rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    bite = centre + radius * 0.95 * np.array([np.cos(angle), np.sin(angle)])
+    return whole * (1 - blob(size, tuple(bite), radius * rng.uniform(0.45, 0.6), 0.06, rng))
+
+
+def _lobes(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator, count: int, sweep: float) -> np.ndarray:
+    start = rng.uniform(0, 2 * np.pi)
+    path = _arc(centre, radius * 0.62, start, sweep, count)
+    lobe = radius * (0.52 if count == 2 else 0.40)
+    mask = _line(size, _arc(centre, radius * 0.62, start, sweep, 24), max(2.0, radius * 0.14))
+    for point in path:
+        mask = np.maximum(mask, blob(size, tuple(point), lobe * rng.uniform(0.88, 1.1), 0.08, rng))
+    return mask
+
+
+def _bilobed(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    return _lobes(size, centre, radius, rng, 2, np.pi * rng.uniform(0.75, 0.95))
+
+
+def _segmented(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    count = int(rng.integers(3, 6))
+    return _lobes(size, centre, radius, rng, count, np.pi * (0.45 * count - 0.25))
+
+
+def _band(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    path = _arc(centre, radius * 0.72, rng.uniform(0, 2 * np.pi), np.pi * rng.uniform(1.1, 1.35), 40)
+    return _line(size, path, radius * rng.uniform(0.5, 0.6))
+
+
+_NUCLEI: dict[str, Callable[[int, np.ndarray, float, np.random.Generator], np.ndarray]] = {
+    "round": _round,
+    "indented": _indented,
+    "bilobed": _bilobed,
+    "segmented": _segmented,
+    "band": _band,
+}
+
+
+@dataclass
+class DrawnCell:
+    """A drawn white cell: soft masks of the whole and the nucleus, and its absorbance (h, w, 3)."""
+
+    whole: np.ndarray
+    nucleus: np.ndarray
+    density: np.ndarray
+
+
+def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.random.Generator) -> DrawnCell:
+    """Draw one white cell.
+
+    Args:
+        name: a key of `KINDS`.
+        size: side of the field, pixels.
+        centre: x, y, shape (2,).
+        unit: radius of a red cell, pixels.
+        rng: chance.
+    """
+    kind = KINDS[name]
+    radius = unit * rng.uniform(*kind.radius)
+    whole = blob(size, tuple(centre), radius, 0.06, rng)
+    share = rng.uniform(*kind.share)
+    drift = rng.normal(0, 0.35, 2) * radius * max(0.0, 0.95 - share)
+    drift *= min(1.0, radius * max(0.0, 0.97 - share) / max(float(np.hypot(*drift)), 1e-6))
+    nucleus = _NUCLEI[kind.nucleus](size, centre + drift, radius * share, rng) * whole
+    texture = _texture(size, unit * 0.12, rng)
+    density = whole[..., None] * np.array(kind.cytoplasm, np.float32) * (1 + 0.25 * texture[..., None])
+    grains = np.zeros_like(whole)
+    for _ in range(int(rng.integers(*kind.granules)) if kind.granules[1] else 0):
+        angle, reach = rng.uniform(0, 2 * np.pi), radius * 0.92 * np.sqrt(rng.uniform())
+        place = (centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle))
+        grain = blob(size, place, max(0.8, radius * kind.granule_radius * rng.uniform(0.6, 1.3)), 0.1, rng)
+        grains = np.maximum(grains, grain)
+    over = 0.8 if name == "basophil" else 0.1  # basophil granules lie over the nucleus, too
+    grains *= whole * (1 - nucleus * (1 - over))
+    density += grains[..., None] * np.array(kind.granule_stain, np.float32)
+    dark = np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
+    density = density * (1 - nucleus[..., None]) + nucleus[..., None] * (
+        dark + 0.3 * grains[..., None] * np.array(kind.granule_stain, np.float32)
+    )
+    return DrawnCell(whole, nucleus, np.maximum(density, 0))
+
+
+def _texture(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:
+    noise = cv2.GaussianBlur(rng.normal(size=(size, size)).astype(np.float32), (0, 0), max(0.7, grain))
+    return noise / max(float(noise.std()), 1e-6)
