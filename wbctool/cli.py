@@ -32,8 +32,37 @@ _UsageError = typer.BadParameter.__mro__[1]
 _ClickException = typer.BadParameter.__mro__[2]
 
 
+OPTIONS = {
+    "--version": "Print the version.",
+    "--schema NAME": "Print the JSON Schema of a record: image, mask, cell, prediction or error.",
+    "--debug": "Show the traceback of an error.",
+    "--install-completion": "Install completion for this shell (--show-completion prints it).",
+    "-h, --help": "Show this help; `wbctool COMMAND --help` shows that of a command.",
+}
+
+
 class Subcommands(TyperGroup):
     """Lists subcommands from the table and imports one only when it is called."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        # typer's own rich help imports a Markdown parser and a syntax highlighter: twice the time
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console(highlight=False)
+        console.print("\n[bold]wbctool[/bold]: white-blood-cell microscopy from the shell\n")
+        console.print("Usage: wbctool COMMAND [OPTIONS] IN...    IN: image folders, records, or -\n")
+        for title, entries in (("Commands, in the order an image travels", COMMANDS), ("Options", OPTIONS)):
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 1), title=title)
+            table.title_justify, table.title_style = "left", "bold"
+            table.add_column(style="cyan", no_wrap=True)
+            table.add_column()
+            for name, text in entries.items():
+                table.add_row(name, text)
+            console.print(table)
+            console.print()
+        console.print("Example:  wbctool segment smears/ -o masks/ | wbctool crop - -o cells/\n", markup=False)
+        console.print("For research; not a medical device.", style="dim")
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -49,6 +78,9 @@ class Subcommands(TyperGroup):
             module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
             command = typer.main.get_command(module.app)
             command.name = name
+            if ctx.resilient_parsing:  # completion reads no values, and typer's checks of them are slow
+                for parameter in command.params:
+                    parameter.process_value = lambda _ctx, value: value
         return name, command, rest
 
 
@@ -75,14 +107,11 @@ def _print_schema(name: str | None) -> None:
         raise typer.Exit
 
 
-@app.callback(
-    epilog="Example:  wbctool segment smears/ -o masks/ | wbctool crop - -o cells/\n\n"
-    "For research; not a medical device."
-)
+@app.callback()
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help=OPTIONS["--version"]),
     ] = False,
     schema: Annotated[
         str | None,
@@ -91,10 +120,10 @@ def root(
             callback=_print_schema,
             is_eager=True,
             metavar="NAME",
-            help="Print the JSON Schema of a record: image, mask, cell, prediction or error.",
+            help=OPTIONS["--schema NAME"],
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help=OPTIONS["--debug"])] = False,
 ) -> None:
     """White-blood-cell microscopy from the shell: image folders and JSON records in, the same out."""
 

@@ -39,15 +39,15 @@ def warn(text: str) -> None:
     note(f"warning: {text}")
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table on stdout; all columns but the first are right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: bool = True) -> None:
+    """Print a table on stdout; with `numbers` all columns but the first are right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if index else "left", overflow="fold")
+        drawn.add_column(column, justify="right" if index and numbers else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*[Text(str(value)) for value in row])
     stdout_console().print(drawn)

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.records import ERROR, IMAGE, Record, error_record, from_line, with_absolute_paths
+from wbctool.records import (
+    ERROR,
+    IMAGE,
+    Record,
+    error_record,
+    from_line,
+    with_absolute_paths,
+)
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .webp .jp2 .gif .ppm .pgm".split())
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm"])
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
@@ -291,7 +298,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
             yield _image_record(folder / name, prefix + name)
     for name in subfolders:
         inner = folder / name
-        if (inner / "run.json").exists() or any(inner.glob(".records*")):
+        if any((inner / name).exists() for name in ("run.json", "records.jsonl")) or any(inner.glob(".records*")):
             tally.counts["output folder"] += 1
         else:
             yield from _walk(inner, f"{prefix}{name}/", tally, seen)

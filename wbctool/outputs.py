@@ -14,7 +14,15 @@ from typing import IO, Any
 
 from wbctool import __version__
 from wbctool.errors import ImageError, InputError, UsageProblem
-from wbctool.records import CELL, ERROR, PATH_KEYS, Record, to_line, with_absolute_paths, with_relative_paths
+from wbctool.records import (
+    CELL,
+    ERROR,
+    PATH_KEYS,
+    Record,
+    to_line,
+    with_absolute_paths,
+    with_relative_paths,
+)
 
 
 @contextmanager

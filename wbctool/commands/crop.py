@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
+from wbctool.commands.options import (
+    ExecutionOptions,
+    Inputs,
+    Out,
+    SelectionOptions,
+    new_app,
+    with_options,
+)
 
 app = new_app()
 

@@ -26,16 +26,23 @@ def demo(
 
     from wbctool.console import note
     from wbctool.drawing import write_set
+    from wbctool.outputs import check_settings, write_json
 
-    if not quiet:
-        note(f"drawing {8 * per_class} smear images and their truth into {out}/smears")
-    write_set(out / "smears", per_class, seed=seed)
+    made = {"command": "demo", "settings": {"per_class": per_class, "seed": seed}}
+    check_settings(out, "run.json", made)
+    if not (out / "smears" / "truth" / "records.jsonl").exists():
+        if not quiet:
+            note(f"drawing {8 * per_class} smear images and their truth into {out}/smears")
+        write_json(out / "run.json", made)
+        write_set(out / "smears", per_class, seed=seed)
+
+    silent = ("-q",) if quiet else ()
 
     def run(*words: str, into: Path | None = None) -> None:
         line = shlex.join(["wbctool", *words])
         sys.stdout.write(f"\n$ {line}{f' > {shlex.quote(str(into))}' if into else ''}\n")
         sys.stdout.flush()
-        command = [sys.executable, "-m", "wbctool", *words]
+        command = [sys.executable, "-m", "wbctool", *words, *silent]
         shown = words[0] == "evaluate" or sys.stdout.isatty()
         with open(into or "/dev/null", "wb") as stream:
             done = subprocess.run(command, stdout=None if shown and not into else stream)
@@ -48,7 +55,7 @@ def demo(
     run("crop", str(out / "split.jsonl"), "-o", place["cells"], "--size", "96")
     run(
         *("train", place["cells"], "-o", place["run"], "--backbone", "resnet10t", "--weights", "none"),
-        *("--size", "96", "--epochs", "15", "--frozen-epochs", "0", "--seed", str(seed)),
+        *("--size", "96", "--epochs", "40", "--frozen-epochs", "0", "--patience", "0", "--seed", str(seed)),
     )
     run("predict", place["run"], place["cells"], "-o", str(out / "predictions.jsonl"))
     run("evaluate", str(out / "predictions.jsonl"))

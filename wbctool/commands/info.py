@@ -41,7 +41,7 @@ def info(
         for key, value in facts.items()
         if value not in ({}, None)
     ]
-    table(path, ("what", "is"), rows)
+    table(path, ("what", "is"), rows, numbers=False)
 
 
 def _of_run(model: dict[str, Any]) -> dict[str, Any]:

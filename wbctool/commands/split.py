@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from wbctool.commands.options import Inputs, Json, Quiet, Seed, SelectionOptions, SkipBad, new_app, with_options
+from wbctool.commands.options import (
+    Inputs,
+    Json,
+    Quiet,
+    Seed,
+    SelectionOptions,
+    SkipBad,
+    new_app,
+    with_options,
+)
 
 app = new_app()
 

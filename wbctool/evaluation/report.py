@@ -80,26 +80,31 @@ def _class_table(classes: dict[str, dict[str, float]]) -> Table:
 def _print_confusion(confusion: dict[str, Any], console: Console) -> None:
     """Rows are true classes, columns predicted ones; shade is the share of the row."""
     classes, matrix = confusion["classes"], confusion["matrix"]
-    shown = max(4, min(12, (console.width - 4) // (len(classes) + 1) - 1))
-    widest = max(len(f"{count}") for row in matrix for count in row)
-    short = _short_names(classes, max(shown, widest))
-    width = max(max(map(len, short)), widest) + 1
-    name_width = max(map(len, short)) + 1
-    if name_width + width * len(classes) > console.width:
+    count_width = max(len(str(count)) for row in matrix for count in row)
+    width = max(count_width, max(map(len, classes))) + 1
+    columns = rows = list(classes)
+    if max(map(len, rows)) + width * len(classes) > console.width:  # long names: columns by number
+        columns = [str(number) for number in range(1, len(classes) + 1)]
+        width = max(count_width, len(columns[-1])) + 2
+        room = max(8, console.width - width * len(classes) - 5)
+        rows = [f"{number:>2} {_cut(name, room)}" for number, name in enumerate(classes, 1)]
+    margin = max(map(len, rows)) + 1
+    if margin + width * len(classes) > console.width:
         console.print(Text("The confusion matrix is wider than this terminal; --json holds it.", style="dim"))
         return
     console.print(Text("Confusion (row: truth, column: predicted)", style="bold"))
-    console.print(Text(" " * name_width + "".join(name.rjust(width) for name in short)))
-    for name, row in zip(short, matrix, strict=True):
-        line = Text(name.ljust(name_width))
+    console.print(Text(" " * margin + "".join(name.rjust(width) for name in columns)))
+    for name, row in zip(rows, matrix, strict=True):
+        line = Text(name.ljust(margin))
         total = sum(row) or 1
         for count in row:
             line.append((str(count) if count else "·").rjust(width), style=_shade(count / total))
         console.print(line)
-    for name, full in zip(short, classes, strict=True):
-        if name != full:
-            console.print(Text(f"{name} = {full}", style="dim"))
     console.print()
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _shade(share: float) -> str:
@@ -108,11 +113,3 @@ def _shade(share: float) -> str:
     level = 236 + min(17, int(share * 17))
     return f"{'black' if level > 245 else 'white'} on color({level})"
 
-
-def _short_names(classes: list[str], length: int) -> list[str]:
-    """Class names cut to a length, numbered where the cut makes two alike."""
-    cut = [name[:length] for name in classes]
-    return [
-        name if cut.count(name) == 1 else f"{name[: length - len(str(number))]}{number}"
-        for number, name in enumerate(cut, 1)
-    ]

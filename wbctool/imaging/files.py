@@ -16,11 +16,11 @@ MAX_PIXELS = 500_000_000
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
-from wbctool.errors import ImageError  # noqa: E402
-from wbctool.outputs import write_bytes  # noqa: E402
+from wbctool.errors import ImageError
+from wbctool.outputs import write_bytes
 
 cv2.setNumThreads(1)  # images are shared out to processes; threads on top only get in the way
 

@@ -19,7 +19,15 @@ import numpy as np
 
 from wbctool.imaging.colour import background_colour, optical_density, saturation
 from wbctool.segmentation.objects import Objects
-from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of, otsu, tidy
+from wbctool.segmentation.regions import (
+    components,
+    disk,
+    fill_holes,
+    gather_lobes,
+    hull_of,
+    otsu,
+    tidy,
+)
 
 EMPTY = 0.12  # absorbance under which the slide is empty
 STAINED = 0.5  # red + green − blue absorbance that only stained chromatin and granules reach

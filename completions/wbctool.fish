@@ -1,0 +1,1 @@
+complete --command wbctool --no-files --arguments "(env _WBCTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) wbctool)" --condition "env _WBCTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) wbctool"
