@@ -72,16 +72,26 @@ class Subcommands(TyperGroup):
             return None
         return TyperCommand(cmd_name, callback=None, help=COMMANDS[cmd_name])
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            _take_values_unread(self, ctx)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
             command = typer.main.get_command(module.app)
             command.name = name
-            if ctx.resilient_parsing:  # completion reads no values, and typer's checks of them are slow
-                for parameter in command.params:
-                    parameter.process_value = lambda _ctx, value: value
+            if ctx.resilient_parsing:
+                _take_values_unread(command, ctx)
         return name, command, rest
+
+
+def _take_values_unread(command: Any, ctx: Any) -> None:
+    # completion reads no values, and typer's conversion of them imports pydantic
+    for parameter in command.get_params(ctx):
+        parameter.process_value = lambda _ctx, value: value
 
 
 app = typer.Typer(

@@ -21,7 +21,9 @@ from wbctool.records import (
     with_absolute_paths,
 )
 
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm"])
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm")
+)
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
@@ -160,8 +162,7 @@ def _read_table(path: Path) -> _Table:
             reader = csv.DictReader(stream)
             header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
             found = {
-                role: next((header[name] for name in names if name in header), None)
-                for role, names in columns.items()
+                role: next((header[name] for name in names if name in header), None) for role, names in columns.items()
             }
             if not found["image"] or not (found["label"] or found["group"]):
                 raise InputError(
@@ -169,11 +170,7 @@ def _read_table(path: Path) -> _Table:
                 )
             rows = {}
             for row in reader:
-                entry = {
-                    role: (row[found[role]] or "").strip()
-                    for role in ("label", "group")
-                    if found[role]
-                }
+                entry = {role: (row[found[role]] or "").strip() for role in ("label", "group") if found[role]}
                 rows[(row[found["image"]] or "").strip()] = entry
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from None
@@ -315,4 +312,3 @@ def _image_record(path: Path, image_id: str) -> Record:
     if parent:
         record["label"] = parent
     return record
-

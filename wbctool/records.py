@@ -186,9 +186,7 @@ def error_record(record_id: str, path: str | None, message: str) -> Record:
 def with_absolute_paths(record: Record, base: Path | str) -> Record:
     """The record with its path keys resolved against `base` (relative ones only)."""
     changed = {
-        key: os.path.normpath(os.path.join(base, record[key]))
-        for key in PATH_KEYS
-        if isinstance(record.get(key), str)
+        key: os.path.normpath(os.path.join(base, record[key])) for key in PATH_KEYS if isinstance(record.get(key), str)
     }
     return {**record, **changed}
 

@@ -208,9 +208,7 @@ def _worked(
             yield finish(item, made)
 
 
-def _call(
-    work: Callable[[Record, Path, str], list[Record]], folder: Path, item: _Item
-) -> tuple[_Item, list[Record]]:
+def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item: _Item) -> tuple[_Item, list[Record]]:
     record, name = item[:2]
     if name is None:
         return item, []

@@ -100,15 +100,20 @@ def main() -> None:
             split_file = f"{folder}/split-{seed}.jsonl"
             split = ["split", str(DATA / "pbc"), "--ratio", "50/10/40", "--seed", str(seed), "-q"]
             with open(split_file, "w") as stream:
-                subprocess.run([sys.executable, "-m", "wbctool", *split, "--label-regex", PBC], check=True, stdout=stream)
+                command = [sys.executable, "-m", "wbctool", *split, "--label-regex", PBC]
+                subprocess.run(command, check=True, stdout=stream)
             start = time.perf_counter()
             again = [sys.executable, str(HERE), "--epochs", str(arguments.epochs), "--plain", split_file, str(seed)]
             theirs = float(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
             middle = time.perf_counter()
             ours = wbctool(split_file, arguments.epochs, seed, f"{folder}/run-{seed}", extra)
             rows.append((theirs, middle - start, ours, time.perf_counter() - middle))
-            print(f"seed {seed}: plain {theirs:.4f} in {rows[-1][1]:.0f} s, wbctool {ours:.4f} in {rows[-1][3]:.0f} s", flush=True)
-    mean = [sum(column) / len(rows) for column in zip(*rows)]
+            times = rows[-1][1::2]
+            print(
+                f"seed {seed}: plain {theirs:.4f} in {times[0]:.0f} s, wbctool {ours:.4f} in {times[1]:.0f} s",
+                flush=True,
+            )
+    mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     print(f"mean of {len(rows)} seeds, {arguments.epochs} epochs: plain {mean[0]:.4f}, wbctool {mean[2]:.4f}")
     print(f"difference {100 * (mean[2] - mean[0]):+.2f} points; wall time ratio wbctool/plain {mean[3] / mean[1]:.2f}")
 

@@ -36,12 +36,8 @@ def crop(
         float | None, typer.Option(min=0, max=10, help="Added about the cell, a share. [roi 0.3, box 0]")
     ] = None,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the crops, pixels.")] = 224,
-    kind: Annotated[
-        str | None, typer.Option(metavar="wbc|platelet|rbc|any", help="What to crop.")
-    ] = None,
-    which: Annotated[
-        str, typer.Option(metavar="central|largest|all", help="Which of an image's cells.")
-    ] = "central",
+    kind: Annotated[str | None, typer.Option(metavar="wbc|platelet|rbc|any", help="What to crop.")] = None,
+    which: Annotated[str, typer.Option(metavar="central|largest|all", help="Which of an image's cells.")] = "central",
 ) -> None:
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table

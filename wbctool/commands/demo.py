@@ -45,7 +45,7 @@ def demo(
         command = [sys.executable, "-m", "wbctool", *words, *silent]
         shown = words[0] == "evaluate" or sys.stdout.isatty()
         with open(into or "/dev/null", "wb") as stream:
-            done = subprocess.run(command, stdout=None if shown and not into else stream)
+            done = subprocess.run(command, check=False, stdout=None if shown and not into else stream)
         if done.returncode:
             raise typer.Exit(done.returncode)
 

@@ -23,12 +23,8 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.", rich_help_
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=_HOW)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_HOW)]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, on a terminal too.", rich_help_panel=_HOW)]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make the output anew.", rich_help_panel=_HOW)
-]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Exit 0 although inputs failed.", rich_help_panel=_HOW)
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make the output anew.", rich_help_panel=_HOW)]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although inputs failed.", rich_help_panel=_HOW)]
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class SelectionOptions:
     classes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Keep these classes only.", rich_help_panel=_WHO)
     ] = None
-    map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a class.", rich_help_panel=_WHO)
-    ] = None
+    map: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a class.", rich_help_panel=_WHO)] = (
+        None
+    )
 
     def selection(self) -> Any:
         """As the package takes it."""
@@ -65,12 +61,10 @@ class SelectionOptions:
 class ExecutionOptions:
     """Options of every folder step."""
 
-    jobs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Processes; 0 for all cores.", rich_help_panel=_HOW)
-    ] = 0
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do part I of N (from 1).", rich_help_panel=_HOW)
-    ] = None
+    jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0 for all cores.", rich_help_panel=_HOW)] = 0
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Do part I of N (from 1).", rich_help_panel=_HOW)] = (
+        None
+    )
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask cluster, tcp://….", rich_help_panel=_HOW)
     ] = None
@@ -106,9 +100,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
                     )
                 )
         else:
-            spread.append(
-                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-            )
+            spread.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
 
     @functools.wraps(function)
     def call(**given: Any) -> Any:

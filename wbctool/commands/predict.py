@@ -95,9 +95,7 @@ def predict(
     predicted: Counter[str] = Counter()
     piped = records_wanted(json)
     with Progress("predict", "images", quiet) as progress:
-        made = run_prediction(
-            runs, usable(), where, precision, threshold, *([file.reuse(name)] if file else [])
-        )
+        made = run_prediction(runs, usable(), where, precision, threshold, *([file.reuse(name)] if file else []))
         for record in made:
             failed = record["schema"] == ERROR
             counts["errors"] += failed

@@ -47,9 +47,7 @@ def segment(
         images.update(kinds.keys())
         images["none"] += "cells" in record and not kinds["wbc"]
 
-    outcome = run_step(
-        segment_step(method), inputs, out, selection.selection(), execution.execution(), count
-    )
+    outcome = run_step(segment_step(method), inputs, out, selection.selection(), execution.execution(), count)
     if not records_wanted(execution.json):
         names = {"wbc": "white cells", "platelet": "platelets", "rbc": "red cells"}
         rows = [(name, f"{found[kind]:,}", f"{images[kind]:,}") for kind, name in names.items()]

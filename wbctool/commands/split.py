@@ -67,7 +67,9 @@ def split(
     names = [name for name in SPLITS if any(record["split"] == name for record in samples)]
     classes = sorted({record.get("label") or "(no label)" for record in samples})
     counts = {
-        label: [sum(r["split"] == name and (r.get("label") or "(no label)") == label for r in samples) for name in names]
+        label: [
+            sum(r["split"] == name and (r.get("label") or "(no label)") == label for r in samples) for name in names
+        ]
         for label in classes
     }
     for label in classes:

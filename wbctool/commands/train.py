@@ -65,16 +65,12 @@ def train(
         str, typer.Option(metavar="none|flips|full", help="Of each batch.", rich_help_panel=_FIT)
     ] = "flips",
     epochs: Annotated[int, typer.Option(min=0, help="In all; 0 saves it untrained.", rich_help_panel=_FIT)] = 20,
-    frozen_epochs: Annotated[
-        int, typer.Option(min=0, help="Of these, backbone frozen.", rich_help_panel=_FIT)
-    ] = 1,
+    frozen_epochs: Annotated[int, typer.Option(min=0, help="Of these, backbone frozen.", rich_help_panel=_FIT)] = 1,
     patience: Annotated[
         int, typer.Option(min=0, help="Epochs without gain; 0 never stops.", rich_help_panel=_FIT)
     ] = 10,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.", rich_help_panel=_FIT)] = 32,
-    frozen_lr: Annotated[
-        float, typer.Option(min=0, help="Peak rate while frozen.", rich_help_panel=_FIT)
-    ] = 3e-3,
+    frozen_lr: Annotated[float, typer.Option(min=0, help="Peak rate while frozen.", rich_help_panel=_FIT)] = 3e-3,
     lr: Annotated[float, typer.Option(min=0, help="Peak rate after.", rich_help_panel=_FIT)] = 1e-3,
     weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.", rich_help_panel=_FIT)] = 0.01,
     precision: Annotated[

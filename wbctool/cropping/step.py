@@ -92,23 +92,21 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
         if options.method == "roi":
             mask = (labels == values[0]) | (labels == values[-1])
             if not mask.any():
-                raise ImageError(
-                    f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again"
-                )
+                raise ImageError(f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again")
             window = roi_window(mask, options.margin)
         path = folder / f"{name}_{cell['value']}.png"
         mask_path = folder / "masks" / f"{name}_{cell['value']}.png"
         write_png(mask_path, cut(labels, window, options.size, labels=True))
         write_png(path, cut(image, window, options.size))
-        one = dict(
-            schema=CELL,
-            id=f"{record['id']}#{cell['value']}",
-            path=str(path),
-            mask=str(mask_path),
-            source=record["path"],
-            bbox=list(window),
-            value=cell["value"],
-            kind=cell["kind"],
-        )
+        one = {
+            "schema": CELL,
+            "id": f"{record['id']}#{cell['value']}",
+            "path": str(path),
+            "mask": str(mask_path),
+            "source": record["path"],
+            "bbox": list(window),
+            "value": cell["value"],
+            "kind": cell["kind"],
+        }
         made.append({**one, **({"nucleus": nucleus} if nucleus else {}), "crop": shown})
     return made

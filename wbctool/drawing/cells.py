@@ -100,7 +100,9 @@ def _indented(size: int, centre: np.ndarray, radius: float, rng: np.random.Gener
     return whole * (1 - blob(size, tuple(bite), radius * rng.uniform(0.45, 0.6), 0.06, rng))
 
 
-def _lobes(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator, count: int, sweep: float) -> np.ndarray:
+def _lobes(
+    size: int, centre: np.ndarray, radius: float, rng: np.random.Generator, count: int, sweep: float
+) -> np.ndarray:
     start = rng.uniform(0, 2 * np.pi)
     path = _arc(centre, radius * 0.62, start, sweep, count)
     lobe = radius * (0.52 if count == 2 else 0.40)

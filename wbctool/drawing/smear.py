@@ -172,17 +172,17 @@ def write_set(
             labels, cells = to_labels(objects, image.shape[:2])
             mask = truth_folder / f"{stem}.png"
             write_png(mask, labels)
-            record = dict(
-                schema=MASK,
-                id=f"{stem}.jpg",
-                path=str(path),
-                label=name,
-                group=f"s{slide + 1:02d}",
-                size=[size, size],
-                method="drawn",
-                mask=str(mask),
-                cells=cells,
-            )
+            record = {
+                "schema": MASK,
+                "id": f"{stem}.jpg",
+                "path": str(path),
+                "label": name,
+                "group": f"s{slide + 1:02d}",
+                "size": [size, size],
+                "method": "drawn",
+                "mask": str(mask),
+                "cells": cells,
+            }
             records.append(with_relative_paths(record, truth_folder))
     with atomic(truth_folder / "records.jsonl", "w") as stream:
         stream.writelines(to_line(record) + "\n" for record in records)

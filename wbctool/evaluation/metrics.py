@@ -13,7 +13,8 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> 
     """Counts of (true class, predicted class).
 
     Args:
-        truth, predicted: class indices, shape (n,).
+        truth: class indices, shape (n,).
+        predicted: class indices, shape (n,).
         classes: how many there are.
 
     Returns:
@@ -78,7 +79,8 @@ def summary(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray)
     Macro averages are over the classes that occur in the truth or among the predictions.
 
     Args:
-        truth, predicted: class indices, shape (n,).
+        truth: class indices, shape (n,).
+        predicted: class indices, shape (n,).
         probabilities: shape (n, classes).
     """
     confusion = confusion_matrix(truth, predicted, probabilities.shape[1])

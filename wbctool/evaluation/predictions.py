@@ -51,7 +51,9 @@ def collect(records: Iterable[Record], split: str | None, where: str) -> Predict
                 raise InputError(record["error"])
             left_out["error records"] += 1
         elif record["schema"] != PREDICTION:
-            raise InputError(f"{where}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints")
+            raise InputError(
+                f"{where}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
+            )
         elif record.get("label") is None:
             left_out["predictions without a label"] += 1
         else:

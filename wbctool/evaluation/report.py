@@ -112,4 +112,3 @@ def _shade(share: float) -> str:
         return "dim"
     level = 236 + min(17, int(share * 17))
     return f"{'black' if level > 245 else 'white'} on color({level})"
-

@@ -60,7 +60,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     if fault:
         raise ImageError(f"{name}: {fault}; get the file again from its source")
     alpha = data.startswith(_PNG) and data[25] in (4, 6)
-    deep = data.startswith(_PNG) and data[24] == 16 or data[:4] in (b"II*\0", b"MM\0*") or data[4:8] == b"jP  "
+    deep = (data.startswith(_PNG) and data[24] == 16) or data[:4] in (b"II*\0", b"MM\0*") or data[4:8] == b"jP  "
     flag = cv2.IMREAD_UNCHANGED if alpha or deep else cv2.IMREAD_COLOR_RGB
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)

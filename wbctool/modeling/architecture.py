@@ -138,8 +138,7 @@ def _channels(backbone: nn.Module, architecture: Architecture) -> int:
     backbone.train(was_training)
     if len(shape) != 4 or shape[1] != backbone.num_features:
         raise UsageProblem(
-            f"--attention cbam needs a convolutional backbone; {architecture.backbone} has none: "
-            "give --attention none"
+            f"--attention cbam needs a convolutional backbone; {architecture.backbone} has none: give --attention none"
         )
     return shape[1]
 
@@ -206,7 +205,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be read as weights ({reason}); give .safetensors or a plain state dict") from None
+        raise InputError(
+            f"{path}: cannot be read as weights ({reason}); give .safetensors or a plain state dict"
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

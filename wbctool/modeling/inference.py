@@ -91,7 +91,7 @@ def predict(
         for batch in batches:
             old = reuse(batch)
             if old is not None:
-                yield from (record if record["schema"] == ERROR else with_uncertainty(record, threshold) for record in old)
+                yield from (with_uncertainty(record, threshold) for record in old)
                 continue
             decoded = list(pool.map(lambda record: _decoded(record, sizes), batch))
             good = [index for index, images in enumerate(decoded) if isinstance(images, dict)]
@@ -160,9 +160,7 @@ class PredictionFile:
             if not same:
                 return None
             made = ("schema", "run", "predicted", "confidence", "probabilities")
-            return [
-                {**record, **{key: was[key] for key in made}} for was, record in zip(old, batch, strict=True)
-            ]
+            return [{**record, **{key: was[key] for key in made}} for was, record in zip(old, batch, strict=True)]
 
         return reused
 

@@ -78,7 +78,8 @@ def _whole_cells(
         return []
     hulls = [hull_of(nucleus) for nucleus in nuclei]
     radii = [float(np.sqrt(hull.sum() / np.pi)) for hull in hulls]
-    reach = [cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) / radius for hull, radius in zip(hulls, radii, strict=True)]
+    away = [cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) for hull in hulls]
+    reach = [distance / radius for distance, radius in zip(away, radii, strict=True)]
     nearest = np.min(reach, axis=0)
     outside = (filled > 0) & (nearest > AWAY) & (chroma < STAINED + 0.4)
     others = _model(density[outside]) if outside.sum() > 0.02 * filled.size else None

@@ -41,12 +41,12 @@ def _segment(method: str, record: Record, folder: Path, name: str) -> list[Recor
     seconds = round(time.perf_counter() - start, 4)
     mask = folder / f"{name}.png"
     write_png(mask, labels)
-    made = dict(
-        schema=MASK,
-        size=[image.shape[1], image.shape[0]],
-        method=method,
-        seconds=seconds,
-        mask=str(mask),
-        cells=cells,
-    )
+    made = {
+        "schema": MASK,
+        "size": [image.shape[1], image.shape[0]],
+        "method": method,
+        "seconds": seconds,
+        "mask": str(mask),
+        "cells": cells,
+    }
     return [made]

@@ -25,9 +25,7 @@ def parse_ratio(text: str) -> dict[str, float]:
     return {name: number / sum(numbers) for name, number in zip(names, numbers, strict=True)}
 
 
-def assign(
-    labels: Sequence[str | None], groups: Sequence[str], shares: Sequence[float], seed: int
-) -> np.ndarray:
+def assign(labels: Sequence[str | None], groups: Sequence[str], shares: Sequence[float], seed: int) -> np.ndarray:
     """Assign items to parts, keeping groups whole and each class near its share in every part.
 
     Groups are taken in random order, larger ones first; each goes to the part that lacks most of

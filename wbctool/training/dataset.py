@@ -60,7 +60,9 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset
         for what, count in left_out.items():
             note(f"left out of training: {count:,} {what}")
     if not kept:
-        raise InputError("no labelled image to train on: put images in a folder per class, or give --label-regex or --labels")
+        raise InputError(
+            "no labelled image to train on: put images in a folder per class, or give --label-regex or --labels"
+        )
     with_split = [record for record in kept if record.get("split")]
     if not with_split:
         kept = add_splits(kept, OWN_SHARES, seed)
@@ -69,7 +71,8 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset
             note(f"no splits in the records: made one, {note_own}, groups whole (seed {seed})")
     elif len(with_split) < len(kept):
         raise InputError(
-            f"{len(kept) - len(with_split):,} of {len(kept):,} records have no split; run `wbctool split` on all of them together"
+            f"{len(kept) - len(with_split):,} of {len(kept):,} records have no split; "
+            "run `wbctool split` on all of them together"
         )
     splits = {name: [r for r in kept if r["split"] == name] for name in ("train", "val", "test")}
     _check_groups(splits)
@@ -84,7 +87,9 @@ def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
     for name in ("val", "test"):
         unknown = sorted({r["label"] for r in splits[name]} - set(counts))
         if unknown:
-            raise InputError(f"class {', '.join(unknown)} is in {name} and not in train; split again, or leave it out with --classes")
+            raise InputError(
+                f"class {', '.join(unknown)} is in {name} and not in train; split again, or leave it out with --classes"
+            )
     lacking = sorted(set(counts) - {r["label"] for r in splits["val"]})
     if splits["val"] and lacking:
         warn(f"no validation image of class {', '.join(lacking)}")
@@ -98,7 +103,8 @@ def _check_groups(splits: dict[str, list[Record]]) -> None:
             group = group_of(record)
             if seen.setdefault(group, name) != name:
                 raise InputError(
-                    f"group {group} is in both {seen[group]} and {name}; split again with `wbctool split`, which keeps groups whole"
+                    f"group {group} is in both {seen[group]} and {name}; "
+                    "split again with `wbctool split`, which keeps groups whole"
                 )
 
 

@@ -49,7 +49,9 @@ class Pixels:
             need = len(paths) * size * size * 3
             folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(folder).free < need + 2**28:
-                raise InputError(f"{folder}: {need / 2**30:.1f} GiB are needed for the decoded images; free some, or lower --size")
+                raise InputError(
+                    f"{folder}: {need / 2**30:.1f} GiB are needed for the decoded images; free some, or lower --size"
+                )
             _decode_all(paths, size, file, jobs, quiet)
         self._array = np.load(file, mmap_mode="r")
 

@@ -91,9 +91,9 @@ class Trainer:
         """Train to the end; the model then holds its best weights."""
         first = 0
         for phase, epochs, lr in self.phases:
-            if epochs and self.state.epoch < first + epochs:
-                if not self._phase(phase, first, epochs, lr, on_epoch):
-                    break
+            open_phase = epochs and self.state.epoch < first + epochs
+            if open_phase and not self._phase(phase, first, epochs, lr, on_epoch):
+                break
             first += epochs
         if self.state.best:
             self.model.load_state_dict(self.state.best)
@@ -196,7 +196,7 @@ class Trainer:
                     "phase": phase,
                     "model": self.model.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, (int, float, list, bool))},
+                    "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | list)},
                     "state": vars(self.state),
                 },
                 stream,

@@ -166,4 +166,3 @@ def _epoch_line(row: Record, epochs: int) -> str:
     if "val_loss" in row:
         text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
     return f"{text}, {row['seconds']:.0f} s"
-
