@@ -34,9 +34,7 @@ def split(
     ] = "70/15/15",
     folds: Annotated[int | None, typer.Option(metavar="K", help="K folds in place of --ratio.")] = None,
     fold: Annotated[int, typer.Option(metavar="I", help="With --folds: the fold that tests.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Records into a file, not stdout.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -60,7 +58,7 @@ def split(
     if out:
         with atomic(out, "w") as stream:
             stream.writelines(to_line(record) + "\n" for record in done)
-    elif records_wanted(json):
+    if records_wanted(json):
         for record in done:
             emit(record)
     samples = [record for record in done if record["schema"] != ERROR]

@@ -29,6 +29,7 @@ class Kind:
         granules: how many per cell (low, high), 0 for none.
         granule_stain: their stain.
         granule_radius: in radii of the cell.
+        chromatin: density of the nucleus, 1 for that of most.
     """
 
     radius: tuple[float, float]
@@ -38,13 +39,14 @@ class Kind:
     granules: tuple[int, int] = (0, 0)
     granule_stain: Stain = (0.0, 0.0, 0.0)
     granule_radius: float = 0.03
+    chromatin: float = 1.0
 
 
 KINDS: dict[str, Kind] = {
     "basophil": Kind((1.4, 1.7), "bilobed", (0.62, 0.7), (0.30, 0.42, 0.12), (40, 60), (1.0, 1.5, 0.5), 0.10),
     "band": Kind((1.5, 1.8), "band", (0.66, 0.74), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
-    "eosinophil": Kind((1.5, 1.8), "bilobed", (0.55, 0.62), (0.15, 0.42, 0.22), (70, 110), (0.18, 0.75, 0.48), 0.075),
-    "erythroblast": Kind((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20)),
+    "eosinophil": Kind((1.5, 1.8), "bilobed", (0.55, 0.62), (0.12, 0.34, 0.18), (70, 110), (0.10, 0.60, 0.45), 0.075),
+    "erythroblast": Kind((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20), chromatin=1.25),
     "lymphocyte": Kind((1.05, 1.3), "round", (0.8, 0.88), (0.50, 0.42, 0.10)),
     "monocyte": Kind((1.8, 2.2), "indented", (0.62, 0.72), (0.34, 0.34, 0.12), (4, 10), (-0.25, -0.25, -0.08), 0.06),
     "neutrophil": Kind((1.5, 1.8), "segmented", (0.68, 0.76), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
@@ -172,7 +174,7 @@ def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.ran
     over = 0.8 if name == "basophil" else 0.1  # basophil granules lie over the nucleus, too
     grains *= whole * (1 - nucleus * (1 - over))
     density += grains[..., None] * np.array(kind.granule_stain, np.float32)
-    dark = np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
+    dark = kind.chromatin * np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
     density = density * (1 - nucleus[..., None]) + nucleus[..., None] * (
         dark + 0.3 * grains[..., None] * np.array(kind.granule_stain, np.float32)
     )

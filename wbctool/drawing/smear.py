@@ -42,7 +42,7 @@ class Slide:
     def random(cls, rng: np.random.Generator) -> Slide:
         """A slide by chance: warm to cool lamps, weak to strong stains."""
         empty = np.array([244, 232, 222]) + rng.normal(0, [5, 5, 10])
-        stain = rng.uniform(0.85, 1.15) * rng.normal(1, 0.04, 3)
+        stain = rng.uniform(0.9, 1.15) * rng.normal(1, 0.03, 3)
         return cls(
             tuple(np.clip(empty, 190, 252).tolist()),
             tuple(stain.tolist()),

@@ -1,0 +1,132 @@
+"""What the tests share: drawn smears, real data where there is any, and ways to run the command."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve()
+DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", HERE.parents[2] / "shared" / "data"))
+PBC_REGEX = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
+
+
+def pytest_collection_modifyitems(items):
+    gpu = any("gpu" in item.keywords for item in items) and _has_gpu()
+    for item in items:
+        if "data" in item.keywords and not DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="no real images: set WBCTOOL_TEST_DATA"))
+        if "gpu" in item.keywords and not gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_gpu():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def data():
+    return DATA
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def in_shell(*words, stdin=None, cwd=None, env=None):
+    """Run `wbctool` as a process of its own, both streams in pipes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "wbctool", *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cli(monkeypatch):
+    """Run `wbctool` in this process, which saves importing torch again; both streams as in a pipe."""
+
+    def run(*words, stdin=""):
+        from wbctool.cli import _run
+
+        out, err = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        code = _run([str(word) for word in words], debug=False)
+        monkeypatch.undo()
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A small drawn set: 8 classes, 6 fields each on 3 slides; `images/` and `truth/`."""
+    from wbctool.drawing import write_set
+
+    folder = tmp_path_factory.mktemp("drawn")
+    write_set(folder, per_class=6, slides=3, size=160)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masks(drawn, tmp_path_factory):
+    """`segment` and `split` of the drawn set; `split.jsonl` inside."""
+    out = tmp_path_factory.mktemp("masks") / "masks"
+    done = in_shell("segment", drawn / "images", "-o", out, "--jobs", 1)
+    assert done.code == 0, done.err
+    split = in_shell("split", out, "--ratio", "1/1/1", "--group-regex", r"s(\d+)_")
+    (out.parent / "split.jsonl").write_text(split.out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def cells(masks, tmp_path_factory):
+    """`crop` of the split drawn set, at 48 pixels."""
+    out = tmp_path_factory.mktemp("cells") / "cells"
+    done = in_shell("crop", masks.parent / "split.jsonl", "-o", out, "--size", 48, "--jobs", 1)
+    assert done.code == 0, done.err
+    return out
+
+
+TINY = ("--backbone", "resnet10t", "--weights", "none", "--size", "48", "--batch-size", "8", "--device", "cpu")
+
+
+@pytest.fixture(scope="session")
+def run_folder(cells, tmp_path_factory):
+    """A run trained for two epochs on the drawn cells."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    done = in_shell("train", cells, "-o", out, *TINY, "--epochs", 2)
+    assert done.code == 0, done.err
+    return out
+
+
+def contents(folder, leave=("run.json",)):
+    """Bytes of all files under a folder; of records without their `seconds`."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in leave:
+            raw = path.read_bytes()
+            if path.name.endswith(".jsonl"):
+                rows = [json.loads(line) for line in raw.splitlines()]
+                raw = json.dumps([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
+            found[str(path.relative_to(folder))] = raw
+    return found
