@@ -60,18 +60,18 @@ def in_shell(*words, stdin=None, cwd=None, env=None):
 
 
 @pytest.fixture
-def cli(monkeypatch):
+def cli():
     """Run `wbctool` in this process, which saves importing torch again; both streams as in a pipe."""
 
     def run(*words, stdin=""):
         from wbctool.cli import _run
 
         out, err = io.StringIO(), io.StringIO()
-        monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(sys, "stderr", err)
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        code = _run([str(word) for word in words], debug=False)
-        monkeypatch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            code = _run([str(word) for word in words], debug=False)
         return Result(code, out.getvalue(), err.getvalue())
 
     return run

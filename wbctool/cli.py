@@ -41,6 +41,10 @@ OPTIONS = {
 }
 
 
+class _Ended(BaseException):
+    """Carries an interrupt or a closed pipe past typer, which would end the process its own way."""
+
+
 class Subcommands(TyperGroup):
     """Lists subcommands from the table and imports one only when it is called."""
 
@@ -71,6 +75,12 @@ class Subcommands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         return TyperCommand(cmd_name, callback=None, help=COMMANDS[cmd_name])
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _Ended(error) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
@@ -166,12 +176,12 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _fail(f"{message.rstrip('.')} (see `{where} --help`)", errors.USAGE, debug)
     except _ClickException as error:
         return _fail(error.format_message(), errors.USAGE, debug)
-    except BrokenPipeError:
-        # the reader has what it wanted; keep Python from complaining at shutdown
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.DONE
-    except (KeyboardInterrupt, typer.Abort):
+    except _Ended as ended:
+        if isinstance(ended.args[0], BrokenPipeError):
+            return _hang_up()
         return _fail("interrupted; run the same command again to go on", errors.INTERRUPTED, debug)
+    except BrokenPipeError:
+        return _hang_up()
     except errors.Terminated:
         return _fail("terminated; run the same command again to go on", errors.TERMINATED, debug)
     except MemoryError as error:
@@ -188,6 +198,12 @@ def _run(arguments: list[str], debug: bool) -> int:
             )
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"bug: {message} (add --debug for the traceback)", errors.BUG, debug)
+
+
+def _hang_up() -> int:
+    # the reader has what it wanted; keep Python from complaining at shutdown
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return errors.DONE
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

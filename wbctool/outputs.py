@@ -79,11 +79,12 @@ class Names:
     """Hands out output names: an input's relative path without its suffix.
 
     Where two inputs would share a name, the later one keeps its old suffix; where even that is
-    taken (the same id twice) it is an error. Only digests are held, 8 bytes a name.
+    taken, or the same id comes twice, it is an error. Only digests are held.
     """
 
     def __init__(self) -> None:
-        self._taken: set[bytes] = set()
+        self._ids: set[int] = set()
+        self._names: set[int] = set()
 
     def take(self, image_id: str) -> str:
         """The name, with folders, for an id.
@@ -94,16 +95,21 @@ class Names:
         path = PurePosixPath(image_id)
         if path.is_absolute() or ".." in path.parts or not path.name or "\0" in image_id:
             raise ImageError(f"{image_id!r}: the id leads out of the output folder; give it another")
-        for name in (path.with_suffix(""), path):
+        again = _digest(image_id) in self._ids
+        self._ids.add(_digest(image_id))
+        for name in () if again else (path.with_suffix(""), path):
             parts = [_short(part) for part in name.parts]
             if parts[-1].startswith("."):
                 parts[-1] = "_" + parts[-1][1:]
             text = "/".join(parts)
-            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            if digest not in self._taken:
-                self._taken.add(digest)
+            if _digest(text) not in self._names:
+                self._names.add(_digest(text))
                 return text
         raise ImageError(f"{image_id}: two inputs have this id; give their folders as one input, or rename one")
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _short(name: str, limit: int = 200) -> str:
@@ -168,6 +174,11 @@ class OutputFolder:
         self._run = {"command": command, "version": __version__, "settings": settings}
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{path}: is a file; give a folder with -o")
+        if not overwrite:
+            # a shard's neighbours must have been made with the same settings too
+            check_settings(path, "run*.json", self._run)
+            if self._records.exists() and not self._run_file.exists():
+                raise UsageProblem(f"{path}: holds records and no run.json; give another folder, or --overwrite")
         self.path.mkdir(parents=True, exist_ok=True)
         self._stream = open(self._part, "a+b")
         try:
@@ -179,10 +190,6 @@ class OutputFolder:
             self._records.unlink(missing_ok=True)
             self._done.unlink(missing_ok=True)
         else:
-            # a shard's neighbours must have been made with the same settings too
-            check_settings(path, "run*.json", self._run)
-            if self._records.exists() and not self._run_file.exists():
-                raise UsageProblem(f"{path}: holds records and no run.json; give another folder, or --overwrite")
             self._keep_part()
         self._stream.truncate(0)
         self._old = {} if overwrite else self._index()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from wbctool.console import Progress, emit, note, records_wanted
-from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem
+from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem
 from wbctool.folders import Selection, Tally, read_inputs
 from wbctool.outputs import OutputFolder
 from wbctool.records import ERROR, Record, error_record
@@ -226,27 +233,50 @@ def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item:
 def _in_processes(
     call: Callable[[_Item], Any], items: Iterable[_Item], jobs: int, scheduler: str | None
 ) -> Iterator[Any]:
+    """Call on items in parallel; results in the order of the items, few items ahead of them."""
+    if scheduler:
+        yield from _on_cluster(call, items, scheduler)
+        return
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            while waiting and (len(waiting) > 4 * jobs or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DeviceError("a worker process was killed, likely for want of memory; try fewer --jobs") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group and the parent alone answers it; a worker whose parent
+    # was killed ends, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = parent_process()
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    if parent:
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def _on_cluster(call: Callable[[_Item], Any], items: Iterable[_Item], scheduler: str) -> Iterator[Any]:
     from joblib import Parallel, delayed, parallel_config
 
-    if scheduler:
-        try:
-            from distributed import Client
-        except ImportError:
-            raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
-        try:
-            client = Client(scheduler, timeout=10)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(f"--scheduler {scheduler}: no answer ({error})") from None
-        with client, parallel_config(backend="dask"):
-            yield from Parallel(return_as="generator")(delayed(call)(item) for item in items)
-        return
-    parallel = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="4*n_jobs")
-    yield from parallel(delayed(_quiet_call)(call, item) for item in items)
-
-
-def _quiet_call(call: Callable[[_Item], Any], item: _Item) -> Any:
-    # Ctrl-C reaches the whole process group; the parent alone answers it
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return call(item)
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(f"--scheduler {scheduler}: no answer ({error})") from None
+    with client, parallel_config(backend="dask"):
+        yield from Parallel(return_as="generator")(delayed(call)(item) for item in items)

@@ -20,6 +20,8 @@ from wbctool.commands.options import (
 
 app = new_app()
 
+KEEP_EVERY = 64  # images between two moments at which --out survives a kill
+
 
 @app.command(
     epilog="Example:  wbctool predict runs/a cells/ | wbctool evaluate -\n\n"
@@ -108,7 +110,7 @@ def predict(
             if piped:
                 emit(record)
             progress.step(failed)
-            if file and progress.done % 64 == 0:
+            if file and progress.done % KEEP_EVERY == 0:
                 file.keep()
     if file:
         file.finish()

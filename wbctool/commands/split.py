@@ -62,7 +62,7 @@ def split(
         for record in done:
             emit(record)
     samples = [record for record in done if record["schema"] != ERROR]
-    names = [name for name in SPLITS if any(record["split"] == name for record in samples)]
+    names = [name for name in SPLITS if folds or shares.get(name)]
     classes = sorted({record.get("label") or "(no label)" for record in samples})
     counts = {
         label: [

@@ -1,0 +1,139 @@
+"""The command line: help, what is imported, errors and exit codes, completion."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import in_shell
+from typer.completion import get_completion_script
+
+from wbctool import __version__
+from wbctool.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_help_lists_every_command_in_pipeline_order():
+    done = in_shell("--help")
+    assert (done.code, done.err) == (0, "")
+    places = [done.out.index(f"\n {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_fits_a_screen_and_shows_an_example(name):
+    done = in_shell(name, "--help", env={"COLUMNS": "80"})
+    assert (done.code, done.err) == (0, "")
+    assert f"Example:  wbctool {name}" in done.out or f"wbctool {name} " in done.out.split("Example:")[1]
+    assert len(done.out.splitlines()) <= 72
+    assert COMMANDS[name].split()[0] in done.out
+
+
+def test_version_and_no_arguments():
+    assert in_shell("--version").out == f"wbctool {__version__}\n"
+    bare = in_shell()
+    assert bare.code == 2
+    assert "Commands" in bare.out + bare.err
+
+
+HEAVY = ("torch", "timm", "torchvision", "kornia", "sklearn", "matplotlib", "skimage", "xgboost")
+
+
+def imported(*words, env=None):
+    code = (
+        "import sys\nfrom wbctool.cli import _run\n"
+        f"code = _run({list(map(str, words))!r}, False)\n"
+        f"print(*[m for m in {(*HEAVY, 'cv2', 'numpy', 'pydantic')!r} if m in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **(env or {})}
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split()) if done.stderr.strip() else set()
+
+
+def test_help_and_completion_import_nothing_heavy():
+    assert imported("--help") == set()
+    for name in COMMANDS:
+        assert imported(name, "--help") & {*HEAVY, "cv2", "numpy"} == set()
+    complete = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": "wbctool segment --me", "COMP_CWORD": "2"}
+    code = "import sys, wbctool.cli as c\nsys.argv=['wbctool']\ntry: c.main()\nexcept SystemExit: pass\n"
+    code += f"print([m for m in {(*HEAVY, 'cv2', 'numpy', 'pydantic', 'rich')!r} if m in sys.modules])"
+    import os
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **complete})
+    assert done.stdout.split() == ["--method", "[]"]
+
+
+def test_segment_split_crop_and_evaluate_import_neither_torch_nor_timm(drawn, masks, run_folder, tmp_path):
+    torch = {"torch", "timm", "torchvision", "kornia"}
+    assert not imported("segment", drawn / "images" / "band", "-o", tmp_path / "m", "-q") & torch
+    assert not imported("split", masks, "-q") & torch
+    assert not imported("crop", masks, "-o", tmp_path / "c", "--size", "16", "-q") & torch
+    assert not imported("evaluate", run_folder, "-q") & torch
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nope"], 2, "nope"),
+        (["segment"], 2, "wbctool segment --help"),
+        (["segment", "gone/", "-o", "out"], 3, "gone/: no such file or folder"),
+        (["segment", ".", "-o", "out"], 3, "no images or records found"),
+        (["segment", ".", "-o", "out", "--method", "x"], 2, "choose from stain"),
+        (["segment", ".", "-o", "out", "--shard", "3/2"], 2, "--shard 3/2"),
+        (["segment", ".", "-o", "out", "--jobs", "-1"], 2, "--jobs"),
+        (["crop", "gone.jsonl", "-o", "out"], 3, "gone.jsonl"),
+        (["split", ".", "--ratio", "x"], 2, "--ratio x"),
+        (["split", "."], 3, "no images or records"),
+        (["train", ".", "-o", "out"], 3, "no labelled image"),
+        (["predict", "."], 2, "wbctool predict RUN"),
+        (["predict", "gone", "."], 3, "no images or records found"),
+        (["evaluate", "gone"], 3, "gone: no such file or folder"),
+        (["evaluate", ".", "--split", "dev"], 2, "--split dev"),
+        (["info", "gone"], 3, "gone"),
+        (["--schema", "x"], 2, "image, mask, cell"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(tmp_path, words, code, said):
+    done = in_shell(*words, cwd=tmp_path)
+    assert done.code == code
+    assert done.out == ""
+    assert said in done.err
+    assert done.err.startswith("wbctool: ")
+    assert len(done.err.splitlines()) == 1
+    assert "Traceback" not in done.err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path):
+    for words in (["--debug", "evaluate", "gone"], ["evaluate", "gone", "--debug"]):
+        done = in_shell(*words, cwd=tmp_path)
+        assert done.code == 3
+        assert "Traceback" in done.err
+
+
+def test_an_output_that_cannot_be_written_is_named(drawn, tmp_path):
+    (tmp_path / "file").write_text("x")
+    done = in_shell("segment", drawn / "images", "-o", tmp_path / "file")
+    assert done.code == 3
+    assert "is a file" in done.err
+
+
+@pytest.mark.parametrize(("shell", "name"), [("bash", "wbctool.bash"), ("zsh", "_wbctool"), ("fish", "wbctool.fish")])
+def test_the_completion_scripts_are_current(shell, name):
+    script = get_completion_script(prog_name="wbctool", complete_var="_WBCTOOL_COMPLETE", shell=shell)
+    assert (ROOT / "completions" / name).read_text() == script + "\n"
+
+
+def test_completion_offers_commands_and_options():
+    def complete(words):
+        env = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return in_shell(env=env).out.split()
+
+    assert complete("wbctool s") == ["segment", "split"]
+    assert complete("wbctool crop --ma") == ["--map", "--margin"]

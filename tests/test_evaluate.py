@@ -1,0 +1,133 @@
+"""`evaluate` and `info`: what they print, what they refuse."""
+
+import json
+
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+
+def prediction(number, label, predicted, **more):
+    other = "B" if predicted == "A" else "A"
+    return {
+        "schema": "wbctool.prediction/1",
+        "id": str(number),
+        "path": f"/x/{number}.png",
+        **({"label": label} if label else {}),
+        "predicted": predicted,
+        "confidence": 0.75,
+        "probabilities": {predicted: 0.75, other: 0.25},
+        **more,
+    }
+
+
+def lines(*records):
+    return "\n".join(json.dumps(record) for record in records)
+
+
+PAIRS = [("A", "A"), ("A", "A"), ("A", "B"), ("B", "B"), ("B", "A"), ("B", "B"), ("B", "B")]
+
+
+def test_the_json_is_flat_and_right(cli):
+    text = lines(*(prediction(i, *pair) for i, pair in enumerate(PAIRS)))
+    done = cli("evaluate", "-", "--json", stdin=text)
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 1
+    report = json.loads(done.out)
+    truth, predicted = zip(*PAIRS, strict=True)
+    assert report["n"] == 7
+    assert report["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert report["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert report["confusion"] == {"classes": ["A", "B"], "matrix": [[2, 1], [1, 3]]}
+    assert report["classes"]["A"]["support"] == 3
+    assert report["classes"]["B"]["recall"] == pytest.approx(0.75)
+
+
+def test_the_report_fits_80_columns_and_a_pipe(cli):
+    names = ["a class with a very long name indeed", "B", "[red]C[/red]", *"DEFGHIJKL"]
+    records = [
+        {
+            **prediction(i, "A", "A"),
+            "label": names[i % 12],
+            "predicted": names[(i * i) % 12],
+            "probabilities": {name: 1 / 12 for name in names},
+        }
+        for i in range(60)
+    ]
+    done = cli("evaluate", "-", stdin=lines(*records))
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "\x1b" not in done.out
+    assert "[red]C[/red]" in done.out
+    assert "not a medical device" in done.out
+
+
+def test_test_is_taken_where_records_carry_splits(cli):
+    records = [prediction(i, "A", "A", split="val") for i in range(3)]
+    records += [prediction(9, "A", "B", split="test"), prediction(10, "B", "B", split="test")]
+    counts = {
+        choice: json.loads(cli("evaluate", "-", "--json", *choice, stdin=lines(*records)).out)["n"]
+        for choice in ((), ("--split", "val"), ("--split", "all"))
+    }
+    assert list(counts.values()) == [2, 3, 5]
+    assert "the test split" in cli("evaluate", "-", stdin=lines(*records)).err
+    missing = cli("evaluate", "-", "--split", "train", stdin=lines(*records))
+    assert missing.code == 3
+    assert "splits found: val, test" in missing.err
+
+
+def test_what_is_left_out_is_said(cli):
+    records = [prediction(1, "A", "A"), prediction(2, None, "A"), prediction(3, "Z", "B")]
+    records.append({"schema": "wbctool.error/1", "id": "4", "path": "/x/4", "error": "gone"})
+    done = cli("evaluate", "-", stdin=lines(*records))
+    assert done.code == 0
+    for said in ("1 error records", "1 predictions without a label", "does not know: Z (1)"):
+        assert said in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no labelled predictions"),
+        ("{", "line 1"),
+        (lines(prediction(1, "A", "A")) + "\nx\n", "line 2"),
+        (lines(prediction(1, None, "A")), "1 predictions without a label"),
+        (lines({"schema": "wbctool.image/1", "id": "7", "path": "p"}), "7 is a wbctool.image/1 record"),
+        (lines(prediction(1, "Z", "A")), "knows none of the labels: Z"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(cli, text, said):
+    done = cli("evaluate", "-", stdin=text)
+    assert done.code == 3
+    assert done.out == ""
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_run_folder_and_its_predictions_give_the_same_report(cli, run_folder):
+    one = cli("evaluate", run_folder, "--json").out
+    assert one == cli("evaluate", run_folder / "predictions.jsonl", "--json").out
+    table = cli("evaluate", run_folder, run_folder)
+    assert table.code == 0
+    assert "macro F1" in table.out
+
+
+def test_labels_can_be_renamed_when_evaluating(cli):
+    text = lines(prediction(1, "old", "A"), prediction(2, "B", "B"))
+    report = json.loads(cli("evaluate", "-", "--json", "--map", "old=A", stdin=text).out)
+    assert (report["n"], report["accuracy"]) == (2, 1.0)
+
+
+def test_one_class_has_no_auc_and_json_stays_valid(cli):
+    report = json.loads(cli("evaluate", "-", "--json", stdin=lines(prediction(1, "A", "A"))).out)
+    assert report["macro_auc"] is None
+
+
+def test_info_tells_runs_records_and_images_apart(cli, drawn, masks, run_folder):
+    run = json.loads(cli("info", run_folder, "--json").out)
+    assert (run["kind"], run["backbone"], run["attention"]) == ("run folder", "resnet10t", "cbam")
+    records = json.loads(cli("info", masks, "--json").out)
+    assert records["records"] == {"wbctool.mask/1": 48}
+    assert records["classes"]["band"] == 6
+    images = json.loads(cli("info", drawn / "images", "--json").out)
+    assert (images["kind"], images["records"]) == ("images", {"wbctool.image/1": 48})
+    assert "resnet10t" in cli("info", run_folder).out

@@ -1,0 +1,384 @@
+"""Folder steps as people use them: pipes, reruns, kills, bad files, jobs and shards."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import PBC_REGEX, TINY, contents, in_shell
+from PIL import Image
+
+WBCTOOL = [sys.executable, "-m", "wbctool"]
+
+
+def start(*words, **more):
+    return subprocess.Popen(
+        [*WBCTOOL, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+def without(records, *keys):
+    return [{k: v for k, v in record.items() if k not in keys} for record in records]
+
+
+def test_the_chain_of_pipes_ends_in_figures(drawn, run_folder, tmp_path):
+    line = (
+        f"set -o pipefail; {' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m -q"
+        f" | {' '.join(WBCTOOL)} crop - -o {tmp_path}/c --size 48 -q"
+        f" | {' '.join(WBCTOOL)} predict {run_folder} - -q"
+        f" | {' '.join(WBCTOOL)} evaluate - --json -q"
+    )
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["n"] == 48
+    assert {"accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc"} <= set(report)
+
+
+def test_stdout_is_records_with_absolute_paths_and_the_folder_holds_relative_ones(drawn, tmp_path):
+    done = in_shell("segment", drawn / "images" / "band", "-o", tmp_path / "m")
+    assert done.code == 0
+    assert [r["id"] for r in done.records] == sorted(r["id"] for r in done.records)
+    first = done.records[0]
+    assert list(first) == ["schema", "id", "path", "size", "method", "seconds", "mask", "cells"]
+    assert os.path.isabs(first["mask"])
+    written = json.loads((tmp_path / "m" / "records.jsonl").read_text().splitlines()[0])
+    assert written["mask"] == os.path.relpath(first["mask"], tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / "moved")
+    again = in_shell("split", tmp_path / "moved", "-q").records
+    assert again[0]["mask"] == str(tmp_path / "moved" / written["mask"])
+
+
+def test_unknown_keys_pass_from_the_first_step_to_the_predictions(drawn, run_folder, tmp_path):
+    paths = sorted((drawn / "images" / "monocyte").iterdir())
+    lines = [
+        json.dumps(
+            {"schema": "wbctool.image/1", "id": p.name, "path": str(p), "label": "monocyte", "patient": {"n": 7}}
+        )
+        for p in paths
+    ]
+    masks = in_shell("segment", "-", "-o", tmp_path / "m", "-q", stdin="\n".join(lines))
+    cells = in_shell("crop", "-", "-o", tmp_path / "c", "--size", 48, "-q", stdin=masks.out)
+    done = in_shell("predict", run_folder, "-", "-q", stdin=cells.out)
+    assert [record["patient"] for record in done.records] == [{"n": 7}] * len(paths)
+    assert all(record["schema"] == "wbctool.prediction/1" for record in done.records)
+
+
+def test_the_first_record_comes_out_before_the_last_input_is_read(drawn, tmp_path):
+    paths = sorted((drawn / "images" / "monocyte").iterdir())
+    for jobs in ("1", "2"):
+        process = start("segment", "-", "-o", tmp_path / jobs, "--jobs", jobs, stdin=subprocess.PIPE)
+        for number, path in enumerate(paths[:2]):
+            record = {"schema": "wbctool.image/1", "id": f"{number}.jpg", "path": str(path)}
+            process.stdin.write(json.dumps(record) + "\n")
+            process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == "0.jpg"
+        process.stdin.close()
+        assert json.loads(process.stdout.readline())["id"] == "1.jpg"
+        assert process.wait() == 0
+
+
+def test_jobs_and_shards_give_the_same_bytes(drawn, masks, tmp_path):
+    two = in_shell("segment", drawn / "images", "-o", tmp_path / "two", "--jobs", 2, "-q")
+    assert contents(tmp_path / "two") == contents(masks)
+    outs = [in_shell("segment", drawn / "images", "-o", tmp_path / "n", "--shard", f"{i}/3", "-q") for i in (1, 2, 3)]
+    assert {done.code for done in outs} == {0}
+    pngs = {name: raw for name, raw in contents(tmp_path / "n").items() if name.endswith(".png")}
+    assert pngs == {name: raw for name, raw in contents(masks).items() if name.endswith(".png")}
+    together = in_shell("split", tmp_path / "n", "-q").records
+    assert sorted(r["id"] for r in together) == sorted(r["id"] for r in two.records)
+    assert in_shell("segment", drawn / "images", "-o", tmp_path / "n", "--shard", "1/2").code == 2
+
+
+def test_a_rerun_does_nothing_again_and_gives_the_records_out_again(masks, drawn, tmp_path):
+    out = tmp_path / "m"
+    shutil.copytree(masks, out)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
+    done = in_shell("segment", drawn / "images", "-o", out)
+    assert done.code == 0
+    assert "48 images were done before" in done.err
+    assert len(done.records) == 48
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.png")} == before
+    assert contents(out) == contents(masks)
+
+
+def test_a_rerun_makes_what_is_missing_changed_or_newly_labelled(drawn, tmp_path):
+    source = tmp_path / "in"
+    shutil.copytree(drawn / "images" / "band", source)
+    out = tmp_path / "m"
+    first = in_shell("segment", source, "-o", out, "-q").records
+    os.unlink(first[0]["mask"])
+    time.sleep(0.01)
+    os.utime(first[1]["path"])
+    done = in_shell("segment", source, "-o", out, "--label-regex", "_(?P<label>[a-z]+)_")
+    assert "4 images were done before" in done.err
+    assert {r["label"] for r in done.records} == {"band"}
+    fresh = in_shell("segment", source, "-o", tmp_path / "f", "--label-regex", "_(?P<label>[a-z]+)_", "-q")
+    assert [list(r) for r in done.records] == [list(r) for r in fresh.records]
+
+
+def test_other_settings_or_inputs_are_refused_and_overwrite_allows_them(masks, drawn, tmp_path):
+    out = tmp_path / "m"
+    shutil.copytree(masks, out)
+    done = in_shell("segment", drawn / "images", "-o", out, "--method", "cyan-otsu")
+    assert done.code == 2
+    assert "made with method stain, not cyan-otsu" in done.err
+    assert contents(out) == contents(masks)
+    assert in_shell("segment", drawn / "images" / "band", "-o", out).code == 2
+    done = in_shell("segment", drawn / "images", "-o", out, "--method", "cyan-otsu", "--overwrite", "-q")
+    assert {record["method"] for record in done.records} == {"cyan-otsu"}
+
+
+def kill_at_random(words, finished, tries, seed):
+    """Start a command again and again, killing it at random moments; then let it end."""
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(tries):
+        process = start(*words, start_new_session=True)
+        try:
+            process.wait(timeout=rng.uniform(0.35, 1.6))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        if finished():
+            break
+    assert kills > 0
+    done = in_shell(*words)
+    assert done.code == 0, done.err
+    return done
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_segment_killed_at_random_ends_in_the_same_bytes(drawn, tmp_path, jobs):
+    source = tmp_path / "in"
+    for copy in range(4):
+        shutil.copytree(drawn / "images", source / str(copy))
+    words = ("segment", source, "-o", tmp_path / "k", "--jobs", jobs, "-q")
+    done = kill_at_random(words, (tmp_path / "k" / "records.jsonl").exists, 6, jobs)
+    whole = in_shell("segment", source, "-o", tmp_path / "w", "--jobs", 1, "-q")
+    assert [r["id"] for r in done.records] == [r["id"] for r in whole.records]
+    assert contents(tmp_path / "k") == contents(tmp_path / "w")
+
+
+def test_crop_killed_at_random_ends_in_the_same_bytes(masks, tmp_path):
+    words = ("crop", masks, "-o", tmp_path / "k", "--kind", "any", "--which", "all", "--jobs", 1, "-q", "--size", 300)
+    kill_at_random(words, (tmp_path / "k" / "records.jsonl").exists, 5, 7)
+    in_shell("crop", masks, "-o", tmp_path / "w", "--kind", "any", "--which", "all", "-q", "--size", 300)
+    assert contents(tmp_path / "k") == contents(tmp_path / "w")
+
+
+def test_predict_killed_between_batches_ends_in_the_same_bytes(cli, cells, run_folder, tmp_path, monkeypatch):
+    import wbctool.modeling.inference as inference
+
+    monkeypatch.setattr(inference, "BATCH", 8)
+    whole = cli("predict", run_folder, cells, "-o", tmp_path / "whole.jsonl", "-q")
+    calls = []
+    real = inference.probabilities
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    for stop in (4, 2):  # noqa: B007 - `dies` reads it; killed, and killed again before it got as far
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(inference, "probabilities", dies)
+            patch.setattr("wbctool.commands.predict.KEEP_EVERY", 8)
+            assert cli("predict", run_folder, cells, "-o", tmp_path / "k.jsonl", "-q").code == 130
+        assert not (tmp_path / "k.jsonl").exists()
+    monkeypatch.setattr(inference, "probabilities", lambda *a: calls.append(2) or real(*a))
+    calls.clear()
+    done = cli("predict", run_folder, cells, "-o", tmp_path / "k.jsonl", "-q")
+    assert done.code == 0
+    assert len(calls) < 6  # of six batches
+    assert done.out == whole.out
+    assert (tmp_path / "k.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["k.jsonl", "whole.jsonl"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_at_once_with_one_line_and_the_work_is_kept(drawn, tmp_path, sent, code):
+    source = tmp_path / "in"
+    for copy in range(8):
+        shutil.copytree(drawn / "images", source / str(copy))
+    process = start("segment", source, "-o", tmp_path / "m", "--jobs", 2, start_new_session=True)
+    for _ in range(40):
+        process.stdout.readline()
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "run the same command again" in err
+    done = in_shell("segment", source, "-o", tmp_path / "m")
+    assert done.code == 0
+    assert "were done before" in done.err
+
+
+def test_a_closed_pipe_ends_in_silence(drawn, tmp_path):
+    line = f"{' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.fixture
+def mixed(drawn, tmp_path):
+    """Good images of every kind and bad ones of every kind."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    source = sorted((drawn / "images" / "monocyte").iterdir())[0]
+    image = Image.open(source).convert("RGB")
+    array = np.asarray(image)
+    raw = source.read_bytes()
+    image.save(folder / "good.png")
+    image.save(folder / "good.tif")
+    image.save(folder / "good.bmp")
+    image.convert("CMYK").save(folder / "cmyk.jpg", quality=98)
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.convert("L").save(folder / "grey.png")
+    cv2.imwrite(str(folder / "deep.png"), array[..., ::-1].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    image.rotate(90, expand=True).save(folder / "turned.jpg", exif=exif, quality=98)
+    (folder / "truncated.jpg").write_bytes(raw[: len(raw) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "random.tif").write_bytes(random.Random(0).randbytes(5000))
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "notes.txt").write_text("left out")
+    (folder / ".DS_1.jpg").write_bytes(b"hidden")
+    return folder
+
+
+def test_good_images_of_every_kind_get_their_mask_and_bad_ones_an_error_record(mixed, tmp_path):
+    done = in_shell("segment", mixed, "-o", tmp_path / "m")
+    assert done.code == 4
+    assert "Traceback" not in done.err
+    by_id = {record["id"]: record for record in done.records}
+    assert len(by_id) == 12
+    bad = {name for name, record in by_id.items() if record["schema"] == "wbctool.error/1"}
+    assert bad == {"truncated.jpg", "empty.png", "random.tif", "text.jpg"}
+    assert "truncated JPEG" in by_id["truncated.jpg"]["error"]
+    for line in ("1 hidden files left out", "1 files that are no images left out", "4 inputs failed"):
+        assert line in done.err
+    # three inputs are called good: the later two keep their suffix
+    assert {os.path.basename(by_id[f"good.{s}"]["mask"]) for s in ("bmp", "png", "tif")} == {
+        "good.png", "good.png.png", "good.tif.png",
+    }  # fmt: skip
+    reference = cv2.imread(by_id["good.png"]["mask"], cv2.IMREAD_UNCHANGED) > 0
+    for name in set(by_id) - bad - {"grey.png"}:
+        mask = cv2.imread(by_id[name]["mask"], cv2.IMREAD_UNCHANGED) > 0
+        assert mask.shape == reference.shape
+        assert 2 * (mask & reference).sum() / (mask.sum() + reference.sum()) > 0.95, name
+    assert in_shell("segment", mixed, "-o", tmp_path / "m", "--skip-bad", "-q").code == 0
+
+
+def test_error_records_pass_on_and_do_not_fail_the_next_step(mixed, tmp_path):
+    first = in_shell("segment", mixed, "-o", tmp_path / "m", "-q")
+    done = in_shell("crop", "-", "-o", tmp_path / "c", "-q", stdin=first.out)
+    assert done.code == 0
+    assert sum(record["schema"] == "wbctool.error/1" for record in done.records) == 4
+
+
+def test_an_image_without_a_cell_is_counted_and_left_out_later(cli, drawn, run_folder, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (90, 90), (240, 230, 220)).save(folder / "blank.png")
+    shutil.copy(sorted((drawn / "images" / "monocyte").iterdir())[0], folder)
+    masks = in_shell("segment", folder, "-o", tmp_path / "m", "-q")
+    done = in_shell("crop", "-", "-o", tmp_path / "c", "--size", 48, stdin=masks.out)
+    assert done.code == 0
+    assert "1 images have no such cell" in done.err
+    blank = done.records[0]
+    assert (blank["id"], blank["cells"]) == ("blank.png", [])
+    predicted = cli("predict", run_folder, tmp_path / "c")
+    assert [r["id"] for r in predicted.records] == ["s01_monocyte_001.jpg#1"]
+    assert "1 fields without a cell left out" in predicted.err
+
+
+def test_a_record_cannot_write_outside_or_crop_what_has_no_mask(drawn, tmp_path):
+    image = str(sorted((drawn / "images" / "band").iterdir())[0])
+    lines = [
+        {"schema": "wbctool.image/1", "id": i, "path": image} for i in ("../evil.jpg", "/evil.jpg", "ok.jpg", "ok.jpg")
+    ]
+    text = "\n".join(map(json.dumps, lines)) + "\nbroken\n"
+    done = in_shell("segment", "-", "-o", tmp_path / "m", "-q", stdin=text)
+    assert done.code == 4
+    kinds = [record["schema"].split(".")[1] for record in done.records]
+    assert kinds == ["error/1", "error/1", "mask/1", "error/1", "error/1"]
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    crop = in_shell("crop", "-", "-o", tmp_path / "c", "-q", stdin=json.dumps(lines[2]))
+    assert crop.code == 4
+    assert "wbctool segment" in crop.records[0]["error"]
+
+
+def test_a_mask_of_another_size_is_an_error_record(masks, tmp_path):
+    record = json.loads((masks / "records.jsonl").read_text().splitlines()[0])
+    record["path"] = str((masks / record["path"]).resolve())
+    record["mask"] = str(tmp_path / "other.png")
+    Image.new("L", (7, 9)).save(tmp_path / "other.png")
+    done = in_shell("crop", "-", "-o", tmp_path / "c", "-q", stdin=json.dumps(record))
+    assert done.code == 4
+    assert "the mask is 7×9, its image 160×160" in done.records[0]["error"]
+
+
+def test_prediction_from_records_prepared_otherwise_warns(cli, masks, run_folder):
+    done = cli("predict", run_folder, masks)
+    assert done.code == 0
+    assert "48 images were prepared otherwise" in done.err
+
+
+def test_several_runs_are_averaged_and_thresholds_marked(cli, cells, run_folder, tmp_path):
+    other = tmp_path / "b"
+    assert cli("train", cells, "-o", other, *TINY, "--epochs", 1, "--seed", 9, "-q").code == 0
+    one, two, both = (
+        cli("predict", *runs, cells, "--threshold", "0.5", "-q").records
+        for runs in ([run_folder], [other], [run_folder, other])
+    )
+    for a, b, mean in zip(one, two, both, strict=True):
+        for name, value in mean["probabilities"].items():
+            assert value == pytest.approx((a["probabilities"][name] + b["probabilities"][name]) / 2, abs=2e-6)
+        assert mean["uncertain"] == (mean["confidence"] < 0.5)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_pipeline_of_the_readme_on_real_images(data, tmp_path):
+    weights = data / "weights" / "mobilenetv2_100.tf_in1k.safetensors"
+    line = (
+        f"set -o pipefail; {' '.join(WBCTOOL)} segment {data}/pbc -o {tmp_path}/m --label-regex '{PBC_REGEX}'"
+        f" | {' '.join(WBCTOOL)} split - --ratio 70/15/15 > {tmp_path}/split.jsonl"
+    )
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 hidden files left out" in done.stderr
+    assert "20 images without a label" in done.stderr
+    crop = in_shell("crop", tmp_path / "split.jsonl", "-o", tmp_path / "c")
+    assert crop.code == 0
+    assert len(crop.records) == 1340
+    shown = {}
+    for record in crop.records:
+        shown.setdefault(record.get("label"), []).append(record.get("kind"))
+    assert len(shown) == 12
+    assert len(shown[None]) == 20
+    assert shown["PLATELET"].count("platelet") >= 0.9 * 120
+    assert all(kinds.count("wbc") >= 0.97 * len(kinds) for name, kinds in shown.items() if name != "PLATELET")
+    train = in_shell(
+        "train", tmp_path / "c", "-o", tmp_path / "run", "--backbone", "mobilenetv2_100", "--backbone-arg",
+        "pad_type=same", "--weights", weights, "--mean", "0.5", "--std", "0.5", "--size", "96", "--epochs", "3",
+    )  # fmt: skip
+    assert train.code == 0, train.err
+    report = in_shell("evaluate", tmp_path / "run", "--json")
+    figures = json.loads(report.out)
+    assert figures["n"] == 198
+    assert figures["accuracy"] > 0.55
+    assert set(without([figures], "schema")[0]["classes"]) == set(shown) - {None}

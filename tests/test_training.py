@@ -1,0 +1,250 @@
+"""Losses and augmentation against plain references; the feed; resuming; what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, contents
+from safetensors.torch import load_file
+from sklearn.utils.class_weight import compute_class_weight
+
+from wbctool.errors import InputError, UsageProblem
+from wbctool.training.augmentation import flips_and_turns, make_augmentation
+from wbctool.training.dataset import gather
+from wbctool.training.feed import Pixels, epoch_batches
+from wbctool.training.losses import balanced_weights, focal_loss, make_loss
+from wbctool.training.options import parse_backbone_args, parse_triple
+
+
+def plain_focal(logits, targets, gamma, alpha):
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    own = p[np.arange(len(targets)), targets]
+    weight = np.ones(len(targets)) if alpha is None else alpha[targets]
+    return (weight * (1 - own) ** gamma * -np.log(own)).sum() / weight.sum()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_focal_loss_equals_its_formula(gamma, weighted):
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(50, 5)) * 3, rng.integers(0, 5, 50)
+    alpha = rng.uniform(0.2, 3, 5) if weighted else None
+    ours = focal_loss(torch.tensor(logits), torch.tensor(targets), gamma, torch.tensor(alpha) if weighted else None)
+    assert float(ours) == pytest.approx(plain_focal(logits, targets, gamma, alpha), rel=1e-5)
+
+
+def test_focal_loss_with_gamma_0_is_cross_entropy():
+    logits, targets = torch.randn(20, 4), torch.randint(0, 4, (20,))
+    counts = torch.tensor([5, 1, 10, 4])
+    for weights in ("none", "balanced"):
+        focal, entropy = (make_loss(name, 0.0, weights, counts)(logits, targets) for name in ("focal", "ce"))
+        assert float(focal) == pytest.approx(float(entropy), rel=1e-5)
+
+
+def test_balanced_weights_equal_scikit_learns():
+    labels = np.repeat([0, 1, 2], [100, 7, 23])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert np.allclose(balanced_weights(torch.tensor([100, 7, 23])), expected)
+
+
+@pytest.mark.parametrize("call", [lambda: make_loss("hinge", 2, "none", torch.ones(2)),
+                                  lambda: make_loss("ce", 2, "heavy", torch.ones(2)),
+                                  lambda: make_augmentation("wild"),
+                                  lambda: parse_backbone_args(["pad_type"]),
+                                  lambda: parse_triple("1,2", "--mean")])  # fmt: skip
+def test_unknown_choices_are_usage_errors(call):
+    with pytest.raises(UsageProblem, match="--"):
+        call()
+
+
+def test_backbone_arguments_are_read_as_python_values():
+    found = parse_backbone_args(["pad_type=same", "a=1", "b=0.5", "c=true", "d=None", "e=[1, 2]"])
+    assert found == {"pad_type": "same", "a": 1, "b": 0.5, "c": True, "d": None, "e": [1, 2]}
+    assert parse_triple("0.5", "--mean") == (0.5, 0.5, 0.5)
+
+
+def test_flips_and_turns_give_each_of_the_eight_symmetries_of_the_square():
+    torch.manual_seed(0)
+    image = torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3)
+    made = {tuple(row.flatten().tolist()) for row in flips_and_turns(image.repeat(200, 1, 1, 1))}
+    turned = [torch.rot90(base, k, (2, 3)) for base in (image, image.flip(-1)) for k in range(4)]
+    assert made == {tuple(t.flatten().tolist()) for t in turned}
+
+
+def test_full_augmentation_keeps_shape_range_and_follows_the_seed():
+    augment = make_augmentation("full")
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(3)
+    first = augment(images)
+    torch.manual_seed(3)
+    assert torch.equal(first, augment(images))
+    assert first.shape == images.shape
+    assert first.min() >= 0
+    assert first.max() <= 255
+    flat = torch.full((8, 3, 32, 32), 100, dtype=torch.uint8)
+    means = augment(flat).mean((1, 2, 3))  # reflected borders: a flat image stays flat, times the brightness
+    assert augment(flat).std((2, 3)).max() < 1e-3
+    assert 80 - 1e-3 <= means.min() <= means.max() <= 120 + 1e-3
+
+
+def test_batches_hold_every_index_once_and_no_batch_is_a_single_image():
+    for count in (1, 8, 9, 17, 64):
+        batches = list(epoch_batches(count, 8, seed=1, epoch=2))
+        assert sorted(np.concatenate(batches)) == list(range(count))
+        assert count == 1 or min(map(len, batches)) > 1
+    assert not np.array_equal(*(np.concatenate(list(epoch_batches(64, 8, 1, e))) for e in (1, 2)))
+
+
+def test_pixels_are_decoded_once_and_read_in_the_order_asked_for(tmp_path, cells):
+    paths = sorted(str(p) for p in cells.glob("*/*.png") if "masks" not in str(p))[:5]
+    first = Pixels(paths, 48, tmp_path, quiet=True)
+    from wbctool.imaging.files import read_image
+
+    batch = first.batch(np.array([3, 0, 4]))
+    for row, index in zip(batch, (3, 0, 4), strict=True):
+        assert np.array_equal(row.permute(1, 2, 0), read_image(paths[index]))
+    before = [p.stat().st_mtime_ns for p in tmp_path.iterdir()]
+    Pixels(paths, 48, tmp_path, quiet=True)
+    assert [p.stat().st_mtime_ns for p in tmp_path.iterdir()] == before
+
+
+def image(number, label, **more):
+    return {"schema": "wbctool.image/1", "id": str(number), "path": f"/x/{number}", "label": label, **more}
+
+
+def test_without_splits_a_stratified_grouped_80_20_is_made():
+    records = [image(i, "AB"[i % 2], group=str(i // 2)) for i in range(100)]
+    dataset = gather(records, seed=0, quiet=True)
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 80, "val": 20, "test": 0}
+    groups = {k: {r["group"] for r in v} for k, v in dataset.splits.items()}
+    assert not groups["train"] & groups["val"]
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([], "no labelled image"),
+        ([image(1, None)], "no labelled image"),
+        ([image(1, "A", split="train"), image(2, "A", split="train")], "only A"),
+        ([image(1, "A", split="train"), image(2, "B")], "1 of 2 records have no split"),
+        ([image(i, "AB"[i % 2], split="train") for i in range(4)] + [image(9, "C", split="val")], "class C"),
+        (
+            [image(i, "AB"[i % 2], split="train", group="g") for i in range(4)]
+            + [image(9, "A", split="test", group="g")],
+            "group g is in both",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said(records, said):
+    with pytest.raises(InputError, match=said):
+        gather(records, seed=0, quiet=True)
+
+
+def test_a_run_folder_holds_what_the_contract_says(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {
+        "model.json", "weights.safetensors", "predictions.jsonl", "history.jsonl", "curves.png", "run.json",
+    }  # fmt: skip
+    info = json.loads((run_folder / "model.json").read_text())
+    assert info["preparation"]["crop"] == {"method": "roi", "margin": 0.3, "size": 48}
+    assert info["preparation"]["segment"] == {"method": "stain"}
+    rows = [json.loads(line) for line in (run_folder / "predictions.jsonl").read_text().splitlines()]
+    assert {row["split"] for row in rows} == {"val", "test"}
+    for row in rows:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(row["probabilities"], key=row["probabilities"].get)
+        assert (run_folder / row["path"]).resolve().exists()
+    history = [json.loads(line) for line in (run_folder / "history.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["phase"]) for row in history] == [(1, "frozen"), (2, "fine-tune")]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(cli, cells, run_folder, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "b", *TINY, "--epochs", 2, "-q")
+    assert done.code == 0, done.err
+    first, second = contents(run_folder), contents(tmp_path / "b")
+    assert first["weights.safetensors"] == second["weights.safetensors"]
+    assert first["curves.png"] == second["curves.png"]
+    other = cli("train", cells, "-o", tmp_path / "c", *TINY, "--epochs", 2, "-q", "--seed", 1)
+    assert other.code == 0
+    assert contents(tmp_path / "c")["weights.safetensors"] != first["weights.safetensors"]
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_training_killed_after_an_epoch_ends_with_the_same_weights(cli, cells, tmp_path, monkeypatch, after):
+    options = (*TINY, "--epochs", 4, "-q", "--frozen-epochs", 2)
+    assert cli("train", cells, "-o", tmp_path / "whole", *options).code == 0
+    from wbctool.training.loop import Trainer
+
+    save = Trainer._save
+
+    def dies(self, *arguments):
+        save(self, *arguments)
+        if self.state.epoch == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", dies)
+        assert cli("train", cells, "-o", tmp_path / "killed", *options).code == 130
+    assert (tmp_path / "killed" / "resume" / "state.pt").exists()
+    early = cli("predict", tmp_path / "killed", cells)
+    assert early.code == 3
+    assert "has not finished" in early.err
+    assert cli("train", cells, "-o", tmp_path / "killed", *options).code == 0
+    whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert not (tmp_path / "killed" / "resume").exists()
+
+
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(cli, cells, run_folder, tmp_path):
+    copy = tmp_path / "a"
+    shutil.copytree(run_folder, copy)
+    before = (copy / "weights.safetensors").stat().st_mtime_ns
+    again = cli("train", cells, "-o", copy, *TINY, "--epochs", 2)
+    assert again.code == 0
+    assert "was trained before" in again.err
+    assert (copy / "weights.safetensors").stat().st_mtime_ns == before
+    other = cli("train", cells, "-o", copy, *TINY, "--epochs", 3)
+    assert other.code == 2
+    assert "made with epochs 2, not 3" in other.err
+
+
+def test_zero_epochs_save_the_untrained_model(cli, cells, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "r", *TINY, "--epochs", 0, "--seed", 4, "-q")
+    assert done.code == 0, done.err
+    from wbctool.modeling.architecture import Architecture, Classifier
+
+    info = json.loads((tmp_path / "r" / "model.json").read_text())
+    torch.manual_seed(4)
+    fresh = Classifier(Architecture.from_json(info)).state_dict()
+    saved = load_file(tmp_path / "r" / "weights.safetensors")
+    assert all(torch.equal(saved[key], fresh[key]) for key in saved)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_next_step(cli, cells, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "r", *TINY, "--lr", "1e30", "--epochs", 3, "--frozen-epochs", 0, "-q")
+    assert done.code == 3
+    assert "lower --lr" in done.err
+
+
+def test_early_stopping_keeps_the_best_epoch(cli, cells, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "r", *TINY, "--lr", "1e-9", "--epochs", 12, "--patience", 2, "-q",
+               "--frozen-epochs", 0)  # fmt: skip
+    assert done.code == 0, done.err
+    history = [json.loads(line) for line in (tmp_path / "r" / "history.jsonl").read_text().splitlines()]
+    best = json.loads((tmp_path / "r" / "model.json").read_text())["best_epoch"]
+    assert len(history) < 12
+    assert len(history) == best + 2
+
+
+def test_an_image_that_cannot_be_read_is_named(cli, cells, tmp_path):
+    lines = []
+    for number, line in enumerate((cells / "records.jsonl").read_text().splitlines()):
+        record = json.loads(line)
+        record["path"] = str(cells / record["path"]) if number else str(tmp_path / "gone.png")
+        lines.append(json.dumps(record))
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    done = cli("train", tmp_path / "r.jsonl", "-o", tmp_path / "run", *TINY, "--epochs", 1, "-q")
+    assert done.code == 3
+    assert "gone.png" in done.err
