@@ -52,8 +52,8 @@ def evaluate(
         source = str(file) if given != "-" and file.exists() else given
         records = read_inputs([source], selection.selection(), tally)
         reports[given] = to_json(collect(records, split, given))
-        if not quiet and split is None and reports[given]["split"] == "test":
-            note(f"{given}: the test split (--split all for all)")
+    if not quiet and split is None and any(report["split"] == "test" for report in reports.values()):
+        note("the records carry splits: test is evaluated (--split all for all)")
     if json:
         for report in reports.values():
             print(dumps(report, allow_nan=False))
@@ -63,9 +63,9 @@ def evaluate(
         print_report(report, "stdin" if source == "-" else source, stdout_console())
         return
     keys = ("n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
-    names = ("images", "acc.", "macro P", "macro R", "macro F1", "AUC", "MCC")
+    names = ("images", "acc.", "prec.", "recall", "F1", "AUC", "MCC")
     rows = [
         (source, *(f"{r[key]:,}" if key == "n" else "–" if r[key] is None else f"{r[key]:.4f}" for key in keys))
         for source, r in reports.items()
     ]
-    table("Runs", ("run", *names), rows)
+    table("Runs (macro averages)", ("run", *names), rows)

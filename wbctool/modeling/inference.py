@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from wbctool.errors import ImageError
+from wbctool.imaging.inputs import to_input
 from wbctool.modeling.device import autocast
 from wbctool.modeling.run_folder import Run
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
-from wbctool.training.feed import to_input
 
 BATCH = 64
 

@@ -1,0 +1,115 @@
+"""Every command line of the README and every example runs; the demo does what it says."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import contents, in_shell
+
+from wbctool.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, drawn):
+    """A folder with `smears/` and `pbc/`, and a `wbctool` on the path whose trainings are small."""
+    place = tmp_path_factory.mktemp("readme")
+    shutil.copytree(drawn / "images", place / "smears")
+    shutil.copytree(drawn / "images", place / "pbc")
+    programs = place / "bin"
+    programs.mkdir()
+    small = "--weights none --backbone resnet10t --size 32 --epochs 2 --batch-size 8 --device cpu"
+    (programs / "wbctool").write_text(
+        f'#!/bin/sh\nmore=""\n[ "$1" = train ] && more="{small}"\nexec {sys.executable} -m wbctool "$@" $more\n'
+    )
+    (programs / "wbctool").chmod(0o755)
+    return place
+
+
+def run(script, place):
+    env = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-c", f"set -eo pipefail\n{script}"], capture_output=True, text=True, cwd=place, env=env
+    )
+
+
+def test_every_command_has_its_page():
+    for name in COMMANDS:
+        assert f"\n### {name}\n" in README
+
+
+def test_every_command_line_of_the_readme_runs(workplace):
+    for block in BLOCKS:
+        if "pip install uv" in block:
+            continue  # these two are what runs the tests, and the test of the demo below
+        if "jq" in block and not shutil.which("jq"):
+            continue
+        done = run(block, workplace)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+def test_the_two_commands_of_the_readme_are_these():
+    first = BLOCKS[0].splitlines()
+    assert first[0].startswith("pip install uv && uv run wbctool demo -o demo ")
+    assert first[1].startswith("pip install uv && uv run pytest ")
+    assert "pip install --quiet uv && uv run pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_examples_run(workplace):
+    scripts = sorted((ROOT / "examples").glob("*.sh"))
+    assert all(script.stat().st_mode & stat.S_IXUSR for script in scripts)
+    lines = {
+        "prepare-dataset.sh": r"smears prepared 's(\d+)_'",
+        "cross-validation.sh": "prepared/cells crossed 3 --loss focal",
+    }
+    assert sorted(lines) == sorted(script.name for script in scripts)
+    for name in ("prepare-dataset.sh", "cross-validation.sh"):
+        done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
+        assert done.returncode == 0, done.stderr
+    assert "run-3" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_shows_its_commands_and_ends_in_the_same_figures(tmp_path):
+    start = time.monotonic()
+    first = in_shell("demo", "-o", "demo", cwd=tmp_path)
+    seconds = time.monotonic() - start
+    assert first.code == 0, first.err
+    print(f"demo: {seconds:.0f} s")
+    for name in ("segment", "split", "crop", "train", "predict", "evaluate"):
+        assert f"\n$ wbctool {name} " in first.out
+    assert "Look at\n" in first.out
+    assert (tmp_path / "demo" / "run" / "curves.png").exists()
+    figures = first.out[first.out.index("accuracy") : first.out.index("Look at")]
+    accuracy = float(re.search(r"^accuracy +([\d.]+)", figures)[1])
+    assert accuracy > 0.8
+    (tmp_path / "again").mkdir()
+    second = in_shell("demo", "-o", "demo", cwd=tmp_path / "again")
+    assert second.out == first.out
+    one, two = contents(tmp_path / "demo" / "run"), contents(tmp_path / "again" / "demo" / "run")
+    assert one["weights.safetensors"] == two["weights.safetensors"]
+    assert one["predictions.jsonl"] == two["predictions.jsonl"]
+
+
+def test_the_project_names_no_registry_and_no_path_of_a_machine():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    words = ("pypi" + ".org", "python" + "hosted", "/ro" + "ot/", "/wo" + "rk/")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in (".jpg", ".png") or not path.is_file():
+            continue
+        text = path.read_text()
+        assert not [word for word in words if word in text], name
+    assert "uv.lock" not in listed.stdout
