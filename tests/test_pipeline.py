@@ -382,3 +382,37 @@ def test_the_pipeline_of_the_readme_on_real_images(data, tmp_path):
     assert figures["n"] == 198
     assert figures["accuracy"] > 0.55
     assert set(without([figures], "schema")[0]["classes"]) == set(shown) - {None}
+
+
+def test_a_full_disk_stops_with_one_line_and_the_rerun_goes_on(drawn, tmp_path):
+    limit = f"ulimit -f 4; exec {' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m --jobs 1"
+    done = subprocess.run(["bash", "-c", f"trap '' XFSZ; {limit}"], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.startswith("wbctool: ")
+    assert len(done.stderr.splitlines()) == 1
+    again = in_shell("segment", drawn / "images", "-o", tmp_path / "m", "-q")
+    assert again.code == 0
+    assert len(again.records) == 48
+
+
+def test_records_are_utf_8_whatever_the_locale(drawn, tmp_path):
+    source = tmp_path / "Zellen – 細胞 '\"<b>"
+    shutil.copytree(drawn / "images" / "band", source / "Stab\nkernig")
+    env = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = in_shell("segment", source, "-o", tmp_path / "ö", env=env)
+    assert done.code == 0, done.err
+    assert {record["label"] for record in done.records} == {"Stab\nkernig"}
+
+
+def test_old_error_records_do_not_stop_training(cli, cells, tmp_path):
+    broken = {"schema": "wbctool.error/1", "id": "stdin line 5", "path": None, "error": "not JSON"}
+    text = "\n".join(
+        json.dumps({**record, "path": str(cells / record["path"])})
+        for record in map(json.loads, (cells / "records.jsonl").read_text().splitlines())
+    )
+    done = cli("train", "-", "-o", tmp_path / "r", *TINY, "--epochs", 0, stdin=f"{text}\n{json.dumps(broken)}\n")
+    assert done.code == 0, done.err
+    assert "left out of training: 1 error records" in done.err
+    fresh = cli("train", "-", "-o", tmp_path / "s", *TINY, "--epochs", 0, stdin=f"{text}\nx\n")
+    assert fresh.code == 3
+    assert "line 49" in fresh.err

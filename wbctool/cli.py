@@ -155,6 +155,8 @@ def main() -> NoReturn:
     if debug:  # accepted anywhere on the line, as people add it to the end of what failed
         arguments.remove("--debug")
     signal.signal(signal.SIGTERM, _terminate)
+    for stream, errors_as in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
+        stream.reconfigure(encoding="utf-8", errors=errors_as)  # records are UTF-8 whatever the locale
     sys.exit(_run(arguments, debug))
 
 

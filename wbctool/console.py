@@ -71,6 +71,10 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _e: Any, _t: TracebackType | None) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the moving line away, so that another can be printed."""
         if self._live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -33,6 +33,21 @@ class Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     unlabelled_example: str = ""
+    first_damage: str = ""
+
+    def damage(self, message: str) -> None:
+        """Count a line or folder that cannot be read."""
+        self.counts["damaged"] += 1
+        self.first_damage = self.first_damage or message
+
+    def refuse_damage(self) -> None:
+        """For commands that need all of their input.
+
+        Raises:
+            InputError: a line was damaged.
+        """
+        if self.first_damage:
+            raise InputError(f"{self.first_damage}; mend or remove it first")
 
     def notes(self) -> list[str]:
         """One line for each kind of thing left out or lacking."""
@@ -256,10 +271,10 @@ def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
             try:
                 yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.absolute())
             except UnicodeDecodeError:
-                tally.counts["damaged"] += 1
+                tally.damage(f"{where}: not UTF-8")
                 yield error_record(where, None, f"{where}: not UTF-8")
             except InputError as error:
-                tally.counts["damaged"] += 1
+                tally.damage(str(error))
                 yield error_record(where, None, str(error))
 
 
@@ -282,7 +297,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
             names = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
         yield error_record(prefix or ".", str(folder), f"{folder}: {error.strerror}")
-        tally.counts["damaged"] += 1
+        tally.damage(f"{folder}: {error.strerror}")
         return
     for name, is_folder in names:
         if name.startswith("."):

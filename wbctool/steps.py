@@ -134,7 +134,7 @@ def run_step(
                 outcome.records += record["schema"] != ERROR
             progress.step(failed)
             if failed and not execution.quiet:
-                progress.__exit__(None, None, None)
+                progress.clear()
                 note(f"failed: {results[0]['id']}: {results[0]['error']}")
     outcome.failed += tally.counts["damaged"]
     counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
@@ -225,6 +225,8 @@ def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item:
         message = str(error)
     except MemoryError:
         message = "out of memory; give more memory or fewer --jobs"
+    except OSError:  # reading gives an ImageError: this is a disk that takes no more, for any image
+        raise
     except Exception as error:  # one bad image never stops a folder
         message = f"unexpected {type(error).__name__}: {error}"
     return item, [error_record(record["id"], record["path"], message)]

@@ -50,7 +50,8 @@ def evaluate(
         tally = Tally()
         file = Path(given) / "predictions.jsonl"
         source = str(file) if given != "-" and file.exists() else given
-        records = read_inputs([source], selection.selection(), tally)
+        records = list(read_inputs([source], selection.selection(), tally))
+        tally.refuse_damage()
         reports[given] = to_json(collect(records, split, given))
     if not quiet and split is None and any(report["split"] == "test" for report in reports.values()):
         note("the records carry splits: test is evaluated (--split all for all)")

@@ -112,7 +112,9 @@ def train(
         seed=seed,
     )
     tally = Tally()
-    dataset = gather(read_inputs(inputs, selection.selection(), tally), seed, quiet)
+    records = list(read_inputs(inputs, selection.selection(), tally))
+    tally.refuse_damage()
+    dataset = gather(records, seed, quiet)
     if not quiet:
         for line in tally.notes():
             note(line)

@@ -47,8 +47,6 @@ def collect(records: Iterable[Record], split: str | None, where: str) -> Predict
     left_out: Counter[str] = Counter()
     for record in records:
         if record["schema"] == ERROR:
-            if " line " in record["id"] and record.get("path") is None:
-                raise InputError(record["error"])
             left_out["error records"] += 1
         elif record["schema"] != PREDICTION:
             raise InputError(

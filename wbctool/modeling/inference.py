@@ -56,9 +56,7 @@ def prediction_record(
 
 def with_uncertainty(record: Record, threshold: float | None) -> Record:
     """The prediction marked uncertain where its confidence is under the threshold."""
-    if threshold is None:
-        return {key: value for key, value in record.items() if key != "uncertain"}
-    return {**record, "uncertain": record["confidence"] < threshold}
+    return record if threshold is None else {**record, "uncertain": record["confidence"] < threshold}
 
 
 def predict(
@@ -139,7 +137,6 @@ class PredictionFile:
                 lines = _whole_records(file)
                 self._old = lines if len(lines) > len(self._old) else self._old
         self._position = 0
-        self._run = ""
         kept = self._part.with_name(self._part.name + ".new")
         self._stream = open(kept, "wb")
         self._kept = kept
