@@ -58,11 +58,11 @@ def hull_of(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def gather_lobes(mask: np.ndarray, min_area: float, reach: float = 0.6) -> list[np.ndarray]:
+def gather_lobes(mask: np.ndarray, min_area: float, reach: float = 0.8) -> list[np.ndarray]:
     """Components that belong to one nucleus, gathered: lobes lie closer than a share of their size.
 
     Two components are lobes of one nucleus when the gap between them is at most `reach` times the
-    mean of their radii (of a disk of equal area).
+    smaller of their radii (of a disk of equal area), so that a platelet nearby is none.
 
     Args:
         mask: nuclei, uint8.
@@ -88,7 +88,7 @@ def gather_lobes(mask: np.ndarray, min_area: float, reach: float = 0.6) -> list[
         away = cv2.distanceTransform(1 - lobes[first], cv2.DIST_L2, 5)
         for second in range(first + 1, len(lobes)):
             gap = away[outlines[second][:, 1], outlines[second][:, 0]].min()
-            if gap <= reach * (radii[first] + radii[second]) / 2:
+            if gap <= reach * min(radii[first], radii[second]):
                 a, b = sorted((root(first), root(second)))
                 parent[b] = a
     gathered: dict[int, np.ndarray] = {}

@@ -36,6 +36,7 @@ RING = 0.25  # width of the ring of cytoplasm, in radii of the nucleus' hull
 AWAY = 0.9  # what is farther than this many radii from every nucleus is not cytoplasm
 NEARNESS = 0.6  # log-odds lost per radius of distance from the nucleus
 OPENING = 0.3  # radius of the opening, in radii of the nucleus' hull
+NECK = 0.3  # half the width of a neck that parts a neighbour from the cell, in the same radii
 NUCLEUS_SHARE = 0.35  # a nucleus has at least this share of a red cell's area
 LARGE_SHARE = 0.85  # and is one for sure from here on; between the two it must be dense,
 RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
@@ -94,9 +95,21 @@ def _whole_cells(
             own &= odds > 0
         mask = fill_holes(own.astype(np.uint8) | hull)
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(OPENING * radius)))) | hull
+        mask = _without_neighbours(mask, hull, radius)
         kept = [part for part in components(mask) if (part & nucleus).any()]
         wholes.append(fill_holes(np.bitwise_or.reduce(kept) | nucleus))
     return wholes
+
+
+def _without_neighbours(mask: np.ndarray, hull: np.ndarray, radius: float) -> np.ndarray:
+    """A cell's mask without the round bodies that hang on it by a neck: red cells of its own colour."""
+    cores = cv2.erode(mask, disk(max(1, round(NECK * radius))))
+    if cv2.connectedComponents(cores)[0] <= 2 or not (cores & hull).any():
+        return mask
+    # a pixel goes to the core that is nearest
+    _, nearest = cv2.distanceTransformWithLabels(1 - cores, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
+    own = np.unique(nearest[(cores & hull) > 0])
+    return (mask & np.isin(nearest, own).astype(np.uint8)) | hull
 
 
 _Model = tuple[np.ndarray, np.ndarray, float]
