@@ -416,3 +416,84 @@ def test_old_error_records_do_not_stop_training(cli, cells, tmp_path):
     fresh = cli("train", "-", "-o", tmp_path / "s", *TINY, "--epochs", 0, stdin=f"{text}\nx\n")
     assert fresh.code == 3
     assert "line 49" in fresh.err
+
+
+def test_predict_gives_an_error_record_for_a_bad_image_and_passes_old_ones_on(cli, mixed, run_folder):
+    done = cli("predict", run_folder, mixed)
+    assert done.code == 4
+    kinds = {record["id"]: record["schema"].split(".")[1] for record in done.records}
+    assert sum(kind == "error/1" for kind in kinds.values()) == 4
+    assert sum(kind == "prediction/1" for kind in kinds.values()) == 8
+    text = "\n".join(json.dumps(record) for record in done.records if record["schema"] == "wbctool.error/1")
+    image = json.dumps({"schema": "wbctool.image/1", "id": "g", "path": str(mixed / "good.png")})
+    again = cli("predict", run_folder, "-", stdin=f"{text}\n{image}\n")
+    assert again.code == 0
+    assert [r["schema"] for r in again.records] == ["wbctool.error/1"] * 4 + ["wbctool.prediction/1"]
+
+
+def test_predict_looks_again_at_images_that_changed_and_spares_other_files(cli, drawn, run_folder, tmp_path):
+    source = tmp_path / "in"
+    shutil.copytree(drawn / "images" / "band", source)
+    first = cli("predict", run_folder, source, "-o", tmp_path / "p.jsonl", "-q")
+    time.sleep(0.01)
+    paths = sorted(source.iterdir())
+    shutil.copy(drawn / "images" / "monocyte" / "s01_monocyte_001.jpg", paths[0])
+    second = cli("predict", run_folder, source, "-o", tmp_path / "p.jsonl", "-q")
+    assert second.records[0]["probabilities"] != first.records[0]["probabilities"]
+    assert second.records[1]["predicted"] == first.records[1]["predicted"]
+    (tmp_path / "mine.jsonl").write_text('{"a":1}\n')
+    assert cli("predict", run_folder, source, "-o", tmp_path / "mine.jsonl").code == 3
+    assert (tmp_path / "mine.jsonl").read_text() == '{"a":1}\n'
+    assert cli("predict", run_folder, tmp_path / "p.jsonl", "-o", tmp_path / "p.jsonl").code == 2
+    assert "prediction already" in cli("predict", run_folder, tmp_path / "p.jsonl").err
+
+
+def test_no_step_writes_over_its_own_input(drawn, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.open(next((drawn / "images" / "band").iterdir())).save(folder / "a.png")
+    before = (folder / "a.png").read_bytes()
+    for words in (("segment", folder, "-o", folder), ("segment", folder / "a.png", "-o", folder)):
+        done = in_shell(*words)
+        assert done.code == 2
+        assert "holds the input" in done.err
+    assert [p.name for p in folder.iterdir()] == ["a.png"]
+    assert (folder / "a.png").read_bytes() == before
+    assert in_shell("segment", folder, "-o", folder / "masks", "-q").code == 0
+    assert len(in_shell("segment", folder, "-o", folder / "masks", "-q").records) == 1
+
+
+def test_overwriting_with_another_sharding_leaves_no_stale_records(drawn, tmp_path):
+    source, out = drawn / "images" / "band", tmp_path / "m"
+    in_shell("segment", source, "-o", out, "-q")
+    for shard in ("1/2", "2/2"):
+        done = in_shell("segment", source, "-o", out, "--shard", shard, "--method", "cyan-otsu", "--overwrite", "-q")
+        assert done.code == 0, done.err
+    assert {record["method"] for record in in_shell("split", out, "-q").records} == {"cyan-otsu"}
+    shutil.copytree(source, tmp_path / "x" / "band")
+    out.rename(tmp_path / "x" / "sharded")
+    assert len(in_shell("split", tmp_path / "x", "-q").records) == 6  # sharded output folders are no input
+
+
+def test_an_input_folder_called_masks_and_an_output_behind_a_link(drawn, tmp_path):
+    source = tmp_path / "in"
+    shutil.copytree(drawn / "images" / "band", source / "masks")
+    image = sorted((source / "masks").iterdir())[0]
+    shutil.copy(image, source / image.name)
+    (tmp_path / "real" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep" / "er")
+    masks = in_shell("segment", source, "-o", tmp_path / "link" / "m", "-q")
+    assert masks.code == 0
+    for given in (tmp_path / "link" / "m", tmp_path / "real" / "deep" / "er" / "m"):
+        done = in_shell("crop", given, "-o", tmp_path / f"c{len(str(given))}", "-q")
+        assert done.code == 0, done.err
+        files = [record[key] for record in done.records for key in ("path", "mask")]
+        assert len(set(files)) == 14
+        assert all(os.path.exists(file) for file in files)
+
+
+@pytest.mark.parametrize("words", ["evaluate RUN", "--help", "segment --help", "--schema mask", "info RUN"])
+def test_a_closed_pipe_is_no_fault_of_any_command(run_folder, words):
+    line = f"{' '.join(WBCTOOL)} {words.replace('RUN', str(run_folder))} 2> /dev/null | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stdout == "0\n"

@@ -99,14 +99,14 @@ def test_batches_hold_every_index_once_and_no_batch_is_a_single_image():
 
 def test_pixels_are_decoded_once_and_read_in_the_order_asked_for(tmp_path, cells):
     paths = sorted(str(p) for p in cells.glob("*/*.png") if "masks" not in str(p))[:5]
-    first = Pixels(paths, 48, tmp_path, quiet=True)
+    first = Pixels(paths, 48, tmp_path / "p.npy", quiet=True)
     from wbctool.imaging.files import read_image
 
     batch = first.batch(np.array([3, 0, 4]))
     for row, index in zip(batch, (3, 0, 4), strict=True):
         assert np.array_equal(row.permute(1, 2, 0), read_image(paths[index]))
     before = [p.stat().st_mtime_ns for p in tmp_path.iterdir()]
-    Pixels(paths, 48, tmp_path, quiet=True)
+    Pixels(paths, 48, tmp_path / "p.npy", quiet=True)
     assert [p.stat().st_mtime_ns for p in tmp_path.iterdir()] == before
 
 
@@ -246,5 +246,26 @@ def test_an_image_that_cannot_be_read_is_named(cli, cells, tmp_path):
         lines.append(json.dumps(record))
     (tmp_path / "r.jsonl").write_text("\n".join(lines))
     done = cli("train", tmp_path / "r.jsonl", "-o", tmp_path / "run", *TINY, "--epochs", 1, "-q")
-    assert done.code == 3
+    assert done.code == 4
     assert "gone.png" in done.err
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(run["failures"]) == 1
+    assert sum(run["counts"].values()) == 47
+    assert (
+        cli("train", tmp_path / "r.jsonl", "-o", tmp_path / "run", *TINY, "--epochs", 1, "-q", "--skip-bad").code == 0
+    )
+
+
+def test_images_that_changed_are_not_passed_over(cli, cells, tmp_path):
+    copy = tmp_path / "cells"
+    shutil.copytree(cells, copy)
+    shutil.copytree(cells / "masks", copy / "masks", dirs_exist_ok=True)
+    options = (*TINY, "--epochs", 0, "-q")
+    assert cli("train", copy, "-o", tmp_path / "r", *options).code == 0
+    shutil.copy(next((copy / "band").iterdir()), next((copy / "monocyte").iterdir()))
+    done = cli("train", copy, "-o", tmp_path / "r", *options)
+    assert done.code == 2
+    assert "images, labels or splits have changed" in done.err
+    wrong = cli("train", copy, "-o", tmp_path / "s", *options, "--weights", tmp_path / "none.pth")
+    assert wrong.code == 3
+    assert cli("train", copy, "-o", tmp_path / "s", *options).code == 0  # a first slip does not spoil the folder

@@ -53,7 +53,11 @@ class Subcommands(TyperGroup):
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(highlight=False)
+        class Pipe(Console):
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError
+
+        console = Pipe(highlight=False)
         console.print("\n[bold]wbctool[/bold]: white-blood-cell microscopy from the shell\n")
         console.print("Usage: wbctool COMMAND [OPTIONS] IN...    IN: image folders, records, or -\n")
         for title, entries in (("Commands, in the order an image travels", COMMANDS), ("Options", OPTIONS)):
@@ -85,7 +89,10 @@ class Subcommands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
             _take_values_unread(self, ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)  # --help and --schema print here
+        except BrokenPipeError as error:
+            raise _Ended(error) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
@@ -184,6 +191,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _fail("interrupted; run the same command again to go on", errors.INTERRUPTED, debug)
     except BrokenPipeError:
         return _hang_up()
+    except SystemExit as ended:  # so rich leaves, in typer's help, where the pipe is closed
+        return _hang_up() if ended.code == 1 else int(ended.code or 0)
     except errors.Terminated:
         return _fail("terminated; run the same command again to go on", errors.TERMINATED, debug)
     except MemoryError as error:

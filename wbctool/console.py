@@ -13,9 +13,16 @@ from rich.console import Console
 from wbctool.records import Record, to_line
 
 
+class _Pipe(Console):
+    """Rich ends the process with 1 where its pipe is closed; here that is the end of the command, no fault."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stdout_console() -> Console:
     """A console for tables: 80 columns wide in a pipe, so that a report is the same everywhere."""
-    return Console(width=None if sys.stdout.isatty() else 80, highlight=False, soft_wrap=False)
+    return _Pipe(width=None if sys.stdout.isatty() else 80, highlight=False, soft_wrap=False)
 
 
 def records_wanted(json: bool) -> bool:

@@ -18,12 +18,14 @@ from wbctool.records import (
     Record,
     error_record,
     from_line,
+    source_of,
     with_absolute_paths,
 )
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm")
 )
+_MADE_HERE = ("run.json", "run-*-of-*.json", "records.jsonl", "records-*-of-*.jsonl", ".records*")
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
@@ -99,7 +101,7 @@ class Selector:
         if record["schema"] == ERROR:
             return record
         record = dict(record)
-        name = os.path.basename(record.get("source") or record["path"])
+        name = os.path.basename(source_of(record))
         row = self._row(record["id"], name) if self.table is not None else None
         if self.label_pattern or (self.table is not None and self.table.has_labels):
             label = _label_in(self.label_pattern, name) if self.label_pattern else None
@@ -194,7 +196,7 @@ def _read_table(path: Path) -> _Table:
 
 def group_of(record: Record) -> str:
     """The group of a record: the one given, else its source image."""
-    return record.get("group") or record.get("source") or record["path"]
+    return record.get("group") or source_of(record)
 
 
 def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> Iterator[Record]:
@@ -269,7 +271,7 @@ def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
                 continue
             where = f"{file} line {number}"
             try:
-                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.absolute())
+                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.resolve())
             except UnicodeDecodeError:
                 tally.damage(f"{where}: not UTF-8")
                 yield error_record(where, None, f"{where}: not UTF-8")
@@ -310,7 +312,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
             yield _image_record(folder / name, prefix + name)
     for name in subfolders:
         inner = folder / name
-        if any((inner / name).exists() for name in ("run.json", "records.jsonl")) or any(inner.glob(".records*")):
+        if any(next(inner.glob(pattern), None) for pattern in _MADE_HERE):
             tally.counts["output folder"] += 1
         else:
             yield from _walk(inner, f"{prefix}{name}/", tally, seen)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,7 @@ from typing import IO, Any
 
 from wbctool import __version__
 from wbctool.errors import ImageError, InputError, UsageProblem
-from wbctool.records import (
-    CELL,
-    ERROR,
-    PATH_KEYS,
-    Record,
-    to_line,
-    with_absolute_paths,
-    with_relative_paths,
-)
+from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, with_absolute_paths, with_relative_paths
 
 
 @contextmanager
@@ -138,6 +131,11 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
         before, now = old.get("settings", {}), json.loads(json.dumps(run["settings"]))
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
+                if key == "images":
+                    raise UsageProblem(
+                        f"{folder}: its images, labels or splits have changed since; "
+                        "give another folder, or --overwrite to make it anew"
+                    )
                 raise UsageProblem(
                     f"{folder}: made with {key} {before.get(key)}, not {now.get(key)}; "
                     "give another folder, or --overwrite to make it anew"
@@ -164,7 +162,7 @@ class OutputFolder:
         shard: tuple[int, int] | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.path = path.absolute()
+        self.path = path.resolve()
         self.names = Names()
         ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
         self._records = self.path / f"records{ending}.jsonl"
@@ -189,11 +187,20 @@ class OutputFolder:
         if overwrite:
             self._records.unlink(missing_ok=True)
             self._done.unlink(missing_ok=True)
+            self._remove_other_sharding(shard[1] if shard else None)
         else:
             self._keep_part()
         self._stream.truncate(0)
         self._old = {} if overwrite else self._index()
         write_json(self._run_file, {**self._run, "finished": False})
+
+    def _remove_other_sharding(self, count: int | None) -> None:
+        # records of a whole run beside those of shards, or of another number of shards, would be stale
+        for pattern in ("records*.jsonl", ".records*.part", ".records*.done", "run*.json"):
+            for file in self.path.glob(pattern):
+                match = re.search(r"-of-(\d+)\.", file.name)
+                if (int(match[1]) if match else None) != count:
+                    file.unlink()
 
     def _keep_part(self) -> None:
         # What a killed run had done joins what earlier ones had, but for its last input, of which
@@ -238,13 +245,13 @@ class OutputFolder:
             with open(file, "rb") as stream:
                 stream.seek(offset)
                 old = with_absolute_paths(json.loads(stream.readline()), self.path)
-            if (old.get("source") or old["path"]) == record["path"] and self._stands(old, record):
+            if source_of(old) == record["path"] and self._stands(old, record):
                 found[old["id"]] = old
         return list(found.values()) if set(found) == expected else None
 
     def _stands(self, old: Record, record: Record) -> bool:
         """Whether the files of an old record exist and are newer than what they were made from."""
-        made = [old[key] for key in PATH_KEYS if key in old and Path(old[key]).is_relative_to(self.path)]
+        made = [old[key] for key in path_keys(old) if Path(old[key]).is_relative_to(self.path)]
         sources = [record[key] for key in ("path", "mask") if key in record]
         try:
             newest = max(os.stat(path).st_mtime_ns for path in sources)

@@ -26,7 +26,6 @@ ERROR = "wbctool.error/1"
 
 SPLITS = ("train", "val", "test")
 KINDS = ("wbc", "rbc", "platelet")
-PATH_KEYS = ("path", "mask", "source")
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]
@@ -183,18 +182,26 @@ def error_record(record_id: str, path: str | None, message: str) -> Record:
     return {"schema": ERROR, "id": record_id, "path": path, "error": " ".join(message.split()) or "failed"}
 
 
+def path_keys(record: Record) -> list[str]:
+    """The keys of a record that hold paths; `source` is one only in what was cropped."""
+    keys = ("path", "mask", "source") if "crop" in record else ("path", "mask")
+    return [key for key in keys if isinstance(record.get(key), str)]
+
+
+def source_of(record: Record) -> str:
+    """The path of the original image: of a cell its source, else the image itself."""
+    return record["source"] if "source" in path_keys(record) else record["path"]
+
+
 def with_absolute_paths(record: Record, base: Path | str) -> Record:
     """The record with its path keys resolved against `base` (relative ones only)."""
-    changed = {
-        key: os.path.normpath(os.path.join(base, record[key])) for key in PATH_KEYS if isinstance(record.get(key), str)
-    }
+    changed = {key: os.path.normpath(os.path.join(base, record[key])) for key in path_keys(record)}
     return {**record, **changed}
 
 
 def with_relative_paths(record: Record, base: Path | str) -> Record:
-    """The record with its path keys written relative to `base`."""
-    changed = {key: os.path.relpath(record[key], base) for key in PATH_KEYS if isinstance(record.get(key), str)}
-    return {**record, **changed}
+    """The record with its path keys written relative to `base`, a path without links."""
+    return {**record, **{key: os.path.relpath(record[key], base) for key in path_keys(record)}}
 
 
 def has_image(record: Record) -> bool:

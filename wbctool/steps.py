@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -114,6 +114,8 @@ def run_step(
     first = next(stream, None)
     if first is None:
         raise InputError(_nothing_found(inputs, tally))
+    if first["schema"] != ERROR and _lies_in(first["path"], out):
+        raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
     named = [given if given == "-" else str(Path(given).absolute()) for given in inputs]
     settings = {**step.settings, "inputs": named, "shards": shard[1] if shard else None}
     folder = OutputFolder(out, step.name, settings, shard, execution.overwrite)
@@ -123,7 +125,7 @@ def run_step(
     with Progress(step.name, step.unit, execution.quiet) as progress:
         for results, fresh in _worked(step, items, folder.path, execution):
             outcome.inputs += 1
-            outcome.reused += not fresh
+            outcome.reused += not fresh and results[0]["schema"] != ERROR
             failed = fresh and results[0]["schema"] == ERROR
             outcome.failed += failed
             for record in results:
@@ -150,6 +152,15 @@ def run_step(
     return outcome
 
 
+def _lies_in(path: str, folder: Path) -> bool:
+    return _real_folder(os.path.dirname(path)).is_relative_to(folder.resolve())
+
+
+@lru_cache(maxsize=256)
+def _real_folder(path: str) -> Path:
+    return Path(path).resolve()
+
+
 def _nothing_found(inputs: Sequence[str], tally: Tally) -> str:
     left_out = "; ".join(tally.notes())
     return f"{', '.join(inputs)}: no images or records found" + (f" ({left_out})" if left_out else "")
@@ -172,6 +183,8 @@ def _planned(
             name = folder.names.take(record["id"])  # of all shards, so that names do not depend on them
             if not mine:
                 continue
+            if _lies_in(record["path"], folder.path):
+                raise ImageError(f"{record['path']}: lies in the output folder and might be overwritten; move one")
             old = folder.finished(record, step.expected(record))
         except ImageError as error:
             if mine:

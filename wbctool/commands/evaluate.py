@@ -45,28 +45,28 @@ def evaluate(
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
-    reports = {}
+    reports = []
     for given in inputs:
         tally = Tally()
         file = Path(given) / "predictions.jsonl"
         source = str(file) if given != "-" and file.exists() else given
         records = list(read_inputs([source], selection.selection(), tally))
         tally.refuse_damage()
-        reports[given] = to_json(collect(records, split, given))
-    if not quiet and split is None and any(report["split"] == "test" for report in reports.values()):
+        reports.append((given, to_json(collect(records, split, given))))
+    if not quiet and split is None and any(report["split"] == "test" for _, report in reports):
         note("the records carry splits: test is evaluated (--split all for all)")
     if json:
-        for report in reports.values():
+        for _, report in reports:
             print(dumps(report, allow_nan=False))
         return
     if len(reports) == 1:
-        ((source, report),) = reports.items()
+        ((source, report),) = reports
         print_report(report, "stdin" if source == "-" else source, stdout_console())
         return
     keys = ("n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
     names = ("images", "acc.", "prec.", "recall", "F1", "AUC", "MCC")
     rows = [
         (source, *(f"{r[key]:,}" if key == "n" else "–" if r[key] is None else f"{r[key]:.4f}" for key in keys))
-        for source, r in reports.items()
+        for source, r in reports
     ]
     table("Runs (macro averages)", ("run", *names), rows)

@@ -22,7 +22,7 @@ def info(
     """Say what a run folder, record file or image folder is and holds."""
     from json import dumps
 
-    from wbctool.console import note, table
+    from wbctool.console import note, records_wanted, table
     from wbctool.folders import Tally
     from wbctool.outputs import read_json
 
@@ -31,7 +31,7 @@ def info(
         facts = _of_run(read_json(Path(path) / "model.json", "train it again"))
     else:
         facts = _of_records(path, selection.selection(), tally)
-    if json:
+    if records_wanted(json):
         print(dumps(facts, ensure_ascii=False))
         return
     for line in tally.notes():

@@ -52,11 +52,13 @@ def predict(
     from wbctool.console import Progress, emit, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
-    from wbctool.records import ERROR, has_image, preparation_of
+    from wbctool.records import ERROR, PREDICTION, has_image, preparation_of
 
     *run_paths, source = arguments
     if not run_paths:
         raise UsageProblem(f"give a run folder and an input: wbctool predict RUN {source}")
+    if out and source != "-" and out.resolve() == Path(source).resolve():
+        raise UsageProblem(f"-o {out}: is the input; give another file")
     tally = Tally()
     records = read_inputs([source], selection.selection(), tally)
     first = next(records, None)
@@ -83,6 +85,8 @@ def predict(
 
         for record in chain([first], records):
             if record["schema"] != ERROR:
+                if record["schema"] == PREDICTION:
+                    raise InputError(f"{source}: {record['id']} is a prediction already; give images or cells")
                 if not has_image(record):
                     counts["without a cell"] += 1
                     continue

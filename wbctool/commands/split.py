@@ -30,10 +30,11 @@ def split(
     inputs: Inputs,
     selection: SelectionOptions,
     ratio: Annotated[
-        str, typer.Option(metavar="TRAIN/VAL/TEST", help="Shares; two numbers are train/test.")
-    ] = "70/15/15",
+        str | None,
+        typer.Option(metavar="TRAIN/VAL/TEST", help="Shares; two numbers are train/test. [70/15/15]"),
+    ] = None,
     folds: Annotated[int | None, typer.Option(metavar="K", help="K folds in place of --ratio.")] = None,
-    fold: Annotated[int, typer.Option(metavar="I", help="With --folds: the fold that tests.")] = 1,
+    fold: Annotated[int | None, typer.Option(metavar="I", help="With --folds: the fold that tests. [1]")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
@@ -42,19 +43,23 @@ def split(
 ) -> None:
     """Add train, val and test to records: stratified by class, no group parted."""
     from wbctool.console import emit, note, records_wanted, table, warn
-    from wbctool.errors import DONE, SOME_FAILED, InputError
+    from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, group_of, read_inputs
     from wbctool.outputs import atomic
     from wbctool.records import ERROR, SPLITS, to_line
     from wbctool.splitting.assign import parse_ratio
     from wbctool.splitting.records import add_folds, add_splits
 
-    shares = parse_ratio(ratio)
+    shares = parse_ratio(ratio or "70/15/15")
+    if folds is None and fold is not None:
+        raise UsageProblem("--fold goes with --folds")
+    if folds is not None and ratio is not None:
+        raise UsageProblem("--folds takes the place of --ratio; give one of them")
     tally = Tally()
     records = list(read_inputs(inputs, selection.selection(), tally))
     if all(record["schema"] == ERROR for record in records):
         raise InputError(f"{', '.join(inputs)}: no images or records to split")
-    done = add_folds(records, folds, fold, seed) if folds else add_splits(records, shares, seed)
+    done = add_folds(records, folds, fold or 1, seed) if folds is not None else add_splits(records, shares, seed)
     if out:
         with atomic(out, "w") as stream:
             stream.writelines(to_line(record) + "\n" for record in done)

@@ -10,11 +10,13 @@ import typer
 from wbctool.commands.options import (
     Device,
     Inputs,
+    Jobs,
     Json,
     Overwrite,
     Quiet,
     Seed,
     SelectionOptions,
+    SkipBad,
     new_app,
     with_options,
 )
@@ -78,12 +80,15 @@ def train(
     ] = "auto",
     device: Device = "auto",
     seed: Seed = 0,
+    jobs: Jobs = 0,
     overwrite: Overwrite = False,
+    skip_bad: SkipBad = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.console import emit, note, records_wanted, table
+    from wbctool.errors import DONE, SOME_FAILED
     from wbctool.folders import Tally, read_inputs
     from wbctool.training.dataset import gather
     from wbctool.training.options import TrainOptions, parse_backbone_args, parse_triple
@@ -120,14 +125,15 @@ def train(
             note(line)
     from wbctool.training.run import train as run_training
 
-    run = run_training(dataset, out, options, device, overwrite=overwrite, quiet=quiet)
+    run = run_training(dataset, out, options, device, jobs, overwrite, quiet)
     if run["done_before"] and not quiet:
         note(f"{out}: was trained before; --overwrite trains it anew")
     predictions = list(read_inputs([str(out / "predictions.jsonl")], _no_selection(), Tally()))
+    code = SOME_FAILED if run["failures"] and not skip_bad else DONE
     if records_wanted(json):
         for record in predictions:
             emit(record)
-        return
+        raise typer.Exit(code)
     rows = []
     for name, records in dataset.splits.items():
         own = [record for record in predictions if record["split"] == name]
@@ -135,6 +141,7 @@ def train(
         rows.append((name, f"{len(records):,}", f"{right / len(own):.3f}" if own else ""))
     table(f"{out}: {len(dataset.classes)} classes", ("split", "images", "accuracy"), rows)
     note(f"more: wbctool evaluate {out}")
+    raise typer.Exit(code)
 
 
 def _no_selection() -> object:

@@ -85,6 +85,7 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
     image = read_image(record["path"])
     labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
     made = []
+    name = f"_{name}" if name.startswith("masks/") else name  # masks/ holds the masks
     for cell in chosen:
         nucleus = cell.get("nucleus")
         values = [cell["value"], nucleus["value"]] if nucleus else [cell["value"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wbctool.errors import ImageError
+from wbctool.errors import ImageError, InputError
 from wbctool.imaging.inputs import to_input
 from wbctool.modeling.device import autocast
 from wbctool.modeling.run_folder import Run
@@ -92,7 +92,7 @@ def predict(
                 yield from (with_uncertainty(record, threshold) for record in old)
                 continue
             decoded = list(pool.map(lambda record: _decoded(record, sizes), batch))
-            good = [index for index, images in enumerate(decoded) if isinstance(images, dict)]
+            good = [index for index, images in enumerate(decoded) if "schema" not in images]
             rows: dict[int, np.ndarray] = {}
             if good:
                 total = np.zeros((len(good), len(classes)))
@@ -124,54 +124,65 @@ class PredictionFile:
     Args:
         path: the file.
         newer_than: files (weights) that outdate old predictions.
+        overwrite: use nothing of what is there.
+
+    Raises:
+        InputError: the file is there and holds something else.
     """
 
     def __init__(self, path: Path, newer_than: Sequence[Path], overwrite: bool) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        outdated = max(file.stat().st_mtime_ns for file in newer_than)
+        self._new = path.with_name(f".{path.name}.part.new")
         self._old: list[Record] = []
-        for file in (path, self._part):
-            if not overwrite and file.exists() and file.stat().st_mtime_ns >= outdated:
-                lines = _whole_records(file)
-                self._old = lines if len(lines) > len(self._old) else self._old
+        self._old_time = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not overwrite:
+            if path.exists() and len(_whole_records(path)) == 0 and path.stat().st_size:
+                raise InputError(f"{path}: is there and holds no predictions; give another file, or --overwrite")
+            outdated = max(file.stat().st_mtime_ns for file in newer_than)
+            for file in (path, self._part):
+                if file.exists() and file.stat().st_mtime_ns >= outdated:
+                    found = _whole_records(file)
+                    if len(found) > len(self._old):
+                        self._old, self._old_time = found, file.stat().st_mtime_ns
         self._position = 0
-        kept = self._part.with_name(self._part.name + ".new")
-        self._stream = open(kept, "wb")
-        self._kept = kept
+        self._kept = self._new
+        self._stream = open(self._new, "wb")
 
     def reuse(self, run: str) -> Callable[[list[Record]], list[Record] | None]:
-        """For `predict`: what an earlier run of the same model said of the same images."""
+        """For `predict`: what an earlier run of the same model said of the same, unchanged images."""
 
         def reused(batch: list[Record]) -> list[Record] | None:
             start, self._position = self._position, self._position + len(batch)
             old = self._old[start : start + len(batch)]
-            same = len(old) == len(batch) and all(
-                was["id"] == record["id"]
-                and was["schema"] == PREDICTION
-                and was["path"] == record.get("path")
-                and was.get("run") == run
-                for was, record in zip(old, batch, strict=True)
-            )
-            if not same:
+            if len(old) < len(batch) or not all(map(self._same, old, batch, [run] * len(batch))):
                 return None
             made = ("schema", "run", "predicted", "confidence", "probabilities")
             return [{**record, **{key: was[key] for key in made}} for was, record in zip(old, batch, strict=True)]
 
         return reused
 
+    def _same(self, was: Record, record: Record, run: str) -> bool:
+        known = all(was.get(key) == record.get(key) for key in ("id", "path")) and was["schema"] == PREDICTION
+        try:
+            return known and was.get("run") == run and os.stat(record["path"]).st_mtime_ns <= self._old_time
+        except OSError:
+            return False
+
     def write(self, record: Record) -> None:
+        """Append one record."""
         self._stream.write((to_line(record) + "\n").encode())
 
     def keep(self) -> None:
         """Make what was written so far survive a kill, once it exceeds what an earlier run left."""
         self._stream.flush()
-        if self._position >= len(self._old) and self._kept != self._part:
-            os.replace(self._kept, self._part)
+        if self._position >= len(self._old) and self._kept == self._new:
+            os.replace(self._new, self._part)
             self._kept = self._part
 
     def finish(self) -> None:
+        """Put the file in place."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
@@ -180,12 +191,14 @@ class PredictionFile:
 
 
 def _whole_records(file: Path) -> list[Record]:
+    """The leading whole lines that are predictions or errors."""
     records = []
     for line in file.read_bytes().splitlines(keepends=True):
         try:
-            if not line.endswith(b"\n"):
+            record = json.loads(line)
+            if not line.endswith(b"\n") or record["schema"] not in (PREDICTION, ERROR):
                 break
-            records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             break
+        records.append(record)
     return records

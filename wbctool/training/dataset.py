@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from wbctool.console import note, warn
 from wbctool.errors import InputError
 from wbctool.folders import group_of
-from wbctool.records import ERROR, Record, has_image, preparation_of, to_line
+from wbctool.records import ERROR, PREDICTION, Record, has_image, preparation_of, to_line
 from wbctool.splitting.records import add_splits
 
 OWN_SHARES = {"train": 0.8, "val": 0.2}
@@ -25,14 +27,26 @@ class Dataset:
     classes: tuple[str, ...]
     preparation: dict[str, Any]
 
-    @property
+    @cached_property
     def everything(self) -> list[Record]:
+        """All records, train before val before test."""
         return [record for records in self.splits.values() for record in records]
 
     def digest(self) -> str:
-        """Changes when an image, its label or its split does."""
-        lines = [to_line({key: r.get(key) for key in ("path", "label", "split")}) for r in self.everything]
+        """Changes when an image, its label or its split does; 32 hexadecimal digits."""
+        lines = [
+            to_line({**{key: r.get(key) for key in ("path", "label", "split")}, "file": _file_state(r["path"])})
+            for r in self.everything
+        ]
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _file_state(path: str) -> list[int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset:
@@ -49,7 +63,8 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset
         if record["schema"] == ERROR:
             left_out["error records"] += 1
         elif not has_image(record):
-            left_out["fields without a cell"] += 1
+            kind = "predictions" if record["schema"] == PREDICTION else "fields without a cell"
+            left_out[kind] += 1
         elif record.get("label") is None:
             left_out["records without a label"] += 1
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from wbctool.console import Progress
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.inputs import to_input
+from wbctool.outputs import read_json, write_json
 
 
 class Pixels:
@@ -21,26 +21,30 @@ class Pixels:
     Args:
         paths: the images.
         size: side of the network's input, pixels.
-        folder: where the file is kept; one that is there already from these images is used again.
+        file: where they are kept; one that is there already is used again.
         jobs: processes that decode, 0 for all cores.
         quiet: no progress.
 
+    Attributes:
+        failed: index → why, of images that cannot be read; their pixels are black.
+
     Raises:
-        ImageError: an image cannot be read.
         InputError: the disk is too small.
     """
 
-    def __init__(self, paths: Sequence[str], size: int, folder: Path, jobs: int = 0, quiet: bool = False) -> None:
-        key = hashlib.blake2b("\0".join([str(size), *paths]).encode(), digest_size=8).hexdigest()
-        file = folder / f"pixels-{key}.npy"
+    def __init__(self, paths: Sequence[str], size: int, file: Path, jobs: int = 0, quiet: bool = False) -> None:
+        faults = file.with_suffix(".json")
         if not file.exists():
             need = len(paths) * size * size * 3
-            folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(folder).free < need + 2**28:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(file.parent).free < need + 2**28:
                 raise InputError(
-                    f"{folder}: {need / 2**30:.1f} GiB are needed for the decoded images; free some, or lower --size"
+                    f"{file.parent}: {need / 2**30:.1f} GiB are needed for the decoded images; "
+                    "free some, or lower --size"
                 )
-            _decode_all(paths, size, file, jobs, quiet)
+            write_json(faults, _decode_all(paths, size, file.with_suffix(".part"), jobs, quiet))
+            file.with_suffix(".part").replace(file)
+        self.failed = {int(index): reason for index, reason in read_json(faults, "train with --overwrite").items()}
         self._array = np.load(file, mmap_mode="r")
 
     def batch(self, indices: np.ndarray) -> torch.Tensor:
@@ -51,22 +55,23 @@ class Pixels:
         return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
 
-def _decode_all(paths: Sequence[str], size: int, file: Path, jobs: int, quiet: bool) -> None:
+def _decode_all(paths: Sequence[str], size: int, file: Path, jobs: int, quiet: bool) -> dict[str, str]:
     from joblib import Parallel, delayed
 
-    partial = file.with_suffix(".part")
-    array = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(paths), size, size, 3))
-    jobs = 1 if len(paths) < 200 else (jobs or -1)
-    with Progress("train: decode", "images", quiet, total=len(paths)) as progress:
-        made = Parallel(n_jobs=jobs, return_as="generator")(delayed(_read)(path, size) for path in paths)
-        for index, image in enumerate(made):
-            if isinstance(image, str):
-                raise ImageError(image)
-            array[index] = image
-            progress.step()
-    array.flush()
-    del array
-    partial.replace(file)
+    with open(file, "wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        jobs = 1 if len(paths) < 200 else (jobs or -1)
+        failed: dict[str, str] = {}
+        with Progress("train: decode", "images", quiet, total=len(paths)) as progress:
+            made = Parallel(n_jobs=jobs, return_as="generator")(delayed(_read)(path, size) for path in paths)
+            for index, image in enumerate(made):
+                if isinstance(image, str):
+                    failed[str(index)] = image
+                    image = np.zeros((size, size, 3), np.uint8)
+                stream.write(image.tobytes())
+                progress.step(str(index) in failed)
+    return failed
 
 
 def _read(path: str, size: int) -> np.ndarray | str:

@@ -74,6 +74,7 @@ def parse_triple(text: str | None, option: str) -> tuple[float, ...] | None:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) not in (1, 3):
-        raise UsageProblem(f"{option} {text}: give one number or three, such as 0.5 or 0.485,0.456,0.406")
+    low = 0.0 if option == "--mean" else 1e-6
+    if len(numbers) not in (1, 3) or not all(low <= number <= 1 for number in numbers):
+        raise UsageProblem(f"{option} {text}: give one number or three, in 0 to 1, such as 0.5 or 0.485,0.456,0.406")
     return numbers * 3 if len(numbers) == 1 else numbers

@@ -12,7 +12,7 @@ import torch
 
 from wbctool import __version__
 from wbctool.console import note
-from wbctool.errors import UsageProblem
+from wbctool.errors import InputError, UsageProblem
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import (
     ATTENTIONS,
@@ -23,7 +23,7 @@ from wbctool.modeling.architecture import (
 )
 from wbctool.modeling.device import pick_device, pick_precision
 from wbctool.modeling.inference import prediction_record, probabilities
-from wbctool.outputs import atomic, check_settings, write_json
+from wbctool.outputs import atomic, check_settings, read_json, write_json
 from wbctool.records import Record, to_line, with_relative_paths
 from wbctool.training.dataset import Dataset
 from wbctool.training.feed import Pixels
@@ -75,19 +75,21 @@ def train(
     else:
         check_settings(out, "run.json", run)
     if (out / "model.json").exists():
-        return {**run, "done_before": True}
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {**run, "finished": False})
-
+        return {**run, "failures": read_json(out / "run.json", "train again").get("failures", []), "done_before": True}
     torch.manual_seed(options.seed)
     model = Classifier(_architecture(dataset, options))
     loaded = load_pretrained(model, options.weights)
     if not quiet:
         note(f"{options.backbone}, {loaded}; {device.type}, {options.precision}")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "run.json", {**run, "finished": False})
     model.to(device, memory_format=torch.channels_last)
-    samples = _samples(dataset)
     paths = [record["path"] for record in dataset.everything]
-    pixels = Pixels(paths, options.size, out / "resume", jobs, quiet)
+    file = out / "resume" / f"pixels-{dataset.digest()[:16]}.npy"
+    pixels = Pixels(paths, options.size, file, jobs, quiet)
+    samples = _samples(dataset, pixels.failed)
+    for reason in pixels.failed.values():
+        note(f"failed: {reason}")
     trainer = Trainer(model, pixels, samples["train"], samples["val"], options, out)
     done = trainer.resume()
     if done and not quiet:
@@ -95,8 +97,14 @@ def train(
     state = trainer.run(lambda row: None if quiet else note(_epoch_line(row, options.epochs)))
     _write_predictions(out, model, dataset, samples, pixels, options, shown_out or str(out))
     _write_history(out, state)
-    counts = {name: len(records) for name, records in dataset.splits.items()}
-    run |= {"counts": counts, "epochs": state.epoch, "best_epoch": state.best_epoch, "weights": loaded}
+    counts = {name: len(own.rows) for name, own in samples.items()}
+    run |= {
+        "counts": counts,
+        "failures": sorted(pixels.failed.values()),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "weights": loaded,
+    }
     run_folder.save(
         out,
         model,
@@ -121,13 +129,19 @@ def _architecture(dataset: Dataset, options: TrainOptions) -> Architecture:
     )
 
 
-def _samples(dataset: Dataset) -> dict[str, Samples]:
+def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
     samples, start = {}, 0
     for name, records in dataset.splits.items():
-        rows = np.arange(start, start + len(records))
-        targets = torch.tensor([dataset.classes.index(r["label"]) for r in records], dtype=torch.long)
-        samples[name] = Samples(rows, targets)
+        rows = np.array([start + i for i in range(len(records)) if start + i not in failed], np.int64)
+        targets = torch.tensor([dataset.classes.index(records[row - start]["label"]) for row in rows])
+        samples[name] = Samples(rows, targets.long())
         start += len(records)
+    trained = samples["train"].targets.unique().tolist()
+    lost = [name for number, name in enumerate(dataset.classes) if number not in trained]
+    if lost:
+        raise InputError(
+            f"class {', '.join(lost)}: none of its training images can be read; mend them or use --classes"
+        )
     return samples
 
 
@@ -144,13 +158,12 @@ def _write_predictions(
     device = next(model.parameters()).device
     with atomic(out / "predictions.jsonl", "w") as stream:
         for split in ("val", "test"):
-            records, rows = dataset.splits[split], samples[split].rows
-            for start in range(0, len(records), EVALUATION_BATCH):
-                images = pixels.batch(rows[start : start + EVALUATION_BATCH]).to(device)
-                scores = probabilities(model, images, options.precision)
-                for record, row in zip(records[start : start + EVALUATION_BATCH], scores, strict=True):
-                    made = prediction_record(record, name, dataset.classes, row)
-                    stream.write(to_line(with_relative_paths(made, out.absolute())) + "\n")
+            for start in range(0, len(samples[split].rows), EVALUATION_BATCH):
+                rows = samples[split].rows[start : start + EVALUATION_BATCH]
+                scores = probabilities(model, pixels.batch(rows).to(device), options.precision)
+                for index, row in zip(rows, scores, strict=True):
+                    made = prediction_record(dataset.everything[index], name, dataset.classes, row)
+                    stream.write(to_line(with_relative_paths(made, out.resolve())) + "\n")
 
 
 def _write_history(out: Path, state: State) -> None:
