@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,9 +82,7 @@ def predict(
     otherwise: Counter[str] = Counter()
     counts: Counter[str] = Counter()
 
-    def usable():
-        from itertools import chain
-
+    def usable() -> Iterator[dict[str, Any]]:
         for record in chain([first], records):
             if record["schema"] != ERROR:
                 if record["schema"] == PREDICTION:

@@ -89,7 +89,7 @@ def train(
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.console import emit, note, records_wanted, table
     from wbctool.errors import DONE, SOME_FAILED
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.folders import Selection, Tally, read_inputs
     from wbctool.training.dataset import gather
     from wbctool.training.options import TrainOptions, parse_backbone_args, parse_triple
 
@@ -128,7 +128,7 @@ def train(
     run = run_training(dataset, out, options, device, jobs, overwrite, quiet)
     if run["done_before"] and not quiet:
         note(f"{out}: was trained before; --overwrite trains it anew")
-    predictions = list(read_inputs([str(out / "predictions.jsonl")], _no_selection(), Tally()))
+    predictions = list(read_inputs([str(out / "predictions.jsonl")], Selection(), Tally()))
     code = SOME_FAILED if run["failures"] and not skip_bad else DONE
     if records_wanted(json):
         for record in predictions:
@@ -142,9 +142,3 @@ def train(
     table(f"{out}: {len(dataset.classes)} classes", ("split", "images", "accuracy"), rows)
     note(f"more: wbctool evaluate {out}")
     raise typer.Exit(code)
-
-
-def _no_selection() -> object:
-    from wbctool.folders import Selection
-
-    return Selection()
