@@ -48,9 +48,11 @@ def train(
     attention: Annotated[
         str, typer.Option(metavar="none|cbam", help="After the backbone.", rich_help_panel=_MODEL)
     ] = "cbam",
-    size: Annotated[int, typer.Option(min=16, max=2048, help="Side, pixels.", rich_help_panel=_MODEL)] = 224,
+    size: Annotated[
+        int, typer.Option(min=16, max=2048, metavar="N", help="Side, pixels.", rich_help_panel=_MODEL)
+    ] = 224,
     dropout: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Before the last layer.", rich_help_panel=_MODEL)
+        float, typer.Option(min=0, max=0.95, metavar="X", help="Before the last layer.", rich_help_panel=_MODEL)
     ] = 0.2,
     mean: Annotated[
         str | None, typer.Option(metavar="M[,M,M]", help="Of the input, 0 to 1.", rich_help_panel=_MODEL)
@@ -59,22 +61,28 @@ def train(
         str | None, typer.Option(metavar="S[,S,S]", help="Of the input, 0 to 1.", rich_help_panel=_MODEL)
     ] = None,
     loss: Annotated[str, typer.Option(metavar="ce|focal", help="The loss.", rich_help_panel=_FIT)] = "ce",
-    gamma: Annotated[float, typer.Option(min=0, help="Of the focal loss.", rich_help_panel=_FIT)] = 2.0,
+    gamma: Annotated[float, typer.Option(min=0, metavar="X", help="Of the focal loss.", rich_help_panel=_FIT)] = 2.0,
     class_weights: Annotated[
         str, typer.Option(metavar="none|balanced", help="Weights in the loss.", rich_help_panel=_FIT)
     ] = "none",
     augment: Annotated[
         str, typer.Option(metavar="none|flips|full", help="Of each batch.", rich_help_panel=_FIT)
     ] = "flips",
-    epochs: Annotated[int, typer.Option(min=0, help="In all; 0 saves it untrained.", rich_help_panel=_FIT)] = 20,
-    frozen_epochs: Annotated[int, typer.Option(min=0, help="Of these, backbone frozen.", rich_help_panel=_FIT)] = 1,
+    epochs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="In all; 0 saves it untrained.", rich_help_panel=_FIT)
+    ] = 20,
+    frozen_epochs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of these, backbone frozen.", rich_help_panel=_FIT)
+    ] = 1,
     patience: Annotated[
-        int, typer.Option(min=0, help="Epochs without gain; 0 never stops.", rich_help_panel=_FIT)
+        int, typer.Option(min=0, metavar="N", help="Epochs without gain till the end; 0: never.", rich_help_panel=_FIT)
     ] = 10,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.", rich_help_panel=_FIT)] = 32,
-    frozen_lr: Annotated[float, typer.Option(min=0, help="Peak rate while frozen.", rich_help_panel=_FIT)] = 3e-3,
-    lr: Annotated[float, typer.Option(min=0, help="Peak rate after.", rich_help_panel=_FIT)] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.", rich_help_panel=_FIT)] = 0.01,
+    batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images a step.", rich_help_panel=_FIT)] = 32,
+    frozen_lr: Annotated[
+        float, typer.Option(min=0, metavar="X", help="Peak rate while frozen.", rich_help_panel=_FIT)
+    ] = 3e-3,
+    lr: Annotated[float, typer.Option(min=0, metavar="X", help="Peak rate after.", rich_help_panel=_FIT)] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, metavar="X", help="Of AdamW.", rich_help_panel=_FIT)] = 0.01,
     precision: Annotated[
         str, typer.Option(metavar="auto|float32|bf16", help="Of the network.", rich_help_panel=_FIT)
     ] = "auto",
