@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from wbctool.errors import ImageError, InputError
 from wbctool.imaging.inputs import to_input
 from wbctool.outputs import read_json, write_json
 
+_CHUNK = 128  # images decoded ahead of the disk
+
 
 class Pixels:
     """Decoded images in a file of (n, size, size, 3) uint8; memory holds what the system caches.
@@ -22,7 +26,7 @@ class Pixels:
         paths: the images.
         size: side of the network's input, pixels.
         file: where they are kept; one that is there already is used again.
-        jobs: processes that decode, 0 for all cores.
+        jobs: threads that decode, 0 for one per core.
         quiet: no progress.
 
     Attributes:
@@ -56,16 +60,14 @@ class Pixels:
 
 
 def _decode_all(paths: Sequence[str], size: int, file: Path, jobs: int, quiet: bool) -> dict[str, str]:
-    from joblib import Parallel, delayed
-
-    with open(file, "wb") as stream:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+    failed: dict[str, str] = {}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+    threads = ThreadPoolExecutor(jobs or os.cpu_count())  # OpenCV decodes outside the interpreter's lock
+    with open(file, "wb") as stream, threads, Progress("train: decode", "images", quiet, len(paths)) as progress:
         np.lib.format.write_array_header_1_0(stream, header)
-        jobs = 1 if len(paths) < 200 else (jobs or -1)
-        failed: dict[str, str] = {}
-        with Progress("train: decode", "images", quiet, total=len(paths)) as progress:
-            made = Parallel(n_jobs=jobs, return_as="generator")(delayed(_read)(path, size) for path in paths)
-            for index, image in enumerate(made):
+        for start in range(0, len(paths), _CHUNK):
+            chunk = paths[start : start + _CHUNK]
+            for index, image in enumerate(threads.map(_read, chunk, [size] * len(chunk)), start):
                 if isinstance(image, str):
                     failed[str(index)] = image
                     image = np.zeros((size, size, 3), np.uint8)

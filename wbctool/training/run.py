@@ -48,7 +48,7 @@ def train(
         out: the run folder.
         options: the choices.
         device_name: `auto`, `cpu` or `cuda`.
-        jobs: processes that decode, 0 for all cores.
+        jobs: threads that decode, 0 for one per core.
         overwrite: start anew.
         quiet: nothing on stderr.
         shown_out: the run's name in its predictions.
