@@ -2,8 +2,8 @@
 
     python tests/benchmarks/plain_timm.py --epochs 30 --seeds 3
 
-Whole fields of the 11 PBC classes, split 50/10/40. The plain lines are `plain()` below; they read
-each image as `wbctool` does and know nothing of validation. Prints test accuracy and wall time of
+Whole fields of the 11 PBC classes, scaled to 224, split 50/10/40. The plain lines are `plain()` below;
+they know nothing of validation. Prints test accuracy and wall time of
 both, process start included, run one after the other on each seed.
 """
 

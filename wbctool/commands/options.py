@@ -21,7 +21,7 @@ Inputs = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Output folder.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.", rich_help_panel=_HOW)]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=_HOW)]
-Jobs = Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0 for all cores.", rich_help_panel=_HOW)]
+Jobs = Annotated[int, typer.Option(min=0, metavar="N", help="Workers; 0 for all cores.", rich_help_panel=_HOW)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_HOW)]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, on a terminal too.", rich_help_panel=_HOW)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make the output anew.", rich_help_panel=_HOW)]

@@ -5,7 +5,8 @@
    green well above blue (haemoglobin does not); lobes are gathered into nuclei.
 3. Around each nucleus two Gaussian colour models compete: what lies in a ring about the nucleus
    (its cytoplasm) and what lies far from every nucleus (red cells). A pixel that is not empty slide
-   goes to the likelier; an opening cuts thin bridges, and what hangs on the nucleus is the cell.
+   goes to the likelier; an opening cuts thin bridges, round bodies that hang on by a neck are cut off,
+   and what hangs on the nucleus is the cell.
 4. Small stained objects are platelets; the rest of what absorbs is red cells, those that touch cut
    apart by a watershed on their distance transform.
 
