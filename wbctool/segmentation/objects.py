@@ -1,4 +1,4 @@
-"""From masks of single objects to one label image and its list of cells."""
+"""What a method found: regions of an image, drawn into one label image and listed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,90 @@ import numpy as np
 from wbctool.errors import ImageError
 
 
+@dataclass(frozen=True)
+class Region:
+    """A part of an image: its bounding window only, so that a thousand cells cost no thousand images.
+
+    Attributes:
+        x: column of the window's first pixel.
+        y: row of it.
+        mask: shape (height, width) of the window, uint8, 0 or 1.
+        overlapped: touches or covers another object, so that its outline is partly a guess.
+    """
+
+    x: int
+    y: int
+    mask: np.ndarray
+    overlapped: bool = False
+
+    @classmethod
+    def of(cls, mask: np.ndarray, overlapped: bool = False) -> Region:
+        """Of a mask of the whole image, uint8, 0 or 1."""
+        x, y, width, height = cv2.boundingRect(mask)
+        return cls(x, y, mask[y : y + height, x : x + width], overlapped)
+
+    @classmethod
+    def inside(cls, outline: np.ndarray, shape: tuple[int, int]) -> Region:
+        """Inside an outline (n, 2) of x, y; what reaches over the image's edge is cut off."""
+        low = np.clip(np.floor(outline.min(axis=0)), 0, [shape[1] - 1, shape[0] - 1]).astype(int)
+        high = np.clip(np.ceil(outline.max(axis=0)) + 1, low + 1, [shape[1], shape[0]]).astype(int)
+        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        cv2.fillPoly(mask, [np.round((outline - low) * 16).astype(np.int32)], 1, shift=4)
+        return cls(int(low[0]), int(low[1]), mask)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that the region lies in."""
+        height, width = self.mask.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return int(cv2.countNonZero(self.mask))
+
+    def drawn(self, shape: tuple[int, int]) -> np.ndarray:
+        """As a mask of the whole image, uint8, 0 or 1."""
+        mask = np.zeros(shape, np.uint8)
+        mask[self.window] = self.mask
+        return mask
+
+    def scaled(self, scale: float, shape: tuple[int, int]) -> Region:
+        """Of the image that is 1 / `scale` times as large, and of the given shape."""
+        if scale == 1:
+            return self
+        height, width = self.mask.shape
+        left, top = max(0, int((self.x - 1) / scale)), max(0, int((self.y - 1) / scale))
+        right = min(shape[1], int((self.x + width + 1) / scale) + 1)
+        bottom = min(shape[0], int((self.y + height + 1) / scale) + 1)
+        # of each large pixel's middle, the place in the small window
+        x0, y0 = (left + 0.5) * scale - 0.5 - self.x, (top + 0.5) * scale - 0.5 - self.y
+        small = cv2.copyMakeBorder(self.mask * np.uint8(255), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        inner = (self.x > 0, self.y > 0, (self.x + width + 1) / scale < shape[1], (self.y + height + 1) / scale < shape[0])
+        for is_inner, edge in zip(inner, (small[:, 0], small[0], small[:, -1], small[-1]), strict=True):
+            if is_inner:
+                edge[:] = 0
+        place = np.array([[scale, 0, x0 + 1], [0, scale, y0 + 1]], np.float32)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        grown = cv2.warpAffine(small, place, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return Region(left, top, (grown > 127).astype(np.uint8), self.overlapped)
+
+
 @dataclass
 class Objects:
-    """What a method found; every mask has the image's shape, uint8, 0 or 1.
+    """What a method found.
 
     Attributes:
         cells: white cells, each its whole cell and its nucleus within.
         platelets: platelets.
         red_cells: red cells, or what of them can be seen.
+        ridges: where touching objects were cut apart, uint8, of the image's shape; None without such cuts.
     """
 
-    cells: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    platelets: list[np.ndarray] = field(default_factory=list)
-    red_cells: list[np.ndarray] = field(default_factory=list)
+    cells: list[tuple[Region, Region]] = field(default_factory=list)
+    platelets: list[Region] = field(default_factory=list)
+    red_cells: list[Region] = field(default_factory=list)
+    ridges: np.ndarray | None = None
 
 
 def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -49,36 +120,52 @@ def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, lis
     cells: list[dict[str, Any]] = []
     value = 1
     for whole, nucleus in objects.cells:
-        free = (whole > 0) & (labels == 0)
-        labels[free] = value
-        labels[free & (nucleus > 0)] = value + 1
-        _describe(cells, free, value, "wbc", free & (nucleus > 0))
+        free = _draw(labels, whole, value)
+        kern = np.zeros_like(labels[whole.window], dtype=np.uint8)
+        top, left = nucleus.y - whole.y, nucleus.x - whole.x
+        height, width = nucleus.mask.shape
+        rows = slice(max(0, top), max(0, top + height))
+        columns = slice(max(0, left), max(0, left + width))
+        part = kern[rows, columns]
+        part[:] = nucleus.mask[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]
+        kern &= free
+        labels[whole.window][kern > 0] = value + 1
+        if described := _described(free, whole, value, "wbc", shape):
+            cells.append({**described, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(kern))}})
         value += 2
-    for kind, masks in (("platelet", objects.platelets), ("rbc", objects.red_cells)):
-        for mask in masks:
-            free = (mask > 0) & (labels == 0)
-            labels[free] = value
-            _describe(cells, free, value, kind)
+    for kind, regions in (("platelet", objects.platelets), ("rbc", objects.red_cells)):
+        for region in regions:
+            free = _draw(labels, region, value)
+            if described := _described(free, region, value, kind, shape):
+                if kind == "rbc":
+                    hidden = cv2.countNonZero(free) < region.area
+                    described["whole"] = not (described["edge"] or region.overlapped or hidden)
+                cells.append(described)
             value += 1
     return labels, cells
 
 
-def _describe(
-    cells: list[dict[str, Any]], mask: np.ndarray, value: int, kind: str, nucleus: np.ndarray | None = None
-) -> None:
-    moments = cv2.moments(mask.view(np.uint8), binaryImage=True)
+def _draw(labels: np.ndarray, region: Region, value: int) -> np.ndarray:
+    """Draw a region where nothing is yet; what could be drawn, in its window."""
+    window = labels[region.window]
+    free = region.mask & (window == 0).astype(np.uint8)
+    window[free > 0] = value
+    return free
+
+
+def _described(free: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
+    """An entry of `cells`; empty when nothing of the region is free."""
+    moments = cv2.moments(free, binaryImage=True)
     area = int(moments["m00"])
-    if area == 0:  # wholly covered by others
-        return
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    cell: dict[str, Any] = {
+    if area == 0:
+        return {}
+    x, y, width, height = cv2.boundingRect(free)
+    x, y = x + region.x, y + region.y
+    return {
         "value": value,
         "kind": kind,
         "bbox": [x, y, width, height],
         "area": area,
-        "centroid": [round(moments["m10"] / area, 1), round(moments["m01"] / area, 1)],
-        "edge": bool(x == 0 or y == 0 or x + width == mask.shape[1] or y + height == mask.shape[0]),
+        "centroid": [round(region.x + moments["m10"] / area, 1), round(region.y + moments["m01"] / area, 1)],
+        "edge": bool(x == 0 or y == 0 or x + width == shape[1] or y + height == shape[0]),
     }
-    if nucleus is not None:
-        cell["nucleus"] = {"value": value + 1, "area": int(np.count_nonzero(nucleus))}
-    cells.append(cell)
