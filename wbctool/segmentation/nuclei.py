@@ -9,7 +9,7 @@ from wbctool.segmentation.objects import Region
 from wbctool.segmentation.regions import disk, fill_holes, otsu, otsu_level, tidy
 
 STAINED = 0.5  # red + green − blue absorbance that only stained chromatin and granules reach
-RIM = 0.1  # a cell's rim, which is often dark, does not decide its nucleus' threshold; in radii of the cell
+RIM = 0.15  # a cell's rim, which is often dark, does not decide its nucleus' threshold; in radii of the cell
 OPENING = 0.06  # radius of the opening, in radii of the cell
 BLUR = 0.02  # in the same
 # A white cell is large, and its nucleus dense and even; a giant platelet is small and granular.

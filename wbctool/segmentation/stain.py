@@ -26,6 +26,7 @@ from wbctool.segmentation.regions import disk, fill_holes, gather_lobes, hull_of
 WORKING = 180  # side of the working copy, pixels; but never less than half of the image's
 EMPTY = 0.12  # absorbance under which the slide is empty
 AWAY = (0.9, 2.0)  # what is farther than so many radii from every nucleus is no cytoplasm, at least and for sure
+LONE = 3  # a body of less than so many areas of the nuclei in it is a white cell alone
 AMPLE = 0.03  # share of the image that teaches the colour of red cells
 SPECK = 0.25  # under this share of a red cell's area, what is stained is no nucleus
 RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
@@ -88,14 +89,24 @@ def _territories(hulls: list[Region], shape: tuple[int, int]) -> tuple[np.ndarra
     return nearest, distance / radii[nearest]
 
 
-def _red_colours(density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away: np.ndarray) -> RedCells | None:
-    """Colours of what lies farthest from all nuclei; None where too little does."""
-    candidates = away[(filled > 0) & (dark == 0)]
+def _red_colours(
+    density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away: np.ndarray
+) -> RedCells | None:
+    """Colours of what lies farthest from all nuclei; None where too little does.
+
+    A body that is hardly larger than the nucleus in it is one white cell, and teaches nothing of red ones.
+    """
+    _, bodies = cv2.connectedComponents(filled, connectivity=4)
+    sizes = np.bincount(bodies.ravel())
+    stained = np.bincount(bodies[away == 0], minlength=len(sizes))
+    lone = (stained > 0) & (sizes < LONE * stained)
+    others = (filled > 0) & (dark == 0) & ~lone[bodies]
+    reach = away[others]
     enough = int(AMPLE * filled.size)
-    if len(candidates) <= enough:
+    if len(reach) <= enough:
         return None
-    limit = min(np.partition(candidates, -enough)[-enough], AWAY[1])
-    return RedCells.of(density[(filled > 0) & (dark == 0) & (away >= limit)]) if limit >= AWAY[0] else None
+    limit = min(np.partition(reach, -enough)[-enough], AWAY[1])
+    return RedCells.of(density[others & (away >= limit)]) if limit >= AWAY[0] else None
 
 
 def _platelet(core: Region, filled: np.ndarray) -> Region:
