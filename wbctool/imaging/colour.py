@@ -34,7 +34,7 @@ def background_colour(image: np.ndarray) -> np.ndarray:
     counts = np.bincount(green.ravel(), minlength=256).astype(np.float64)
     smooth = np.convolve(counts, np.ones(9) / 9, "same")
     padded = np.pad(smooth, 8)
-    local = np.array([padded[level : level + 17].max() for level in range(256)])
+    local = np.lib.stride_tricks.sliding_window_view(padded, 17).max(axis=1)
     modes = np.flatnonzero((smooth == local) & (smooth > 0.15 * smooth.max()))
     near = np.abs(green.astype(np.int16) - int(modes.max())) <= 6
     return np.median(image[near], axis=0).astype(np.float32)

@@ -78,9 +78,7 @@ class RedCells:
         return cls(Colours.of(samples), Colours.of(hue(samples), 0.0005))
 
 
-def outline_of(
-    density: np.ndarray, hull: Region, nearest: np.ndarray, number: int, red: RedCells | None
-) -> np.ndarray:
+def outline_of(density: np.ndarray, hull: Region, nearest: np.ndarray, number: int, red: RedCells | None) -> np.ndarray:
     """The outline of the white cell around a nucleus.
 
     Args:
@@ -98,12 +96,12 @@ def outline_of(
     start = np.array([moments["m10"], moments["m01"]], np.float32) / moments["m00"]
     # all happens in a window about the nucleus
     low = np.maximum(np.floor([hull.x, hull.y] - np.float32(REACH * radius)).astype(int), 0)
-    high = np.ceil([hull.x, hull.y] + np.float32(REACH * radius) + hull.mask.shape[::-1]).astype(int)
+    high = np.ceil(np.add([hull.x, hull.y], hull.mask.shape[::-1]) + REACH * radius).astype(int)
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     density = density[window]
     foreign = (nearest[window] != number).astype(np.uint8)
     inside = Region(int(hull.x - low[0]), int(hull.y - low[1]), hull.mask).drawn(foreign.shape)
-    return _outline_in(density, inside, foreign, red, start + [hull.x, hull.y] - low, radius) + low
+    return _outline_in(density, inside, foreign, red, start - np.subtract(low, [hull.x, hull.y]), radius) + low
 
 
 def _outline_in(
@@ -207,26 +205,26 @@ def _costs(charts: np.ndarray, beyond: np.ndarray) -> np.ndarray:
 def _shortest(costs: np.ndarray) -> np.ndarray:
     """The cheapest closed path of each map: its step on each ray, (maps, RAYS).
 
-    Two turns are walked, and the middle one taken, whose ends meet.
+    A turn and a half is walked; the turn in its middle is taken, whose ends meet.
     """
-    count = len(costs)
-    bend = (BEND * _SHIFTS.astype(np.float32) ** 2)[:, None, None]
-    walked = np.full((2 * RAYS, count, STEPS + 2 * MOST), 1e9, np.float32)
+    count, turns, quarter = len(costs), RAYS + RAYS // 2, RAYS // 4
+    bend = (BEND * _SHIFTS.astype(np.float32) ** 2)[:, None]
+    walked = np.full((turns, count, STEPS + 2 * MOST), 1e9, np.float32)
+    reachable = np.lib.stride_tricks.sliding_window_view(walked, STEPS, axis=2)  # turns, maps, shifts, STEPS
+    moved = np.empty(reachable.shape[1:], np.float32)
     total = np.zeros((count, STEPS), np.float32)
-    for turn in range(2 * RAYS):
-        row = walked[turn]
-        row[:, MOST : MOST + STEPS] = total
-        total = (np.lib.stride_tricks.sliding_window_view(row, STEPS, axis=1).transpose(1, 0, 2) + bend).min(axis=0)
+    for turn in range(turns):
+        walked[turn, :, MOST : MOST + STEPS] = total
+        np.add(reachable[turn], bend, out=moved)
+        np.minimum.reduce(moved, axis=1, out=total)
         total += costs[:, turn % RAYS]
     rows = np.arange(count)
-    path = np.empty((2 * RAYS, count), np.int64)
+    path = np.empty((turns, count), np.int64)
     here = total.argmin(axis=1)
-    for turn in range(2 * RAYS - 1, -1, -1):
+    for turn in range(turns - 1, quarter - 1, -1):
         path[turn] = here
-        near = walked[turn][rows[:, None], here[:, None] + np.arange(2 * MOST + 1)] + bend[:, :, 0].T
-        here = here + near.argmin(axis=1) - MOST
-    half = RAYS // 2
-    return np.concatenate([path[RAYS : RAYS + half], path[half:RAYS]]).T
+        here = here + (reachable[turn, rows, :, here] + bend[:, 0]).argmin(axis=1) - MOST
+    return np.concatenate([path[RAYS : RAYS + quarter], path[quarter:RAYS]]).T
 
 
 def _points(centres: np.ndarray, radius: float, border: np.ndarray) -> np.ndarray:

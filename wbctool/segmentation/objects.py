@@ -70,7 +70,12 @@ class Region:
         # of each large pixel's middle, the place in the small window
         x0, y0 = (left + 0.5) * scale - 0.5 - self.x, (top + 0.5) * scale - 0.5 - self.y
         small = cv2.copyMakeBorder(self.mask * np.uint8(255), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-        inner = (self.x > 0, self.y > 0, (self.x + width + 1) / scale < shape[1], (self.y + height + 1) / scale < shape[0])
+        inner = (
+            self.x > 0,
+            self.y > 0,
+            (self.x + width + 1) / scale < shape[1],
+            (self.y + height + 1) / scale < shape[0],
+        )
         for is_inner, edge in zip(inner, (small[:, 0], small[0], small[:, -1], small[-1]), strict=True):
             if is_inner:
                 edge[:] = 0

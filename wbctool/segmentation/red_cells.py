@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -11,6 +13,7 @@ from wbctool.segmentation.regions import components, disk, fill_holes
 LEAST = 4.0  # radius of the smallest red cell that can be told, pixels of the working copy
 PALLOR = 400  # largest pale middle of a red cell, in the same
 FIELD = 0.12  # share of the image that a red cell takes at most
+SOLID = 0.93  # share of its convex hull that a single red cell fills at least
 MANY = 5  # red cells that a nucleus can at most be as large as
 
 
@@ -43,7 +46,8 @@ def single_area(filled: np.ndarray, dark: np.ndarray) -> float | None:
     # a nucleus is never many times as large as a red cell, and no field so small: that was debris, or haze
     _, _, stats, _ = cv2.connectedComponentsWithStats(dark)
     largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
-    return area if largest < MANY * area and area < FIELD * dark.size else None
+    believed = len(alone) > 2 or largest < MANY * area
+    return area if believed and area < FIELD * dark.size else None
 
 
 def _without_pallor(filled: np.ndarray) -> np.ndarray:
@@ -83,20 +87,33 @@ def _depth(mask: np.ndarray, blur: float) -> np.ndarray:
 
 
 def red_cells(mask: np.ndarray, red_area: float) -> list[Region]:
-    """Red cells in a mask of all that absorbs and is nothing else; those that touch cut apart."""
+    """Red cells in a mask of all that absorbs and is nothing else; those that touch cut apart.
+
+    A cell that touches another, or has not a single cell's shape and size, is marked as overlapped.
+    """
     radius = float(np.sqrt(red_area / np.pi))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(0.2 * radius))))
-    depth = cv2.GaussianBlur(cv2.distanceTransform(mask, cv2.DIST_L2, 5), (0, 0), max(1.0, 0.1 * radius))
-    peaks = (depth >= cv2.dilate(depth, disk(max(1, round(0.45 * radius))))) & (depth > 0.4 * radius)
+    depth = _depth(mask, max(1.0, 0.1 * radius))
+    peaks = (depth >= cv2.dilate(depth, disk(max(1, round(0.45 * radius))))) & (depth > 0.4 * radius) & (mask > 0)
     seeds = np.zeros_like(mask)
     for y, x in np.argwhere(peaks):
         cv2.circle(seeds, (int(x), int(y)), max(1, int(0.5 * depth[y, x])), 1, -1)
     if not seeds.any():
         return []
-    # a pixel goes to the cell whose core is nearest
+    # a pixel goes to the cell whose core is nearest; where two meet is a ridge
     _, basin = cv2.distanceTransformWithLabels(1 - seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
+    ridge = np.zeros_like(mask)
+    ridge[:, :-1] |= basin[:, 1:] != basin[:, :-1]
+    ridge[:-1] |= basin[1:] != basin[:-1]
+    ridge &= mask
     found = []
-    for value in range(1, int(basin.max()) + 1):
-        parts = components(((basin == value) & (mask > 0)).astype(np.uint8), 0.25 * red_area)
-        found += parts[:1]
+    beside = cv2.dilate(ridge, np.ones((3, 3), np.uint8))
+    for cell in components(mask & (1 - ridge), 0.25 * red_area, connectivity=4):
+        contours, _ = cv2.findContours(cell.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        area = cv2.contourArea(contours[0])
+        sides = cv2.minAreaRect(contours[0])[1]
+        single = 0.5 * red_area < area < 1.4 * red_area and max(sides) < 1.5 * min(sides)
+        convex = area > SOLID * cv2.contourArea(cv2.convexHull(contours[0]))
+        touched = cv2.countNonZero(cell.mask & beside[cell.window]) > 0
+        found.append(replace(cell, overlapped=touched or not (single and convex)))
     return found

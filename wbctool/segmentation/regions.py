@@ -68,9 +68,9 @@ def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
     return fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, element))
 
 
-def components(mask: np.ndarray, min_area: float = 1) -> list[Region]:
-    """The 8-connected components of at least `min_area` pixels, in raster order."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+def components(mask: np.ndarray, min_area: float = 1, connectivity: int = 8) -> list[Region]:
+    """The connected components of at least `min_area` pixels, in raster order."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
     found = []
     for index in np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area) + 1:
         x, y, width, height = (int(v) for v in stats[index, :4])

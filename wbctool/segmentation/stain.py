@@ -89,9 +89,7 @@ def _territories(hulls: list[Region], shape: tuple[int, int]) -> tuple[np.ndarra
     return nearest, distance / radii[nearest]
 
 
-def _red_colours(
-    density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away: np.ndarray
-) -> RedCells | None:
+def _red_colours(density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away: np.ndarray) -> RedCells | None:
     """Colours of what lies farthest from all nuclei; None where too little does.
 
     A body that is hardly larger than the nucleus in it is one white cell, and teaches nothing of red ones.
