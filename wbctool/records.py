@@ -45,7 +45,10 @@ class Nucleus(_Base):
 
 
 class CellOutline(_Base):
-    """One object of a mask record; `area` includes the nucleus, `bbox` is x, y, width, height."""
+    """One object of a mask record; `area` includes the nucleus, `bbox` is x, y, width, height.
+
+    `edge`: cut by the image's edge. `whole`, of red cells: one entire cell that touches no other.
+    """
 
     value: Value
     kind: Literal["wbc", "rbc", "platelet"]
@@ -54,6 +57,7 @@ class CellOutline(_Base):
     centroid: Point
     edge: bool = False
     nucleus: Nucleus | None = None
+    whole: bool | None = None
 
 
 class _Sample(_Base):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.console import Progress, emit, note, records_wanted
-from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem
+from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem, WbctoolError
 from wbctool.folders import Selection, Tally, read_inputs
 from wbctool.outputs import OutputFolder
 from wbctool.records import ERROR, Record, error_record
@@ -239,6 +239,8 @@ def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item:
     except MemoryError:
         message = "out of memory; give more memory or fewer --jobs"
     except OSError:  # reading gives an ImageError: this is a disk that takes no more, for any image
+        raise
+    except WbctoolError:  # not this image's fault: a device, a model
         raise
     except Exception as error:  # one bad image never stops a folder
         message = f"unexpected {type(error).__name__}: {error}"

@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from wbctool.errors import UsageProblem
+
 _WHO = "Labels and groups"
 _HOW = "Running"
 
@@ -112,6 +114,23 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     call.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
     return call
+
+
+def numbers(option: str, text: str | None, count: int) -> tuple[float, ...] | None:
+    """Numbers with commas between them; None stays None.
+
+    Raises:
+        UsageProblem: they are no numbers, or not so many.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(abs(value) < float("inf") for value in values):
+        raise UsageProblem(f"{option} {text}: give {count} numbers with commas between")
+    return values
 
 
 def new_app() -> typer.Typer:

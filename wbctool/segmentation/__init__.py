@@ -2,29 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from wbctool.errors import UsageProblem
 from wbctool.segmentation.objects import Objects
+from wbctool.segmentation.thresholds import SPLITTING
 
 METHODS = {
     "stain": "wbctool.segmentation.stain",
     "cyan-otsu": "wbctool.segmentation.cyan_otsu",
+    "purple-index": "wbctool.segmentation.purple_index",
+    "rgb": "wbctool.segmentation.rgb",
+    "hsv": "wbctool.segmentation.hsv",
+    "lab": "wbctool.segmentation.lab",
+    "hed": "wbctool.segmentation.hed",
+    "watershed": "wbctool.segmentation.watershed",
+    "sam": "wbctool.segmentation.sam",
 }
 
 
-def find_objects(image: np.ndarray, method: str) -> Objects:
-    """Find cells by a method of the registry.
-
-    Args:
-        image: RGB, shape (height, width, 3), uint8.
-        method: a key of `METHODS`.
+def method_module(method: str) -> ModuleType:
+    """The module of a method: `segment(image, split, **constants)` and its `CONSTANTS` with their defaults.
 
     Raises:
         UsageProblem: no method has that name.
     """
     if method not in METHODS:
         raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
-    return import_module(METHODS[method]).segment(image)
+    return import_module(METHODS[method])
+
+
+def settings_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All constants of a method: its defaults, and what is given in their place.
+
+    Args:
+        method: a key of `METHODS`.
+        given: constants by name; None and False stand for "not given". `split_touching` and the
+            constants of the watershed are known to every method.
+
+    Raises:
+        UsageProblem: no such method, or it has no such constant.
+    """
+    known = method_module(method).CONSTANTS
+    chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+    splits = chosen.pop("split_touching", False)
+    if splits or method == "watershed":
+        known = {**known, **{f"split_{name}": value for name, value in SPLITTING.items()}}
+    for name in chosen:
+        if name not in known:
+            option = "--" + name.replace("_", "-")
+            hint = "needs --split-touching" if name.startswith("split_") else f"is not for --method {method}"
+            raise UsageProblem(f"{option}: {hint}")
+    return {**known, **chosen}
+
+
+def check_ready(method: str, settings: Mapping[str, Any]) -> None:
+    """Find out before any image is read whether a method can work: Segment Anything needs its weights.
+
+    Raises:
+        InputError: what it needs is not there, or is something else.
+    """
+    module = method_module(method)
+    if hasattr(module, "load"):
+        module.load(settings["sam_checkpoint"], settings["sam_model"], settings["device"])
+
+
+def find_objects(image: np.ndarray, method: str, settings: Mapping[str, Any] | None = None) -> Objects:
+    """Find cells by a method of the registry.
+
+    Args:
+        image: RGB, shape (height, width, 3), uint8.
+        method: a key of `METHODS`.
+        settings: as `settings_of` gives them; None takes the method's defaults.
+
+    Raises:
+        UsageProblem: no method has that name, or it has no such constant.
+    """
+    settings = dict(settings_of(method, {}) if settings is None else settings)
+    split = {name[6:]: settings.pop(name) for name in list(settings) if name.startswith("split_")}
+    return method_module(method).segment(image, split or None, **settings)

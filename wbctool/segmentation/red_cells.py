@@ -86,10 +86,17 @@ def _depth(mask: np.ndarray, blur: float) -> np.ndarray:
     return cv2.GaussianBlur(cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1], (0, 0), blur)
 
 
-def red_cells(mask: np.ndarray, red_area: float) -> list[Region]:
+def red_cells(mask: np.ndarray, red_area: float) -> tuple[list[Region], np.ndarray]:
     """Red cells in a mask of all that absorbs and is nothing else; those that touch cut apart.
 
     A cell that touches another, or has not a single cell's shape and size, is marked as overlapped.
+
+    Args:
+        mask: uint8.
+        red_area: of one red cell, pixels.
+
+    Returns:
+        The cells, and the ridges along which they were cut, uint8.
     """
     radius = float(np.sqrt(red_area / np.pi))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(0.2 * radius))))
@@ -99,7 +106,7 @@ def red_cells(mask: np.ndarray, red_area: float) -> list[Region]:
     for y, x in np.argwhere(peaks):
         cv2.circle(seeds, (int(x), int(y)), max(1, int(0.5 * depth[y, x])), 1, -1)
     if not seeds.any():
-        return []
+        return [], seeds
     # a pixel goes to the cell whose core is nearest; where two meet is a ridge
     _, basin = cv2.distanceTransformWithLabels(1 - seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
     ridge = np.zeros_like(mask)
@@ -116,4 +123,4 @@ def red_cells(mask: np.ndarray, red_area: float) -> list[Region]:
         convex = area > SOLID * cv2.contourArea(cv2.convexHull(contours[0]))
         touched = cv2.countNonZero(cell.mask & beside[cell.window]) > 0
         found.append(replace(cell, overlapped=touched or not (single and convex)))
-    return found
+    return found, ridge

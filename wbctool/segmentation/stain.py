@@ -13,6 +13,8 @@ How well it agrees with experts is printed by `tests/benchmarks/masks.py`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import cv2
 import numpy as np
 
@@ -22,6 +24,8 @@ from wbctool.segmentation.nuclei import has_nucleus, refined, stained
 from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.red_cells import red_cells, single_area
 from wbctool.segmentation.regions import disk, fill_holes, gather_lobes, hull_of
+
+CONSTANTS: dict = {}  # one set for all images
 
 WORKING = 180  # side of the working copy, pixels; but never less than half of the image's
 EMPTY = 0.12  # absorbance under which the slide is empty
@@ -33,18 +37,54 @@ RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
 MIN_AREA = 13  # least area of a stained object, pixels of the working copy
 
 
-def segment(image: np.ndarray) -> Objects:
-    """White cells with nuclei, platelets and red cells of an RGB image (height, width, 3), uint8."""
+@dataclass(frozen=True)
+class Field:
+    """What is measured of an image before anything is told apart, on its working copy.
+
+    Attributes:
+        scale: of the working copy, 0.5 to 1.
+        background: RGB of the empty slide, 0 to 255.
+        density: absorbance, shape (height, width, 3).
+        filled: all that absorbs, uint8.
+        dark: what takes the nuclear stain, uint8.
+        red_area: of a single red cell, pixels; None where none can be measured.
+    """
+
+    scale: float
+    background: np.ndarray
+    density: np.ndarray
+    filled: np.ndarray
+    dark: np.ndarray
+    red_area: float | None
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> Field:
+        """Measure an RGB image, uint8."""
+        scale = min(1.0, max(0.5, WORKING / max(image.shape[:2])))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        small = cv2.GaussianBlur(small, (0, 0), 1.0)
+        background = background_colour(small)
+        density = optical_density(small, background)
+        filled = (np.abs(density).max(axis=2) > EMPTY).astype(np.uint8)
+        dark = stained(small, background, density)
+        return cls(scale, background, density, filled, dark, single_area(filled, dark))
+
+    @property
+    def unit(self) -> float:
+        """Area of a red cell, or what it may be where none can be measured; pixels of the working copy."""
+        return self.red_area or RED_SHARE * self.dark.size
+
+
+def segment(image: np.ndarray, split: dict | None = None) -> Objects:
+    """White cells with nuclei, platelets and red cells of an RGB image (height, width, 3), uint8.
+
+    Touching cells are always parted, white by the nearest nucleus and red by their distance transform;
+    `split` makes no difference.
+    """
     shape = image.shape[:2]
-    scale = min(1.0, max(0.5, WORKING / max(shape)))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    small = cv2.GaussianBlur(small, (0, 0), 1.0)
-    background = background_colour(small)
-    density = optical_density(small, background)
-    filled = (np.abs(density).max(axis=2) > EMPTY).astype(np.uint8)
-    dark = stained(small, background, density)
-    red_area = single_area(filled, dark)
-    unit = red_area or RED_SHARE * dark.size
+    field = Field.of(image)
+    scale, density, filled, dark = field.scale, field.density, field.filled, field.dark
+    red_area, unit = field.red_area, field.unit
     found = gather_lobes(dark, MIN_AREA, filled, red_area or np.inf)
 
     seeds = [seed for seed in found if seed.area >= SPECK * unit]
@@ -59,7 +99,7 @@ def segment(image: np.ndarray) -> Objects:
         taken[mask.window] |= mask.mask
         whole = Region.inside((outline + 0.5) / scale - 0.5, shape)
         if has_nucleus(density, seed, mask.area / unit):
-            cells.append((whole, refined(image, background, whole, seed.scaled(scale, shape))))
+            cells.append((whole, refined(image, field.background, whole, seed.scaled(scale, shape))))
         else:
             platelets.append(whole)
 
@@ -69,8 +109,11 @@ def segment(image: np.ndarray) -> Objects:
             taken[mask.window] |= mask.mask
             platelets.append(mask.scaled(scale, shape))
     rest = fill_holes(filled) & (1 - cv2.dilate(taken, disk(1)))
-    reds = red_cells(rest, red_area) if red_area else []
-    return Objects(cells, platelets, [region.scaled(scale, shape) for region in reds])
+    reds, ridges = red_cells(rest, red_area) if red_area else ([], np.zeros_like(rest))
+    hiding = cv2.dilate(taken, disk(3))  # what touches a white cell or a platelet may lie under it
+    reds = [replace(cell, overlapped=cell.overlapped or bool((cell.mask & hiding[cell.window]).any())) for cell in reds]
+    ridges = cv2.resize(ridges, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return Objects(cells, platelets, [region.scaled(scale, shape) for region in reds], ridges)
 
 
 def _territories(hulls: list[Region], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

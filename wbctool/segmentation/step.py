@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_image, write_png
 from wbctool.records import MASK, Record
-from wbctool.segmentation import METHODS, find_objects
+from wbctool.segmentation import check_ready, find_objects, settings_of
 from wbctool.segmentation.objects import to_labels
+from wbctool.segmentation.overlay import overlay
 from wbctool.steps import Step
 
 _MADE = ("schema", "size", "method", "seconds", "mask", "cells")
 
 
-def segment_step(method: str) -> Step:
+def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: bool = False) -> Step:
     """The step for one method.
 
+    Args:
+        method: a key of `METHODS`.
+        given: its constants that are not to have their defaults.
+        overlays: also draw outlines on each image, into `overlays/`.
+
     Raises:
-        UsageProblem: no method has that name.
+        UsageProblem: no method has that name, or no such constant.
+        InputError: what the method needs is not there, or is something else.
     """
-    if method not in METHODS:
-        raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
+    settings = settings_of(method, given or {})
+    check_ready(method, settings)
     return Step(
         name="segment",
-        settings={"method": method},
+        settings={"method": method, **{key: _plain(value) for key, value in settings.items()}, "overlay": overlays},
         expected=lambda record: {record["id"]},
-        work=partial(_segment, method),
+        work=partial(_segment, method, settings, overlays),
         compose=lambda record, made: {**record, **made},
         made=_MADE,
     )
 
 
-def _segment(method: str, record: Record, folder: Path, name: str) -> list[Record]:
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _segment(
+    method: str, settings: dict[str, Any], overlays: bool, record: Record, folder: Path, name: str
+) -> list[Record]:
     image = read_image(record["path"])
     start = time.perf_counter()
-    labels, cells = to_labels(find_objects(image, method), image.shape[:2])
+    objects = find_objects(image, method, settings)
+    labels, cells = to_labels(objects, image.shape[:2])
     seconds = round(time.perf_counter() - start, 4)
+    name = f"_{name}" if name.startswith("overlays/") else name
     mask = folder / f"{name}.png"
     write_png(mask, labels)
+    if overlays:
+        write_png(folder / "overlays" / f"{name}.png", overlay(image, objects))
     made = {
         "schema": MASK,
         "size": [image.shape[1], image.shape[0]],
