@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from wbctool.device import pick_device, pick_precision
 from wbctool.errors import DeviceError, InputError, UsageProblem
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture, Classifier, load_pretrained, read_state
-from wbctool.modeling.device import pick_device, pick_precision
 
 
 def architecture(**changes):

@@ -17,12 +17,13 @@ from typer.core import TyperCommand, TyperGroup
 from wbctool import __version__, errors
 
 COMMANDS = {
+    "enhance": "Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means.",
     "segment": "Find white cells with their nuclei, red cells and platelets in smear images.",
     "split": "Add train, val and test to records without parting a group.",
     "crop": "Cut one image, and its mask, per cell.",
     "train": "Train an attention classifier on image folders or records.",
     "predict": "Classify images with a trained run.",
-    "evaluate": "Show honest figures for predictions.",
+    "evaluate": "Show honest figures for predictions, or for masks against truth.",
     "info": "Say what a run folder, record file or image folder is.",
     "demo": "Draw a small synthetic smear set and run the whole chain on it.",
 }

@@ -285,7 +285,15 @@ def find_images(folder: Path, tally: Tally) -> Iterator[Record]:
 
     The label of an image is the name of its parent folder inside `folder`.
     """
-    yield from _walk(folder.absolute(), "", tally, set())
+    yield from _walk(absolute(folder), "", tally, set())
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root; links in it stay, but where `..` would step over one."""
+    whole = path.absolute()
+    if whole.name == "..":
+        return whole.resolve()
+    return whole.parent.resolve() / whole.name if ".." in whole.parts else whole
 
 
 def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -> Iterator[Record]:
@@ -324,7 +332,7 @@ def _image_record(path: Path, image_id: str) -> Record:
     except UnicodeEncodeError:
         shown = image_id.encode("utf-8", "backslashreplace").decode()
         return error_record(shown, None, f"{shown}: the file's name is not UTF-8; rename it")
-    record: Record = {"schema": IMAGE, "id": image_id, "path": str(path.absolute())}
+    record: Record = {"schema": IMAGE, "id": image_id, "path": str(absolute(path))}
     parent = PurePosixPath(image_id).parent.name
     if parent:
         record["label"] = parent

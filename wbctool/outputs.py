@@ -147,7 +147,8 @@ class OutputFolder:
 
     While the command runs, its records stand in `.records.jsonl.part`; `records.jsonl` appears
     when all are there. A rerun keeps every record whose files are still in place and newer than
-    their source.
+    their source. `origin` is the key under which a record names the image it was made from, where
+    that is not its `source` or `path`; such a record has its input's id.
 
     Raises:
         UsageProblem: the folder was made with other settings (and `overwrite` is off).
@@ -161,8 +162,10 @@ class OutputFolder:
         settings: dict[str, Any],
         shard: tuple[int, int] | None = None,
         overwrite: bool = False,
+        origin: str | None = None,
     ) -> None:
         self.path = path.resolve()
+        self._origin = origin
         self.names = Names()
         ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
         self._records = self.path / f"records{ending}.jsonl"
@@ -210,7 +213,7 @@ class OutputFolder:
         held_key: str | None = None
         with open(self._done, "ab") as stream:
             for line in self._stream:
-                key = _input_key_of(line)
+                key = self._input_key_of(line)
                 if key is not None and key != held_key:
                     stream.writelines(held)
                     held, held_key = [], key
@@ -227,7 +230,7 @@ class OutputFolder:
             offset = 0
             with open(file, "rb") as stream:
                 for line in stream:
-                    key = _input_key_of(line)
+                    key = self._input_key_of(line)
                     if key is not None:
                         places.setdefault(key, []).append((file, offset))
                     offset += len(line)
@@ -245,7 +248,8 @@ class OutputFolder:
             with open(file, "rb") as stream:
                 stream.seek(offset)
                 old = with_absolute_paths(json.loads(stream.readline()), self.path)
-            if source_of(old) == record["path"] and self._stands(old, record):
+            came_from = old.get(self._origin) if self._origin else source_of(old)
+            if came_from == record["path"] and self._stands(old, record):
                 found[old["id"]] = old
         return list(found.values()) if set(found) == expected else None
 
@@ -272,13 +276,13 @@ class OutputFolder:
         write_json(self._run_file, {**self._run, **more, "counts": counts, "finished": True})
         self._stream.close()
 
-
-def _input_key_of(line: bytes) -> str | None:
-    """The id of the input a line was made from; None where the line is torn or an error."""
-    try:
-        record = json.loads(line)
-        if not line.endswith(b"\n") or record["schema"] == ERROR:
+    def _input_key_of(self, line: bytes) -> str | None:
+        """The id of the input a line was made from; None where the line is torn or an error."""
+        try:
+            record = json.loads(line)
+            if not line.endswith(b"\n") or record["schema"] == ERROR:
+                return None
+            several = record["schema"] == CELL and not self._origin
+            return record["id"].rpartition("#")[0] if several else record["id"]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return record["id"].rpartition("#")[0] if record["schema"] == CELL else record["id"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

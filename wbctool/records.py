@@ -187,8 +187,8 @@ def error_record(record_id: str, path: str | None, message: str) -> Record:
 
 
 def path_keys(record: Record) -> list[str]:
-    """The keys of a record that hold paths; `source` is one only in what was cropped."""
-    keys = ("path", "mask", "source") if "crop" in record else ("path", "mask")
+    """The keys of a record that hold paths; `source` and `original` only in what was cropped or enhanced."""
+    keys = ["path", "mask", *(["source"] * ("crop" in record)), *(["original"] * ("enhance" in record))]
     return [key for key in keys if isinstance(record.get(key), str)]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from wbctool.console import Progress, emit, note, records_wanted
 from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem, WbctoolError
-from wbctool.folders import Selection, Tally, read_inputs
+from wbctool.folders import Selection, Tally, absolute, read_inputs
 from wbctool.outputs import OutputFolder
 from wbctool.records import ERROR, Record, error_record
 
@@ -54,6 +54,7 @@ class Step:
         compose: the record to give out, from the input record and what was made.
         made: the keys of what `work` returns.
         unit: what is counted.
+        origin: the key that names the input's image in what was made, when `path` names a new one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Step:
     compose: Callable[[Record, Record], Record]
     made: Sequence[str]
     unit: str = "images"
+    origin: str | None = None
 
 
 @dataclass
@@ -116,9 +118,9 @@ def run_step(
         raise InputError(_nothing_found(inputs, tally))
     if first["schema"] != ERROR and _lies_in(first["path"], out):
         raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
-    named = [given if given == "-" else str(Path(given).absolute()) for given in inputs]
+    named = [given if given == "-" else str(absolute(Path(given))) for given in inputs]
     settings = {**step.settings, "inputs": named, "shards": shard[1] if shard else None}
-    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite)
+    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin)
     outcome = Outcome(skip_bad=execution.skip_bad)
     piped = records_wanted(execution.json)
     items = _planned(step, chain([first], stream), folder, shard)

@@ -38,6 +38,8 @@ def crop(
     size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the crops, pixels.")] = 224,
     kind: Annotated[str | None, typer.Option(metavar="wbc|platelet|rbc|any", help="What to crop.")] = None,
     which: Annotated[str, typer.Option(metavar="central|largest|all", help="Which of an image's cells.")] = "central",
+    edge: Annotated[str, typer.Option(metavar="keep|drop", help="Cells cut by the image's edge.")] = "keep",
+    denoise: Annotated[str | None, typer.Option(metavar="nlm", help="Denoise crops by non-local means.")] = None,
 ) -> None:
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table
@@ -56,7 +58,7 @@ def crop(
         else:
             empty += "cells" in record
 
-    step = crop_step(CropOptions(method, margin, size, kind, which))
+    step = crop_step(CropOptions(method, margin, size, kind, which, edge, denoise))
     outcome = run_step(step, inputs, out, selection.selection(), execution.execution(), count)
     if empty and not execution.quiet:
         note(f"{empty:,} images have no such cell; each has a record with empty cells")

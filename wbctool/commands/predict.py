@@ -67,7 +67,7 @@ def predict(
     if first is None:
         raise InputError(f"{source}: no images or records found")
 
-    from wbctool.modeling.device import pick_device, pick_precision
+    from wbctool.device import pick_device, pick_precision
     from wbctool.modeling.inference import PredictionFile
     from wbctool.modeling.inference import predict as run_prediction
     from wbctool.modeling.run_folder import load

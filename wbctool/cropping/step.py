@@ -9,6 +9,8 @@ from typing import Any
 
 from wbctool.cropping.windows import (
     DEFAULT_MARGIN,
+    DENOISE,
+    EDGE,
     KIND_CHOICES,
     METHODS,
     WHICH,
@@ -18,6 +20,7 @@ from wbctool.cropping.windows import (
     roi_window,
 )
 from wbctool.errors import ImageError, UsageProblem
+from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.records import CELL, MASK, Record
 from wbctool.steps import Step
@@ -36,6 +39,8 @@ class CropOptions:
     size: int = 224
     kind: str | None = None
     which: str = "central"
+    edge: str = "keep"
+    denoise: str | None = None
 
 
 def crop_step(options: CropOptions) -> Step:
@@ -48,6 +53,8 @@ def crop_step(options: CropOptions) -> Step:
         ("--method", options.method, METHODS),
         ("--which", options.which, WHICH),
         ("--kind", options.kind or "any", KIND_CHOICES),
+        ("--edge", options.edge, EDGE),
+        ("--denoise", options.denoise or "nlm", DENOISE),
     ):
         if value not in choices:
             raise UsageProblem(f"{name} {value}: choose from {', '.join(choices)}")
@@ -66,7 +73,7 @@ def crop_step(options: CropOptions) -> Step:
 def _expected(options: CropOptions, record: Record) -> set[str]:
     if record["schema"] != MASK:
         raise ImageError(f"{record['id']}: is no mask record; run `wbctool segment` on it first")
-    chosen = choose_cells(record, options.kind, options.which)
+    chosen = choose_cells(record, options.kind, options.which, options.edge)
     return {f"{record['id']}#{cell['value']}" for cell in chosen} or {record["id"]}
 
 
@@ -79,7 +86,9 @@ def _compose(record: Record, made: Record) -> Record:
 
 def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list[Record]:
     shown: dict[str, Any] = {"method": options.method, "margin": options.margin, "size": options.size}
-    chosen = choose_cells(record, options.kind, options.which)
+    if options.denoise:
+        shown["denoise"] = options.denoise
+    chosen = choose_cells(record, options.kind, options.which, options.edge)
     if not chosen:
         return [{"schema": MASK, "cells": [], "crop": shown}]
     image = read_image(record["path"])
@@ -98,7 +107,8 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
         path = folder / f"{name}_{cell['value']}.png"
         mask_path = folder / "masks" / f"{name}_{cell['value']}.png"
         write_png(mask_path, cut(labels, window, options.size, labels=True))
-        write_png(path, cut(image, window, options.size))
+        picture = cut(image, window, options.size)
+        write_png(path, non_local_means(picture) if options.denoise else picture)
         one = {
             "schema": CELL,
             "id": f"{record['id']}#{cell['value']}",

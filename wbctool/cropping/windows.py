@@ -15,23 +15,26 @@ Window = tuple[int, int, int, int]
 METHODS = ("roi", "box")
 WHICH = ("central", "largest", "all")
 KIND_CHOICES = ("wbc", "platelet", "rbc", "any")
+EDGE = ("keep", "drop")
+DENOISE = ("nlm",)
 DEFAULT_MARGIN = {"roi": 0.3, "box": 0.0}
 
 
-def choose_cells(record: Record, kind: str | None, which: str) -> list[dict[str, Any]]:
+def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep") -> list[dict[str, Any]]:
     """The cells of a mask record that are to be cropped, in its order.
 
     Args:
         record: a mask record.
         kind: `wbc`, `platelet`, `rbc`, `any`; None takes white cells, or platelets where there are none.
         which: `central` (nearest the image's centre), `largest`, or `all`.
+        edge: `keep` or `drop` cells that the image's edge cuts.
 
     Raises:
         ImageError: the record has no mask.
     """
     if "cells" not in record or not record.get("mask") or "size" not in record:
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
-    cells = record["cells"]
+    cells = [cell for cell in record["cells"] if edge == "keep" or not cell.get("edge")]
     if kind is None:
         found = [c for c in cells if c["kind"] == "wbc"] or [c for c in cells if c["kind"] == "platelet"]
     else:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wbctool.device import autocast
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.inputs import to_input
-from wbctool.modeling.device import autocast
 from wbctool.modeling.run_folder import Run
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 

@@ -56,7 +56,7 @@ def load(checkpoint: str | None, name: str, device: str) -> Any:
     import torch
     from segment_anything import sam_model_registry
 
-    from wbctool.modeling.device import pick_device
+    from wbctool.device import pick_device
 
     where = pick_device(device)
     try:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbctool.device import autocast
 from wbctool.errors import InputError
 from wbctool.modeling.architecture import Classifier
-from wbctool.modeling.device import autocast
 from wbctool.outputs import atomic
 from wbctool.training.augmentation import make_augmentation
 from wbctool.training.feed import Pixels, epoch_batches

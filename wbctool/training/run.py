@@ -12,6 +12,7 @@ import torch
 
 from wbctool import __version__
 from wbctool.console import note
+from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import (
@@ -21,7 +22,6 @@ from wbctool.modeling.architecture import (
     default_normalisation,
     load_pretrained,
 )
-from wbctool.modeling.device import pick_device, pick_precision
 from wbctool.modeling.inference import prediction_record, probabilities
 from wbctool.outputs import atomic, check_settings, read_json, write_json
 from wbctool.records import Record, to_line, with_relative_paths

@@ -1,0 +1,56 @@
+"""`wbctool enhance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbctool.commands.options import (
+    ExecutionOptions,
+    Inputs,
+    Out,
+    SelectionOptions,
+    new_app,
+    with_options,
+)
+
+app = new_app()
+
+
+@app.command(
+    epilog="Example:  wbctool enhance smears/ -o even/ --reinhard smears/eosinophil/EO_1.jpg --clahe\n\n"
+    "The order is always: non-local means, Reinhard, CLAHE. OUT/profile.json can be given to --reinhard again."
+)
+@with_options
+def enhance(
+    inputs: Inputs,
+    out: Out,
+    selection: SelectionOptions,
+    execution: ExecutionOptions,
+    clahe: Annotated[bool, typer.Option("--clahe", help="Even out contrast.")] = False,
+    clip: Annotated[float, typer.Option(min=0.1, max=100, help="CLAHE: contrast limit.")] = 2.0,
+    tiles: Annotated[int, typer.Option(min=1, max=64, help="CLAHE: tiles a side.")] = 8,
+    reinhard: Annotated[
+        Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
+    ] = None,
+    denoise: Annotated[str | None, typer.Option(metavar="nlm", help="Non-local means.")] = None,
+    strength: Annotated[float, typer.Option(min=0.1, max=100, help="Non-local means: strength.")] = 5.0,
+) -> None:
+    """Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means."""
+    from wbctool.console import records_wanted, table
+    from wbctool.enhancing.step import EnhanceOptions, enhance_step
+    from wbctool.imaging.enhancement import StainProfile
+    from wbctool.outputs import write_json
+    from wbctool.steps import run_step
+
+    profile = StainProfile.read(reinhard) if reinhard else None
+    options = EnhanceOptions(denoise, strength, profile, clahe, clip, tiles)
+    outcome = run_step(enhance_step(options), inputs, out, selection.selection(), execution.execution())
+    if profile:
+        write_json(out / "profile.json", profile.as_json())
+    if not records_wanted(execution.json):
+        done = ", ".join(options.as_record())
+        table(f"{out}: {outcome.records:,} images", ("done to each", ""), [(done, "")])
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,1 @@
+"""Enhancing: contrast, stain and noise of whole images."""
