@@ -21,7 +21,8 @@ app = new_app()
 
 @app.command(
     epilog="Example:  wbctool evaluate runs/a\n\n"
-    "In a script:  wbctool predict runs/a cells/ | wbctool evaluate - --json | jq .macro_f1"
+    "In a script:  wbctool predict runs/a cells/ | wbctool evaluate - --json | jq .macro_f1\n\n"
+    "Masks:  wbctool evaluate masks/ --truth experts/ --which central"
 )
 @with_options
 def evaluate(
@@ -31,10 +32,20 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME|all", help="train, val, test or all. [test where records carry splits]"),
     ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Measure masks against truth masks of the same path and stem.")
+    ] = None,
+    which: Annotated[str, typer.Option(metavar="all|central", help="With --truth: which white cells.")] = "all",
+    truth_values: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. [nucleus=255,cell=128]"
+        ),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Show figures for predictions: run folders, prediction records or -."""
+    """Show figures for predictions (run folders, prediction records or -), or for masks against --truth."""
     from json import dumps
 
     from wbctool.console import note, stdout_console, table
@@ -43,6 +54,11 @@ def evaluate(
     from wbctool.evaluation.report import print_report, to_json
     from wbctool.folders import Tally, read_inputs
 
+    if truth:
+        _agreement(inputs, truth, which, truth_values, selection, split, quiet, json)
+        return
+    if truth_values or which != "all":
+        raise UsageProblem("--which and --truth-values go with --truth DIR")
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
     reports = []
@@ -70,3 +86,47 @@ def evaluate(
         for source, r in reports
     ]
     table("Runs (macro averages)", ("run", *names), rows)
+
+
+def _agreement(
+    inputs: list[str],
+    truth: Path,
+    which: str,
+    truth_values: str | None,
+    selection: SelectionOptions,
+    split: str | None,
+    quiet: bool,
+    json: bool,
+) -> None:
+    from json import dumps
+
+    from wbctool.console import note
+    from wbctool.errors import UsageProblem
+    from wbctool.evaluation.agreement import find_truth, measure, parse_values
+    from wbctool.evaluation.report import print_agreement
+    from wbctool.folders import Tally, read_inputs
+
+    if split is not None:
+        raise UsageProblem("--split is for predictions, not for --truth")
+    values = parse_values(truth_values)
+    masks = find_truth(truth)
+    reports = []
+    for given in inputs:
+        tally = Tally()
+        result = measure(read_inputs([given], selection.selection(), tally), masks, values, which, given)
+        tally.refuse_damage()
+        report = {"source": given, **result.as_json(values)}
+        reports.append(report)
+        if not quiet:
+            for count, what in (
+                (len(result.unpaired), "images have no truth and were left out"),
+                (result.unused, "truth masks have no image"),
+                (len(result.failed), "images have no mask and score 0"),
+            ):
+                if count:
+                    note(f"{given}: {count:,} {what}")
+    if json:
+        for report in reports:
+            print(dumps(report, allow_nan=False))
+    else:
+        print_agreement(reports, list(values))

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbctool.console import table
+from wbctool.evaluation.agreement import MEASURES, POOR
 from wbctool.evaluation.metrics import confusion_matrix, per_class, summary
 from wbctool.evaluation.predictions import Predictions
 
@@ -112,3 +114,19 @@ def _shade(share: float) -> str:
         return "dim"
     level = 236 + min(17, int(share * 17))
     return f"{'black' if level > 245 else 'white'} on color({level})"
+
+
+def print_agreement(reports: list[dict[str, Any]], parts: list[str]) -> None:
+    """Print masks against truth: a table for each part, methods side by side; of one set, its worst images."""
+    for part in parts:
+        rows = []
+        for report in reports:
+            shown = [f"{report[f'{part}_{measure}']:.4f}" for measure in MEASURES]
+            spent = "–" if report["seconds"] is None else f"{report['seconds']:.4f}"
+            poor = f"{report[f'{part}_under_{POOR}']:.1%}"
+            rows.append((report["source"], report["method"] or "–", f"{report['n']:,}", *shown, poor, spent))
+        columns = ("masks", "method", "images", "Dice", "IoU", "prec.", "recall", f"< {POOR}", "s/image")
+        table(f"{part}: mean over images", columns, rows)
+    if len(reports) == 1:
+        worst = [(part, one["id"], f"{one['dice']:.4f}") for part in parts for one in reports[0]["worst"][part][:5]]
+        table("Worst images", ("part", "image", "Dice"), worst)
