@@ -8,7 +8,7 @@ from wbctool.drawing import KINDS, draw_field
 from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_image
 from wbctool.segmentation import METHODS, find_objects
-from wbctool.segmentation.objects import Objects, to_labels
+from wbctool.segmentation.objects import Objects, Region, to_labels
 from wbctool.segmentation.regions import components, fill_holes, gather_lobes, otsu
 
 
@@ -19,7 +19,8 @@ def dice(a, b):
 
 def central(objects, shape):
     middle = np.array(shape) / 2
-    return min(objects.cells, key=lambda c: np.hypot(*(np.argwhere(c[0]).mean(axis=0) - middle)))
+    cells = [(whole.drawn(shape), nucleus.drawn(shape)) for whole, nucleus in objects.cells]
+    return min(cells, key=lambda c: np.hypot(*(np.argwhere(c[0]).mean(axis=0) - middle)))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -30,8 +31,8 @@ def test_drawn_white_cells_are_found_with_their_borders(name):
         found = find_objects(image, "stain")
         assert len(found.cells) >= 1
         whole, nucleus = central(found, image.shape[:2])
-        wholes.append(dice(whole, truth.cells[0][0]))
-        nuclei.append(dice(nucleus, truth.cells[0][1]))
+        wholes.append(dice(whole, truth.cells[0][0].drawn(whole.shape)))
+        nuclei.append(dice(nucleus, truth.cells[0][1].drawn(whole.shape)))
     assert np.median(wholes) >= 0.9
     if name != "basophil":  # its granules lie over the nucleus and are as dark
         assert np.median(nuclei) >= (0.7 if name == "eosinophil" else 0.85)
@@ -43,7 +44,10 @@ def test_a_field_of_platelets_shows_platelets_and_no_white_cell():
         found = find_objects(image, "stain")
         assert found.cells == []
         assert len(found.platelets) >= 1
-        hit = [max(dice(mask, other) for other in found.platelets) for mask in truth.platelets]
+        hit = [
+            max(dice(mask.drawn((192, 192)), other.drawn((192, 192))) for other in found.platelets)
+            for mask in truth.platelets
+        ]
         assert max(hit) > 0.5
 
 
@@ -52,12 +56,15 @@ def test_red_cells_are_told_apart():
     for seed in range(6):
         image, truth = draw_field("lymphocyte", np.random.default_rng(seed))
         found = find_objects(image, "stain").red_cells
-        shares += [max((dice(mask, other) for other in found), default=0) > 0.8 for mask in truth.red_cells]
+        shares += [
+            max((dice(mask.drawn((192, 192)), other.drawn((192, 192))) for other in found), default=0) > 0.8
+            for mask in truth.red_cells
+        ]
     assert np.mean(shares) > 0.8
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("number", "nucleus_at_least", "whole_at_least"), [(1, 0.91, 0.94), (2, 0.94, 0.90)])
+@pytest.mark.parametrize(("number", "nucleus_at_least", "whole_at_least"), [(1, 0.95, 0.96), (2, 0.97, 0.95)])
 def test_agreement_with_experts(data, number, nucleus_at_least, whole_at_least):
     nuclei, wholes = [], []
     for path in sorted((data / "wbc-masks" / f"dataset{number}" / "images").iterdir()):
@@ -71,7 +78,10 @@ def test_agreement_with_experts(data, number, nucleus_at_least, whole_at_least):
     assert np.mean(wholes) >= whole_at_least
 
 
-@pytest.mark.parametrize("method", METHODS)
+CLASSICAL = [name for name in METHODS if name != "sam"]
+
+
+@pytest.mark.parametrize("method", CLASSICAL)
 @pytest.mark.parametrize(
     "image",
     [
@@ -92,7 +102,7 @@ def test_images_without_cells_give_a_label_image_all_the_same(method, image):
 
 
 def test_an_unknown_method_is_a_usage_error():
-    with pytest.raises(UsageProblem, match="choose from stain, cyan-otsu"):
+    with pytest.raises(UsageProblem, match="choose from stain, cyan-otsu, purple-index"):
         find_objects(np.zeros((2, 2, 3), np.uint8), "magic")
 
 
@@ -104,14 +114,15 @@ def square(y, x, side, shape=(40, 50)):
 
 def test_the_label_image_and_its_list_agree():
     objects = Objects(
-        cells=[(square(10, 10, 12), square(12, 12, 5))],
-        platelets=[square(0, 30, 6)],
-        red_cells=[square(18, 18, 10), square(11, 11, 3)],
+        cells=[(Region.of(square(10, 10, 12)), Region.of(square(12, 12, 5)))],
+        platelets=[Region.of(square(0, 30, 6))],
+        red_cells=[Region.of(square(18, 18, 10)), Region.of(square(11, 11, 3)), Region.of(square(30, 2, 4))],
     )
     labels, cells = to_labels(objects, (40, 50))
     assert labels.dtype == np.uint8
-    assert [c["value"] for c in cells] == [1, 3, 4]  # the last red cell is wholly covered
-    white, platelet, red = cells
+    assert [c["value"] for c in cells] == [1, 3, 4, 6]  # the second red cell is wholly covered
+    white, platelet, red, lone = cells
+    assert (red["whole"], lone["whole"]) == (False, True)
     assert white["bbox"] == [10, 10, 12, 12]
     assert white["area"] == 144 == (labels == 1).sum() + (labels == 2).sum()
     assert white["nucleus"] == {"value": 2, "area": 25}
@@ -121,7 +132,7 @@ def test_the_label_image_and_its_list_agree():
 
 
 def test_many_objects_take_16_bits():
-    red = [square(y, x, 1) for y in range(0, 40, 2) for x in range(0, 50, 2)]
+    red = [Region.of(square(y, x, 1)) for y in range(0, 40, 2) for x in range(0, 50, 2)]
     labels, cells = to_labels(Objects(red_cells=red), (40, 50))
     assert labels.dtype == np.uint16
     assert len(cells) == 500 == labels.max()

@@ -13,7 +13,7 @@ from wbctool.drawing.cells import KINDS, blob, draw_cell
 from wbctool.imaging.files import write_png
 from wbctool.outputs import atomic, write_bytes
 from wbctool.records import MASK, Record, to_line, with_relative_paths
-from wbctool.segmentation.objects import Objects, to_labels
+from wbctool.segmentation.objects import Objects, Region, to_labels
 
 CLASSES = (*KINDS, "platelet")
 _RED: np.ndarray = np.array([0.10, 0.42, 0.30], np.float32)
@@ -77,7 +77,7 @@ def draw_field(
         cell = draw_cell(name, size, middle, unit, rng)
         density += cell.density
         whole = (cell.whole >= 0.5).astype(np.uint8)
-        truth.cells.append((whole, (cell.nucleus >= 0.5).astype(np.uint8)))
+        truth.cells.append((Region.of(whole), Region.of((cell.nucleus >= 0.5).astype(np.uint8))))
         placed.append((middle, float(np.sqrt(whole.sum() / np.pi))))
     platelets = [middle] if name == "platelet" else []
     platelets += [rng.uniform(0, size, 2) for _ in range(int(rng.integers(0, 3)))]
@@ -86,7 +86,7 @@ def draw_field(
         if _room(place, radius * 1.3, placed):
             mask, absorbed = _draw_platelet(size, place, radius, rng)
             density += absorbed
-            truth.platelets.append((mask >= 0.5).astype(np.uint8))
+            truth.platelets.append(Region.of((mask >= 0.5).astype(np.uint8)))
             placed.append((place, radius))
     for _ in range(red_cells * 4):
         if len(truth.red_cells) == red_cells:
@@ -96,7 +96,7 @@ def draw_field(
             mask, absorbed = _draw_red_cell(size, place, radius, rng)
             density += absorbed
             if mask.max() >= 0.5:
-                truth.red_cells.append((mask >= 0.5).astype(np.uint8))
+                truth.red_cells.append(Region.of((mask >= 0.5).astype(np.uint8)))
                 placed.append((place, radius))
     return _photograph(density, slide, rng), truth
 

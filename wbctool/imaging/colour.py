@@ -28,7 +28,7 @@ def background_colour(image: np.ndarray) -> np.ndarray:
     high as the highest, so that glare and borders are passed over.
 
     Returns:
-        RGB, shape (3,), float32, 0 to 255.
+        RGB, shape (3,), float32, 1 to 255.
     """
     green = image[..., 1]
     counts = np.bincount(green.ravel(), minlength=256).astype(np.float64)
@@ -37,7 +37,7 @@ def background_colour(image: np.ndarray) -> np.ndarray:
     local = np.lib.stride_tricks.sliding_window_view(padded, 17).max(axis=1)
     modes = np.flatnonzero((smooth == local) & (smooth > 0.15 * smooth.max()))
     near = np.abs(green.astype(np.int16) - int(modes.max())) <= 6
-    return np.median(image[near], axis=0).astype(np.float32)
+    return np.maximum(np.median(image[near], axis=0), 1.0).astype(np.float32)
 
 
 def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
