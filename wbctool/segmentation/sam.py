@@ -16,12 +16,13 @@ import numpy as np
 from wbctool.errors import DeviceError, InputError, UsageProblem
 from wbctool.segmentation.nuclei import has_nucleus
 from wbctool.segmentation.objects import Objects, Region
-from wbctool.segmentation.regions import gather_lobes
+from wbctool.segmentation.regions import gather_lobes, hull_of
 from wbctool.segmentation.stain import MIN_AREA, SPECK, Field
 
 CONSTANTS = {"sam_checkpoint": None, "sam_model": "vit_b", "sam_points": 32, "device": "auto"}
 MODELS = ("vit_b", "vit_l", "vit_h")
 ADVICE = "download sam_vit_b_01ec64.pth (or vit_l, vit_h) from the segment-anything project's page"
+LARGEST = 12  # a cell is at most so many times as large as its nucleus
 BATCH = 64  # points at once; halved where memory does not suffice
 
 
@@ -115,8 +116,9 @@ def automatic_masks(model: Any, image: np.ndarray, points: int) -> list[np.ndarr
 def sort_masks(image: np.ndarray, masks: list[np.ndarray]) -> Objects:
     """Tell by colour and size which masks are white cells, nuclei, red cells and platelets.
 
-    A nucleus' stain decides: the smallest mask that holds all of it, and more, is its cell, and the
-    mask most like it its nucleus. What absorbs, is not stained and has a red cell's size is one.
+    A nucleus' stain decides: the largest mask that holds all of it and is one convex body is its cell,
+    and the mask within that is most like the stain its nucleus. What absorbs, is not stained and has a
+    red cell's size is one.
 
     Args:
         image: RGB, shape (height, width, 3), uint8.
@@ -133,37 +135,36 @@ def sort_masks(image: np.ndarray, masks: list[np.ndarray]) -> Objects:
     for seed in gather_lobes(field.dark, MIN_AREA, field.filled, field.red_area or np.inf):
         stain = seed.scaled(field.scale, shape)
         own = stain.area
-        holding = [region for region in regions if _common(region, stain) > 0.85 * own]
-        whole = next((region for region in holding if _share(region, filled) > 0.6 and region.area < 12 * own), None)
+        whole = max(
+            (region for region in regions if _is_cell(region, stain, filled)),
+            key=lambda region: region.area,
+            default=None,
+        )
         if whole is None or _common(whole, Region.of(taken)) > 0.5 * whole.area:
             continue
-        # a mask of the nucleus alone is no cell where a larger one of the same body follows it
-        larger = [
-            region
-            for region in holding
-            if region.area > 1.15 * whole.area and _share(region, filled) > 0.75 and region.area < 12 * own
-        ]
-        if _share(whole, dark) > 0.85 and larger and larger[0].area < 5 * own:
-            nucleus, whole = whole, larger[0]
-        else:
-            within = [
-                region for region in regions if _common(region, whole) > 0.9 * region.area and region is not whole
-            ]
-            nucleus = max(within, key=lambda region: _common(region, stain) / (region.area + own), default=stain)
-            if _common(nucleus, stain) < 0.5 * own:
-                nucleus = stain
+        within = [region for region in regions if region is not whole and _common(region, whole) > 0.9 * region.area]
+        nucleus = max(within, key=lambda region: _common(region, stain) / (region.area + own), default=stain)
+        if _common(nucleus, stain) < 0.5 * own:
+            nucleus = stain
         if own >= SPECK * unit and has_nucleus(field.density, seed, whole.area / unit):
             cells.append((whole, nucleus))
         else:
             platelets.append(whole)
         taken[whole.window] |= whole.mask
     red_cells = []
-    for region in regions:
+    for region in reversed(regions):  # the whole cell before its pale middle
         red = _share(region, dark) < 0.1 and _share(region, filled) > 0.7 and 0.4 * unit < region.area < 1.7 * unit
         if red and _common(region, Region.of(taken)) < 0.2 * region.area:
             red_cells.append(region)
             taken[region.window] |= region.mask
     return Objects(cells, platelets, red_cells)
+
+
+def _is_cell(region: Region, stain: Region, filled: np.ndarray) -> bool:
+    """Whether a mask can be the cell of a nucleus: it holds all of it, no slide, and is one convex body."""
+    if not 0.9 * stain.area < region.area < LARGEST * stain.area or _common(region, stain) < 0.85 * stain.area:
+        return False
+    return _share(region, filled) > 0.8 and region.area > 0.88 * hull_of(region).area
 
 
 def _common(a: Region, b: Region) -> int:

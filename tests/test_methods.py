@@ -1,0 +1,151 @@
+"""The published methods against plain references, and what all methods share."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage.color import rgb2hed, rgb2hsv, rgb2lab
+from skimage.filters import threshold_otsu
+
+from wbctool.drawing import draw_field
+from wbctool.errors import UsageProblem
+from wbctool.segmentation import find_objects, settings_of
+from wbctool.segmentation.hed import haematoxylin
+from wbctool.segmentation.regions import disk, otsu_level
+from wbctool.segmentation.thresholds import SPLITTING, refined, split_touching
+
+BARE = {"radius": 0, "iterations": 0, "min_area": 1.0, "smooth": 0.0}
+
+
+@pytest.fixture(scope="module")
+def field():
+    return draw_field("neutrophil", np.random.default_rng(3))[0]
+
+
+def mask_of(objects, shape):
+    mask = np.zeros(shape, bool)
+    for whole, nucleus in objects.cells:
+        assert whole is nucleus  # these methods find nuclei only
+        mask |= whole.drawn(shape) > 0
+    return mask
+
+
+def found(image, method, **given):
+    settings = {**settings_of(method, {}), **BARE, **given}
+    return mask_of(find_objects(image, method, settings), image.shape[:2])
+
+
+def same(a, b, but=0.002):
+    return (a != b).mean() <= but
+
+
+def test_purple_index(field):
+    share = field / 255.0
+    index = (share[..., 0] + share[..., 2]) / 2 - share[..., 1]
+    assert same(found(field, "purple-index", theta=0.203), index >= 0.203, 0)
+    assert same(found(field, "purple-index"), index > threshold_otsu(index))
+
+
+def test_rgb(field):
+    red, green, blue = np.moveaxis(field / 255.0, -1, 0)
+    assert np.array_equal(found(field, "rgb", as_published=True), (red > 0.5) & (green > 0.3) & (blue > 0.4))
+    assert np.array_equal(found(field, "rgb"), (red <= 0.5) & (green <= 0.3) & (blue > green))
+    assert np.array_equal(
+        found(field, "rgb", rgb_thresholds=(0.6, 0.4, 0.4)), (red <= 0.6) & (green <= 0.4) & (blue > green)
+    )
+
+
+def test_hsv(field):
+    hue, saturation, _ = np.moveaxis(rgb2hsv(field), -1, 0)
+    assert same(found(field, "hsv"), (np.abs(hue * 360 - 270) <= 15) & (saturation > 0.2))
+    assert same(
+        found(field, "hsv", hue=350.0, hue_width=40.0), ((hue * 360 >= 310) | (hue * 360 <= 30)) & (saturation > 0.2)
+    )
+
+
+def test_lab(field):
+    _, a, b = np.moveaxis(rgb2lab(field), -1, 0)
+    assert same(found(field, "lab", as_published=True), (a < 0) & (b > 0))
+    assert same(found(field, "lab"), a > threshold_otsu(a))
+
+
+def test_haematoxylin_is_that_of_scikit_image(field):
+    assert np.abs(haematoxylin(field) - rgb2hed(field)[..., 0]).max() < 1e-5
+    density = rgb2hed(field)[..., 0]
+    assert same(found(field, "hed"), density > threshold_otsu(density), 0.01)
+
+
+def test_grey_otsu_takes_the_dark_side_and_the_bright_one_as_published(field):
+    shape = field.shape[:2]
+    dark = mask_of(find_objects(field, "watershed"), shape)
+    bright = mask_of(find_objects(field, "watershed", settings_of("watershed", {"as_published": True})), shape)
+    grey = cv2.cvtColor(field, cv2.COLOR_RGB2GRAY)
+    assert grey[dark].mean() < grey[bright].mean()
+    assert not (dark & bright).any()
+
+
+def test_refinement_is_erosion_and_dilation_each_twice():
+    mask = np.random.default_rng(0).integers(0, 2, (60, 60)).astype(np.uint8)
+    mask[10:40, 15:50] = 1
+    plain = mask
+    for operation in (cv2.erode, cv2.erode, cv2.dilate, cv2.dilate):
+        plain = operation(plain, disk(3))
+    assert np.array_equal(refined(mask, 3, 2, 0.0), plain)
+
+
+def two_disks():
+    mask = np.zeros((90, 150), np.uint8)
+    cv2.circle(mask, (50, 45), 28, 1, -1)
+    cv2.circle(mask, (103, 45), 28, 1, -1)
+    return mask
+
+
+def test_touching_disks_are_parted_along_one_ridge():
+    mask = two_disks()
+    parts, ridges = split_touching(mask, **SPLITTING)
+    assert len(parts) == 2
+    assert ridges.any()
+    drawn = parts[0].drawn(mask.shape) + parts[1].drawn(mask.shape) + ridges
+    assert np.array_equal(drawn, mask)
+    columns = np.nonzero(ridges)[1]
+    assert abs(columns.mean() - 76.5) <= 1
+    assert abs(parts[0].area - parts[1].area) <= 0.05 * parts[0].area
+    assert split_touching(np.zeros((9, 9), np.uint8), **SPLITTING)[0] == []
+
+
+def test_what_is_too_small_for_a_marker_stays_whole():
+    mask = two_disks()
+    mask[2:9, 2:9] = 1
+    parts, _ = split_touching(mask, **SPLITTING)
+    assert sorted(part.area for part in parts)[0] == 49
+
+
+def test_splitting_goes_with_every_method(field):
+    given = {"split_touching": True, "split_cut": 0.5}
+    for method in ("cyan-otsu", "purple-index", "watershed", "stain"):
+        settings = settings_of(method, given)
+        assert settings["split_cut"] == 0.5
+        assert settings["split_peak_share"] == 0.5
+        assert find_objects(field, method, settings).ridges is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("stain", {"theta": 0.2}, "--theta: is not for --method stain"),
+        ("hsv", {"as_published": True}, "--as-published: is not for --method hsv"),
+        ("lab", {"split_cut": 0.5}, "--split-cut: needs --split-touching"),
+        ("magic", {}, "choose from stain"),
+    ],
+)
+def test_a_constant_a_method_does_not_have_is_refused(method, given, message):
+    with pytest.raises(UsageProblem, match=message):
+        settings_of(method, given)
+
+
+def test_otsu_of_a_histogram_is_that_of_scikit_image():
+    rng = np.random.default_rng(0)
+    levels = np.clip(np.concatenate([rng.normal(70, 9, 4000), rng.normal(160, 20, 6000)]), 0, 255).astype(int)
+    counts = np.bincount(levels, minlength=256)
+    clipped = np.clip(levels, *np.percentile(levels, [0.5, 99.5]))
+    assert abs(otsu_level(counts, np.arange(256.0)) - threshold_otsu(clipped, nbins=256)) <= 2
+    assert otsu_level(np.zeros(256), np.arange(256.0)) == 0
