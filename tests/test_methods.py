@@ -147,5 +147,10 @@ def test_otsu_of_a_histogram_is_that_of_scikit_image():
     levels = np.clip(np.concatenate([rng.normal(70, 9, 4000), rng.normal(160, 20, 6000)]), 0, 255).astype(int)
     counts = np.bincount(levels, minlength=256)
     clipped = np.clip(levels, *np.percentile(levels, [0.5, 99.5]))
-    assert abs(otsu_level(counts, np.arange(256.0)) - threshold_otsu(clipped, nbins=256)) <= 2
-    assert otsu_level(np.zeros(256), np.arange(256.0)) == 0
+    level, apart = otsu_level(counts)
+    assert abs(level - threshold_otsu(clipped.astype(np.uint8))) <= 1
+    lower, upper = clipped[clipped <= level], clipped[clipped > level]
+    share = len(lower) * len(upper) / len(clipped) ** 2 * (lower.mean() - upper.mean()) ** 2 / clipped.var()
+    assert apart == pytest.approx(share, abs=0.01)
+    assert otsu_level(np.zeros(256)) == (0, 0.0)
+    assert otsu_level(np.eye(256)[7])[1] == 0.0

@@ -32,26 +32,28 @@ def otsu(measure: np.ndarray) -> np.ndarray:
     return (levels > threshold).astype(np.uint8)
 
 
-def otsu_level(counts: np.ndarray, values: np.ndarray) -> int:
-    """Otsu's threshold of a histogram whose levels have any rising values.
+def otsu_level(counts: np.ndarray) -> tuple[int, float]:
+    """Otsu's threshold of a histogram; half a per cent of the pixels at either end do not count.
 
     Args:
         counts: pixels of each level, shape (levels,).
-        values: what each level means, rising.
 
     Returns:
-        The last level of the lower class; half a per cent of the pixels at either end do not count.
+        The last level of the lower class, and the share of the variance that lies between the classes.
     """
-    rank = np.cumsum(counts)
+    rank = np.cumsum(counts, dtype=np.float64)
     if rank[-1] == 0:
-        return 0
+        return 0, 0.0
     low, high = np.searchsorted(rank, [0.005 * rank[-1], 0.995 * rank[-1]])
-    values = np.clip(values, values[low], values[high])
+    values = np.clip(np.arange(len(counts), dtype=np.float64), low, high)
     weight = rank / rank[-1]
     mean = np.cumsum(counts * values) / rank[-1]
+    variance = float((counts * (values - mean[-1]) ** 2).sum() / rank[-1])
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
-    return int(np.nanargmax(np.where(np.isfinite(between), between, -1)))
+    between = np.where(np.isfinite(between), between, -1)
+    level = int(between.argmax())
+    return level, float(between[level]) / variance if variance > 0 else 0.0
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
