@@ -99,6 +99,27 @@ def masks(drawn, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def experts(drawn, tmp_path_factory):
+    """The drawn truth as experts give it: nucleus 255, cytoplasm 130, red cells 60, platelets 30; one is missing."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("experts")
+    records = [json.loads(line) for line in (drawn / "truth" / "records.jsonl").read_text().splitlines()]
+    for record in records[1:]:
+        labels = cv2.imread(str(drawn / "truth" / record["mask"]), cv2.IMREAD_UNCHANGED)
+        grey = np.zeros(labels.shape, np.uint8)
+        for cell in record["cells"]:
+            grey[labels == cell["value"]] = {"wbc": 130, "rbc": 60, "platelet": 30}[cell["kind"]]
+            if "nucleus" in cell:
+                grey[labels == cell["nucleus"]["value"]] = 255
+        path = (folder / record["id"]).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), grey)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cells(masks, tmp_path_factory):
     """`crop` of the split drawn set, at 48 pixels."""
     out = tmp_path_factory.mktemp("cells") / "cells"

@@ -31,24 +31,6 @@ def test_grey_values_by_name():
             parse_values(text)
 
 
-@pytest.fixture(scope="module")
-def experts(drawn, masks, tmp_path_factory):
-    """The drawn truth as experts give it: nucleus 255, cytoplasm 130, red cells 60; one image without."""
-    folder = tmp_path_factory.mktemp("experts")
-    records = [json.loads(line) for line in (drawn / "truth" / "records.jsonl").read_text().splitlines()]
-    for record in records[1:]:
-        labels = cv2.imread(str(drawn / "truth" / record["mask"]), cv2.IMREAD_UNCHANGED)
-        grey = np.zeros(labels.shape, np.uint8)
-        for cell in record["cells"]:
-            grey[labels == cell["value"]] = {"wbc": 130, "rbc": 60, "platelet": 30}[cell["kind"]]
-            if "nucleus" in cell:
-                grey[labels == cell["nucleus"]["value"]] = 255
-        path = (folder / record["id"]).with_suffix(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), grey)
-    return folder
-
-
 VALUES = ("--truth-values", "nucleus=255,cell=128,rbc=60,platelet=30")
 
 

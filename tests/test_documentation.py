@@ -20,11 +20,13 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, drawn):
-    """A folder with `smears/` and `pbc/`, and a `wbctool` on the path whose trainings are small."""
+def workplace(tmp_path_factory, drawn, experts):
+    """A folder with `smears/`, `pbc/` and `experts/`, and a `wbctool` on the path whose trainings are small."""
     place = tmp_path_factory.mktemp("readme")
     shutil.copytree(drawn / "images", place / "smears")
     shutil.copytree(drawn / "images", place / "pbc")
+    shutil.copytree(experts, place / "experts")
+    shutil.copy(next((drawn / "images").glob("*/*.jpg")), place / "reference.jpg")
     programs = place / "bin"
     programs.mkdir()
     small = "--weights none --backbone resnet10t --size 32 --epochs 2 --batch-size 8 --device cpu"
@@ -71,12 +73,16 @@ def test_examples_run(workplace):
     lines = {
         "prepare-dataset.sh": r"smears prepared 's(\d+)_'",
         "cross-validation.sh": "prepared/cells crossed 3 --loss focal",
+        "colour-spaces.sh": "smears experts compared",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
-    for name in ("prepare-dataset.sh", "cross-validation.sh"):
+    shown = {}
+    for name in ("prepare-dataset.sh", "cross-validation.sh", "colour-spaces.sh"):
         done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
         assert done.returncode == 0, done.stderr
-    assert "run-3" in done.stdout
+        shown[name] = done.stdout
+    assert "run-3" in shown["cross-validation.sh"]
+    assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ app = new_app()
 
 
 @app.command(
-    epilog="Example:  wbctool enhance smears/ -o even/ --reinhard smears/eosinophil/EO_1.jpg --clahe\n\n"
+    epilog="Example:  wbctool enhance smears/ -o even/ --reinhard reference.jpg --clahe\n\n"
     "The order is always: non-local means, Reinhard, CLAHE. OUT/profile.json can be given to --reinhard again."
 )
 @with_options
