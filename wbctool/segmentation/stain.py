@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 
 from wbctool.imaging.colour import background_colour, optical_density
-from wbctool.segmentation.border import RedCells, outline_of
-from wbctool.segmentation.nuclei import has_nucleus, refined, stained
+from wbctool.segmentation.border import RedCells, hue, outline_of
+from wbctool.segmentation.nuclei import STAINED, has_nucleus, refined, stained
 from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.red_cells import red_cells, single_area
-from wbctool.segmentation.regions import disk, fill_holes, gather_lobes, hull_of
+from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of
 
 CONSTANTS: dict = {}  # one set for all images
 
@@ -34,6 +34,7 @@ LONE = 3  # a body of less than so many areas of the nuclei in it is a white cel
 AMPLE = 0.03  # share of the image that teaches the colour of red cells
 SPECK = 0.25  # under this share of a red cell's area, what is stained is no nucleus
 RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
+PALE = 2.0  # times a red cell's chroma that even a pale platelet has
 MIN_AREA = 13  # least area of a stained object, pixels of the working copy
 
 
@@ -103,8 +104,9 @@ def segment(image: np.ndarray, split: dict | None = None) -> Objects:
         else:
             platelets.append(whole)
 
-    for speck in found:
-        if speck.area < SPECK * unit and not (speck.mask & taken[speck.window]).any():
+    specks = [speck for speck in found if speck.area < SPECK * unit]
+    for speck in specks + _pale_specks(field, red, taken):
+        if not (speck.mask & taken[speck.window]).any():
             mask = _platelet(speck, filled)
             taken[mask.window] |= mask.mask
             platelets.append(mask.scaled(scale, shape))
@@ -148,6 +150,18 @@ def _red_colours(density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away
         return None
     limit = min(np.partition(reach, -enough)[-enough], AWAY[1])
     return RedCells.of(density[others & (away >= limit)]) if limit >= AWAY[0] else None
+
+
+def _pale_specks(field: Field, red: RedCells | None, taken: np.ndarray) -> list[Region]:
+    """Platelets that a dark nucleus in the same field outshines: stained, and of no red cell's hue."""
+    if red is None:
+        return []
+    chroma = field.density[..., 0] + field.density[..., 1] - field.density[..., 2]
+    usual = red.density.centre[0] + red.density.centre[1] - red.density.centre[2]
+    mask = (chroma > max(STAINED, PALE * usual)) & (red.hue.distance(hue(field.density)) > 9)
+    mask = mask.astype(np.uint8) & (1 - cv2.dilate(taken, disk(3)))
+    small = components(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(1)), MIN_AREA)
+    return [region for region in small if region.area < SPECK * field.unit]
 
 
 def _platelet(core: Region, filled: np.ndarray) -> Region:
