@@ -53,6 +53,11 @@ class Region:
         """In pixels."""
         return int(cv2.countNonZero(self.mask))
 
+    def touches_edge(self, shape: tuple[int, int]) -> bool:
+        """Whether its window reaches the edge of an image of this shape."""
+        height, width = self.mask.shape
+        return self.x == 0 or self.y == 0 or self.x + width == shape[1] or self.y + height == shape[0]
+
     def drawn(self, shape: tuple[int, int]) -> np.ndarray:
         """As a mask of the whole image, uint8, 0 or 1."""
         mask = np.zeros(shape, np.uint8)
