@@ -79,3 +79,34 @@ def test_a_record_without_a_mask_is_an_error_with_the_next_step():
     for record in ({"schema": "wbctool.image/1", "id": "a", "path": "a"}, {**FIELD, "mask": None}):
         with pytest.raises(ImageError, match="wbctool segment"):
             step.expected(record)
+
+
+def test_cells_cut_by_the_edge_can_be_left_out():
+    cut_cells = [{**cell(1, "wbc", 10, 10), "edge": True}, cell(3, "wbc", 90, 90), cell(5, "platelet", 50, 50)]
+    field = {**FIELD, "cells": cut_cells}
+    assert [c["value"] for c in choose_cells(field, None, "all")] == [1, 3]
+    assert [c["value"] for c in choose_cells(field, None, "central", "drop")] == [3]
+    alone = {**FIELD, "cells": [cut_cells[0], cut_cells[2]]}
+    assert [c["value"] for c in choose_cells(alone, None, "central", "drop")] == [5]
+    assert choose_cells(alone, "wbc", "central", "drop") == []
+
+
+def test_crops_are_denoised_and_their_masks_are_not(cli, masks, tmp_path):
+    from wbctool.imaging.enhancement import non_local_means
+    from wbctool.imaging.files import read_image, read_labels
+
+    plain = cli("crop", masks, "-o", tmp_path / "plain", "--size", 40, "--jobs", 1)
+    calm = cli("crop", masks, "-o", tmp_path / "calm", "--size", 40, "--denoise", "nlm", "--jobs", 1)
+    assert plain.code == calm.code == 0, calm.err
+    for one, other in zip(plain.records[:6], calm.records[:6], strict=True):
+        assert np.array_equal(non_local_means(read_image(one["path"])), read_image(other["path"]))
+        assert np.array_equal(read_labels(one["mask"]), read_labels(other["mask"]))
+        assert other["crop"] == {**one["crop"], "denoise": "nlm"}
+    again = cli("crop", masks, "-o", tmp_path / "plain", "--size", 40, "--denoise", "nlm", "--jobs", 1)
+    assert (again.code, "denoise" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("--edge", "cut"), ("--denoise", "median")])
+def test_unknown_words_for_edge_and_denoise_are_usage_errors(cli, masks, tmp_path, words):
+    done = cli("crop", masks, "-o", tmp_path / "out", *words)
+    assert (done.code, f"{words[0]} {words[1]}: choose from" in done.err) == (2, True)
