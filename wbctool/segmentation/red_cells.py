@@ -31,7 +31,7 @@ def single_area(filled: np.ndarray, dark: np.ndarray) -> float | None:
         None where too little is seen that could be red cells.
     """
     alone = _areas_alone(filled, dark)
-    depth = _depth(_without_pallor(filled), 1.5)
+    depth = _depth(without_pallor(filled), 1.5)
     widest = (depth >= cv2.dilate(depth, disk(7))) & (depth > LEAST) & (cv2.dilate(dark, disk(5)) == 0)
     disks = np.sort(np.pi * depth[widest] ** 2)
     if len(disks) > 2:
@@ -50,7 +50,7 @@ def single_area(filled: np.ndarray, dark: np.ndarray) -> float | None:
     return area if believed and area < FIELD * dark.size else None
 
 
-def _without_pallor(filled: np.ndarray) -> np.ndarray:
+def without_pallor(filled: np.ndarray) -> np.ndarray:
     """The mask with its small holes filled: the pale middles of red cells."""
     holes = fill_holes(filled) & (1 - filled)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(holes, connectivity=4)

@@ -22,7 +22,7 @@ from wbctool.imaging.colour import background_colour, optical_density
 from wbctool.segmentation.border import RedCells, hue, outline_of
 from wbctool.segmentation.nuclei import STAINED, has_nucleus, refined, stained
 from wbctool.segmentation.objects import Objects, Region
-from wbctool.segmentation.red_cells import red_cells, single_area
+from wbctool.segmentation.red_cells import red_cells, single_area, without_pallor
 from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of
 
 CONSTANTS: dict = {}  # one set for all images
@@ -35,6 +35,7 @@ AMPLE = 0.03  # share of the image that teaches the colour of red cells
 SPECK = 0.25  # under this share of a red cell's area, what is stained is no nucleus
 RED_SHARE = 0.025  # a red cell's share of a field in which none can be measured
 CUT = 1.7  # what the image's edge cuts was so many times as large, as a rule
+DOUBLE = 1.25  # times the usual absorbance from which two red cells lie over each other
 PALE = 2.0  # times a red cell's chroma that even a pale platelet has
 MIN_AREA = 13  # least area of a stained object, pixels of the working copy
 
@@ -112,10 +113,9 @@ def segment(image: np.ndarray, split: dict | None = None) -> Objects:
             mask = _platelet(speck, filled)
             taken[mask.window] |= mask.mask
             platelets.append(mask.scaled(scale, shape))
-    rest = fill_holes(filled) & (1 - cv2.dilate(taken, disk(1)))
+    rest = without_pallor(filled) & (1 - cv2.dilate(taken, disk(1)))
     reds, ridges = red_cells(rest, red_area) if red_area else ([], np.zeros_like(rest))
-    hiding = cv2.dilate(taken, disk(3))  # what touches a white cell or a platelet may lie under it
-    reds = [replace(cell, overlapped=cell.overlapped or bool((cell.mask & hiding[cell.window]).any())) for cell in reds]
+    reds = _marked(reds, density, taken)
     ridges = cv2.resize(ridges, shape[::-1], interpolation=cv2.INTER_NEAREST)
     return Objects(cells, platelets, [region.scaled(scale, shape) for region in reds], ridges)
 
@@ -152,6 +152,17 @@ def _red_colours(density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away
         return None
     limit = min(np.partition(reach, -enough)[-enough], AWAY[1])
     return RedCells.of(density[others & (away >= limit)]) if limit >= AWAY[0] else None
+
+
+def _marked(reds: list[Region], density: np.ndarray, taken: np.ndarray) -> list[Region]:
+    """Red cells, also marked as overlapped when they touch a white cell or platelet, or are twice as dense within."""
+    hiding = cv2.dilate(taken, disk(3))  # what touches may lie under
+    densest = [np.percentile(density[cell.window][cell.mask > 0].sum(axis=-1), 95) for cell in reds]
+    limit = DOUBLE * float(np.median(densest)) if densest else 0.0
+    return [
+        replace(cell, overlapped=True) if dense > limit or (cell.mask & hiding[cell.window]).any() else cell
+        for cell, dense in zip(reds, densest, strict=True)
+    ]
 
 
 def _pale_specks(field: Field, red: RedCells | None, taken: np.ndarray) -> list[Region]:
