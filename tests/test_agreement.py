@@ -99,7 +99,28 @@ def test_what_does_not_fit_is_told_in_one_line(cli, drawn, masks, experts, cells
     (tmp_path / "empty").mkdir()
     (tmp_path / "strange").mkdir()
     cv2.imwrite(str(tmp_path / "strange" / "x.png"), np.zeros((5, 6), np.uint8))
+    formats = {"colour": (0, 0, 200), "whole": 255, "numbers": 1}
+    for name, value in formats.items():
+        for path in experts.rglob("*.png"):
+            other = tmp_path / name / path.relative_to(experts)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            image = np.zeros((*grey.shape, 3) if name == "colour" else grey.shape, np.uint8)
+            image[grey > 100] = value
+            cv2.imwrite(str(other), image)
+    line = (masks / "records.jsonl").read_text().splitlines()[1]
+    record = {**json.loads(line), "mask": None}
+    (tmp_path / "twice.jsonl").write_text(f"{json.dumps({**record, 'schema': 'wbctool.error/1', 'error': 'x'})}\n" * 2)
+    (tmp_path / "sizeless.jsonl").write_text(json.dumps({**record, "size": None}) + "\n")
+    (tmp_path / "damaged.jsonl").write_text(line.replace('"centroid":[', '"centroid":["a",', 1) + "\n")
     cases = [
+        ((masks, "--truth", tmp_path / "colour"), 3, "is a colour image; give grey masks"),
+        ((masks, "--truth", tmp_path / "whole"), 3, "no truth mask has cell=128; name the grey values"),
+        ((masks, "--truth", tmp_path / "numbers"), 3, "no truth mask has nucleus=255, cell=128"),
+        ((tmp_path / "twice.jsonl", "--truth", experts), 3, "two records pair with"),
+        ((tmp_path / "sizeless.jsonl", "--truth", experts), 3, "has no mask; run"),
+        ((tmp_path / "damaged.jsonl", "--truth", experts), 3, "damaged.jsonl line 1: cells.0.centroid"),
+        ((masks, "--truth", experts, "--truth-values", "nucleus=²"), 2, "--truth-values"),
         ((masks, "--truth", small), 3, "the truth is 6×5, its image 160×160"),
         ((masks, "--truth", tmp_path / "nothing"), 3, "no such folder"),
         ((masks, "--truth", tmp_path / "empty"), 3, "holds no images"),

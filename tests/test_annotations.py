@@ -1,6 +1,7 @@
 """Overlays and COCO files."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -61,9 +62,56 @@ def test_rerun_gives_the_same_coco_file(annotated, drawn, cli, tmp_path):
     words = ("segment", drawn / "images", "-o", out / "masks", "--overlay", "--coco", tmp_path / "again.json")
     assert cli(*words).code == 0
     assert (tmp_path / "again.json").read_bytes() == (out / "coco.json").read_bytes()
-    done = cli("segment", drawn / "images", "-o", out / "masks", "--overlay", "--coco", tmp_path)
-    assert (done.code, "--coco" in done.err) == (2, True)
     assert json.loads((out / "coco.json").read_text())["annotations"]
+
+
+def test_the_coco_file_never_replaces_something_else(drawn, cli, tmp_path):
+    image = next((drawn / "images").glob("*/*.jpg"))
+    before = image.read_bytes()
+    (tmp_path / "folder.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "file").write_text("x")
+    for path in (image, tmp_path / "folder.json", tmp_path / "pipe.json", tmp_path / "file" / "a.json",
+                 tmp_path / "out" / "run.json", tmp_path / "out" / "records.jsonl", "-"):  # fmt: skip
+        done = cli("segment", image, "-o", tmp_path / "out", "--coco", path)
+        assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), path
+        assert "--coco" in done.err
+    assert image.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    assert cli("segment", image, "-o", tmp_path / "out", "--coco", tmp_path / "link.json").code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["images"]
+
+
+def test_each_shard_has_a_coco_file_of_its_own(drawn, cli, tmp_path):
+    folder = drawn / "images" / "monocyte"
+    for shard in ("1/2", "2/2"):
+        assert cli("segment", folder, "-o", tmp_path / "o", "--shard", shard, "--coco", tmp_path / "c.json").code == 0
+    names = [
+        image["file_name"]
+        for part in ("c-1-of-2.json", "c-2-of-2.json")
+        for image in json.loads((tmp_path / part).read_text())["images"]
+    ]
+    assert sorted(names) == sorted(path.name for path in folder.iterdir())
+
+
+def test_what_has_holes_is_given_as_run_lengths(tmp_path):
+    from pycocotools import mask as coder
+
+    from wbctool.segmentation.coco import _is_solid, _runs
+
+    ring = np.zeros((6, 7), np.uint8)
+    ring[1:6, 0:5] = 1
+    assert _is_solid(ring)
+    ring[3, 2] = 0
+    assert not _is_solid(ring)
+    for x, y in ((0, 0), (3, 4)):
+        runs = _runs(ring, x, y, (12, 11))
+        back = coder.decode(coder.frPyObjects(runs, 12, 11))
+        whole = np.zeros((12, 11), np.uint8)
+        whole[y : y + 6, x : x + 7] = ring
+        assert np.array_equal(back, whole)
 
 
 def test_overlays_show_outlines_in_the_colour_of_their_kind(annotated):

@@ -122,6 +122,8 @@ def test_cells_can_be_enhanced_and_keep_their_masks(cli, smears, tmp_path):
     ("words", "code", "message"),
     [
         ((), 2, "nothing to do; give --clahe, --reinhard REF or --denoise nlm"),
+        (("--denoise", "nlm", "--clip", 3), 2, "--clip and --tiles go with --clahe"),
+        (("--clahe", "--strength", 3), 2, "--strength goes with --denoise nlm"),
         (("--denoise", "median"), 2, "--denoise median: choose from nlm"),
         (("--clahe", "--clip", 0), 2, "--clip"),
         (("--reinhard", "nothing.png"), 3, "nothing.png"),

@@ -135,6 +135,10 @@ def test_splitting_goes_with_every_method(field):
         ("hsv", {"as_published": True}, "--as-published: is not for --method hsv"),
         ("lab", {"split_cut": 0.5}, "--split-cut: needs --split-touching"),
         ("magic", {}, "choose from stain"),
+        ("purple-index", {"theta": float("nan")}, "--theta nan: give a number from -1 to 1"),
+        ("hsv", {"hue": float("inf")}, "--hue inf: give a number from 0 to 360"),
+        ("hsv", {"hue_width": -4.0}, "--hue-width -4.0: give a number from 0 to 180"),
+        ("lab", {"radius": 100}, "--radius 100: give a number from 0 to 99"),
     ],
 )
 def test_a_constant_a_method_does_not_have_is_refused(method, given, message):

@@ -62,6 +62,32 @@ def test_empty_fields_go_through_the_chain(cli, strange, tmp_path):
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == len(list(strange.iterdir()))
 
 
+def test_names_in_folders_that_a_step_makes_for_itself_stay_apart(cli, drawn, tmp_path):
+    images = sorted((drawn / "images").glob("*/*.jpg"))[:2]
+    for folder, image in zip(("overlays", "_overlays"), images, strict=True):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "a.jpg").write_bytes(image.read_bytes())
+    done = cli("segment", tmp_path / "in", "-o", tmp_path / "out", "--overlay", "--jobs", 1)
+    assert done.code == 0, done.err
+    assert len({record["mask"] for record in done.records}) == 2
+    for record in done.records:
+        labels = read_labels(record["mask"], tuple(record["size"]))
+        assert {cell["value"] for cell in record["cells"]} <= set(np.unique(labels))
+    assert len(list((tmp_path / "out" / "overlays").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("bbox", [[10, 10, 0, 0], [10, 10, -20, -20], [-1000, -1000, 5, 5], [0, 0, 1e9, 1e9]])
+def test_a_box_that_lies_nowhere_is_an_error_record(cli, masks, tmp_path, bbox):
+    record = json.loads((masks / "records.jsonl").read_text().splitlines()[0])
+    for key in ("path", "mask"):
+        record[key] = str((masks / record[key]).resolve())
+    record["cells"] = [{**cell, "bbox": bbox} for cell in record["cells"]]
+    (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
+    done = cli("crop", tmp_path / "in.jsonl", "-o", tmp_path / "out", "--method", "box", "--jobs", 1)
+    assert done.code == 4
+    assert "does not lie in the image" in done.records[0]["error"]
+
+
 def test_a_mask_of_another_image_and_a_record_without_cells_are_named(cli, masks, tmp_path):
     lines = (masks / "records.jsonl").read_text().splitlines()
     first, second, third = (json.loads(line) for line in lines[:3])

@@ -72,10 +72,12 @@ class Names:
     """Hands out output names: an input's relative path without its suffix.
 
     Where two inputs would share a name, the later one keeps its old suffix; where even that is
-    taken, or the same id comes twice, it is an error. Only digests are held.
+    taken, or the same id comes twice, it is an error. Folders that the step makes for itself are
+    reserved: a name in one gets an underscore before. Only digests are held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: tuple[str, ...] = ()) -> None:
+        self._reserved = reserved
         self._ids: set[int] = set()
         self._names: set[int] = set()
 
@@ -92,6 +94,8 @@ class Names:
         self._ids.add(_digest(image_id))
         for name in () if again else (path.with_suffix(""), path):
             parts = [_short(part) for part in name.parts]
+            if len(parts) > 1 and parts[0] in self._reserved:
+                parts[0] = "_" + parts[0]
             if parts[-1].startswith("."):
                 parts[-1] = "_" + parts[-1][1:]
             text = "/".join(parts)
@@ -163,10 +167,11 @@ class OutputFolder:
         shard: tuple[int, int] | None = None,
         overwrite: bool = False,
         origin: str | None = None,
+        reserved: tuple[str, ...] = (),
     ) -> None:
         self.path = path.resolve()
         self._origin = origin
-        self.names = Names()
+        self.names = Names(reserved)
         ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
         self._records = self.path / f"records{ending}.jsonl"
         self._part = self.path / f".records{ending}.jsonl.part"

@@ -54,6 +54,7 @@ class Step:
         compose: the record to give out, from the input record and what was made.
         made: the keys of what `work` returns.
         unit: what is counted.
+        reserved: folders of the output that the step makes for itself.
         origin: the key that names the input's image in what was made, when `path` names a new one.
     """
 
@@ -65,6 +66,7 @@ class Step:
     made: Sequence[str]
     unit: str = "images"
     origin: str | None = None
+    reserved: tuple[str, ...] = ()
 
 
 @dataclass
@@ -120,7 +122,7 @@ def run_step(
         raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
     named = [given if given == "-" else str(absolute(Path(given))) for given in inputs]
     settings = {**step.settings, "inputs": named, "shards": shard[1] if shard else None}
-    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin)
+    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin, step.reserved)
     outcome = Outcome(skip_bad=execution.skip_bad)
     piped = records_wanted(execution.json)
     items = _planned(step, chain([first], stream), folder, shard)
@@ -139,7 +141,8 @@ def run_step(
             progress.step(failed)
             if failed and not execution.quiet:
                 progress.clear()
-                note(f"failed: {results[0]['id']}: {results[0]['error']}")
+                name, error = results[0]["id"], results[0]["error"]
+                note(f"failed: {error}" if error.startswith(f"{name}: ") else f"failed: {name}: {error}")
     outcome.failed += tally.counts["damaged"]
     counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
     left_out = {key: count for key, count in tally.counts.items() if count and key != "damaged"}

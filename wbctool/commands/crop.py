@@ -33,7 +33,7 @@ def crop(
         str, typer.Option(metavar="roi|box", help="Square about the cell, or its bounding box stretched.")
     ] = "roi",
     margin: Annotated[
-        float | None, typer.Option(min=0, max=10, help="Added about the cell, a share. [roi 0.3, box 0]")
+        float | None, typer.Option(min=0, max=10, help="Added about the cell, a share. (roi 0.3, box 0)")
     ] = None,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the crops, pixels.")] = 224,
     kind: Annotated[str | None, typer.Option(metavar="wbc|platelet|rbc|any", help="What to crop.")] = None,

@@ -30,23 +30,28 @@ def enhance(
     selection: SelectionOptions,
     execution: ExecutionOptions,
     clahe: Annotated[bool, typer.Option("--clahe", help="Even out contrast.")] = False,
-    clip: Annotated[float, typer.Option(min=0.1, max=100, help="CLAHE: contrast limit.")] = 2.0,
-    tiles: Annotated[int, typer.Option(min=1, max=64, help="CLAHE: tiles a side.")] = 8,
+    clip: Annotated[float | None, typer.Option(min=0.1, max=100, help="CLAHE: contrast limit. (2)")] = None,
+    tiles: Annotated[int | None, typer.Option(min=1, max=64, help="CLAHE: tiles a side. (8)")] = None,
     reinhard: Annotated[
         Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
     ] = None,
     denoise: Annotated[str | None, typer.Option(metavar="nlm", help="Non-local means.")] = None,
-    strength: Annotated[float, typer.Option(min=0.1, max=100, help="Non-local means: strength.")] = 5.0,
+    strength: Annotated[float | None, typer.Option(min=0.1, max=100, help="Non-local means: strength. (5)")] = None,
 ) -> None:
     """Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means."""
     from wbctool.console import records_wanted, table
     from wbctool.enhancing.step import EnhanceOptions, enhance_step
+    from wbctool.errors import UsageProblem
     from wbctool.imaging.enhancement import StainProfile
     from wbctool.outputs import write_json
     from wbctool.steps import run_step
 
+    if not clahe and (clip is not None or tiles is not None):
+        raise UsageProblem("--clip and --tiles go with --clahe")
+    if denoise is None and strength is not None:
+        raise UsageProblem("--strength goes with --denoise nlm")
     profile = StainProfile.read(reinhard) if reinhard else None
-    options = EnhanceOptions(denoise, strength, profile, clahe, clip, tiles)
+    options = EnhanceOptions(denoise, strength or 5.0, profile, clahe, clip or 2.0, tiles or 8)
     outcome = run_step(enhance_step(options), inputs, out, selection.selection(), execution.execution())
     if profile:
         write_json(out / "profile.json", profile.as_json())

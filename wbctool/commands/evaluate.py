@@ -30,7 +30,7 @@ def evaluate(
     selection: SelectionOptions,
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME|all", help="train, val, test or all. [test where records carry splits]"),
+        typer.Option(metavar="NAME|all", help="train, val, test or all. (test where records carry splits)"),
     ] = None,
     truth: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Measure masks against truth masks of the same path and stem.")
@@ -39,7 +39,7 @@ def evaluate(
     truth_values: Annotated[
         str | None,
         typer.Option(
-            metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. [nucleus=255,cell=128]"
+            metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. (nucleus=255,cell=128)"
         ),
     ] = None,
     quiet: Quiet = False,
@@ -101,7 +101,7 @@ def _agreement(
     from json import dumps
 
     from wbctool.console import note
-    from wbctool.errors import UsageProblem
+    from wbctool.errors import InputError, UsageProblem
     from wbctool.evaluation.agreement import find_truth, measure, parse_values
     from wbctool.evaluation.report import print_agreement
     from wbctool.folders import Tally, read_inputs
@@ -113,8 +113,15 @@ def _agreement(
     reports = []
     for given in inputs:
         tally = Tally()
-        result = measure(read_inputs([given], selection.selection(), tally), masks, values, which, given)
-        tally.refuse_damage()
+        try:
+            result = measure(read_inputs([given], selection.selection(), tally), masks, values, which, given)
+        finally:
+            tally.refuse_damage()
+        if result.lacking:
+            message = f"{truth}: no truth mask has {', '.join(result.lacking)}"
+            if truth_values is None:
+                raise InputError(f"{message}; name the grey values that it has with --truth-values")
+            note(message)
         report = {"source": given, **result.as_json(values)}
         reports.append(report)
         if not quiet:

@@ -49,63 +49,65 @@ def segment(
         bool, typer.Option("--split-touching", help="Marker watershed; stain always parts cells.")
     ] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
-    coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations.")] = None,
+    coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,
     theta: Annotated[
-        float | None, typer.Option(metavar="T", help="purple-index: threshold. [Otsu's]", rich_help_panel=_CONSTANTS)
+        float | None, typer.Option(metavar="T", help="purple-index: threshold. (Otsu's)", rich_help_panel=_CONSTANTS)
     ] = None,
     rgb_thresholds: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="rgb: thresholds. [0.5,0.3,0.4]", rich_help_panel=_CONSTANTS)
+        str | None, typer.Option(metavar="R,G,B", help="rgb: thresholds. (0.5,0.3,0.4)", rich_help_panel=_CONSTANTS)
     ] = None,
     hue: Annotated[
-        float | None, typer.Option(metavar="DEGREES", help="hsv: hue. [270]", rich_help_panel=_CONSTANTS)
+        float | None,
+        typer.Option(metavar="DEGREES", help="hsv: hue. (270)", rich_help_panel=_CONSTANTS),
     ] = None,
     hue_width: Annotated[
-        float | None, typer.Option(metavar="DEGREES", help="hsv: either side. [15]", rich_help_panel=_CONSTANTS)
+        float | None,
+        typer.Option(metavar="DEGREES", help="hsv: either side. (15)", rich_help_panel=_CONSTANTS),
     ] = None,
     min_saturation: Annotated[
-        float | None, typer.Option(metavar="S", help="hsv: saturation. [0.2]", rich_help_panel=_CONSTANTS)
+        float | None, typer.Option(metavar="S", help="hsv: saturation. (0.2)", rich_help_panel=_CONSTANTS)
     ] = None,
     radius: Annotated[
         int | None,
-        typer.Option(min=0, max=99, metavar="PX", help="Opening's disk. [3; cyan-otsu 1]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="PX", help="Opening's disk. (3; cyan-otsu 1)", rich_help_panel=_CONSTANTS),
     ] = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=0, max=99, metavar="N", help="Erosions, then dilations. [2]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="N", help="Erosions, then dilations. (2)", rich_help_panel=_CONSTANTS),
     ] = None,
     min_area: Annotated[
-        float | None, typer.Option(min=1, metavar="PX", help="Least object. [80]", rich_help_panel=_CONSTANTS)
+        float | None, typer.Option(metavar="PX", help="Least object. (80)", rich_help_panel=_CONSTANTS)
     ] = None,
     smooth: Annotated[
         float | None,
-        typer.Option(min=0, max=99, metavar="PX", help="Gaussian over the mask. [1]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="PX", help="Gaussian over the mask. (1)", rich_help_panel=_CONSTANTS),
     ] = None,
     split_peak_share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="S", help="Peaks over this depth. [0.5]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="S", help="Peaks over this depth. (0.5)", rich_help_panel=_CONSTANTS),
     ] = None,
     split_peak_area: Annotated[
-        float | None, typer.Option(min=1, metavar="PX", help="Least marker. [127]", rich_help_panel=_CONSTANTS)
+        float | None, typer.Option(metavar="PX", help="Least marker. (127)", rich_help_panel=_CONSTANTS)
     ] = None,
     split_marker_radius: Annotated[
         int | None,
-        typer.Option(min=0, max=99, metavar="PX", help="Markers dilated. [2]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="PX", help="Markers dilated. (2)", rich_help_panel=_CONSTANTS),
     ] = None,
     split_cut: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="S", help="Markers cut at this depth. [0.4]", rich_help_panel=_CONSTANTS),
+        typer.Option(metavar="S", help="Markers cut at this depth. (0.4)", rich_help_panel=_CONSTANTS),
     ] = None,
     sam_checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights (.pth).", rich_help_panel=_SAM)
     ] = None,
     sam_model: Annotated[
-        str | None, typer.Option(metavar="vit_b|vit_l|vit_h", help="Its architecture. [vit_b]", rich_help_panel=_SAM)
+        str | None, typer.Option(metavar="vit_b|vit_l|vit_h", help="Its architecture. (vit_b)", rich_help_panel=_SAM)
     ] = None,
     sam_points: Annotated[
-        int | None, typer.Option(min=1, max=128, metavar="N", help="Points a side. [32]", rich_help_panel=_SAM)
+        int | None, typer.Option(metavar="N", help="Points a side. (32)", rich_help_panel=_SAM)
     ] = None,
     sam_device: Annotated[
-        str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where. [auto]", rich_help_panel=_SAM)
+        str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where. (auto)", rich_help_panel=_SAM)
     ] = None,
 ) -> None:
     """Find white cells with their nuclei, red cells and platelets in smear images."""
@@ -114,7 +116,7 @@ def segment(
     from wbctool.console import records_wanted, table
     from wbctool.segmentation.coco import CocoFile
     from wbctool.segmentation.step import segment_step
-    from wbctool.steps import run_step
+    from wbctool.steps import parse_shard, run_step
 
     images: Counter[str] = Counter()
     found: Counter[str] = Counter()
@@ -150,7 +152,7 @@ def segment(
     how = execution.execution()
     if method == "sam" and not how.jobs:
         how = replace(how, jobs=1)  # one model in memory, and one on the GPU
-    annotations = CocoFile(coco) if coco else None
+    annotations = CocoFile(coco, out, parse_shard(how.shard)) if coco else None
 
     def take(record: dict) -> None:
         count(record)

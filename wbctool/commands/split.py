@@ -31,10 +31,10 @@ def split(
     selection: SelectionOptions,
     ratio: Annotated[
         str | None,
-        typer.Option(metavar="TRAIN/VAL/TEST", help="Shares; two numbers are train/test. [70/15/15]"),
+        typer.Option(metavar="TRAIN/VAL/TEST", help="Shares; two numbers are train/test. (70/15/15)"),
     ] = None,
     folds: Annotated[int | None, typer.Option(metavar="K", help="K folds in place of --ratio.")] = None,
-    fold: Annotated[int | None, typer.Option(metavar="I", help="With --folds: the fold that tests. [1]")] = None,
+    fold: Annotated[int | None, typer.Option(metavar="I", help="With --folds: the fold that tests. (1)")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,

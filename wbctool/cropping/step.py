@@ -67,6 +67,7 @@ def crop_step(options: CropOptions) -> Step:
         work=partial(_crop, options),
         compose=_compose,
         made=_MADE,
+        reserved=("masks",),
     )
 
 
@@ -75,6 +76,13 @@ def _expected(options: CropOptions, record: Record) -> set[str]:
         raise ImageError(f"{record['id']}: is no mask record; run `wbctool segment` on it first")
     chosen = choose_cells(record, options.kind, options.which, options.edge)
     return {f"{record['id']}#{cell['value']}" for cell in chosen} or {record["id"]}
+
+
+def _in_image(window: tuple[int, int, int, int], shape: tuple[int, int]) -> bool:
+    """Whether a window is one, meets the image, and is no wider than three of it."""
+    x, y, width, height = window
+    meets = x < shape[1] and y < shape[0] and x + width > 0 and y + height > 0
+    return meets and 0 < width <= 3 * shape[1] + 64 and 0 < height <= 3 * shape[0] + 64
 
 
 def _compose(record: Record, made: Record) -> Record:
@@ -94,11 +102,12 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
     image = read_image(record["path"])
     labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
     made = []
-    name = f"_{name}" if name.startswith("masks/") else name  # masks/ holds the masks
     for cell in chosen:
         nucleus = cell.get("nucleus")
         values = [cell["value"], nucleus["value"]] if nucleus else [cell["value"]]
         window = box_window(cell["bbox"], options.margin)
+        if not _in_image(window, image.shape[:2]):
+            raise ImageError(f"{record['id']}: the bbox of cell {cell['value']} does not lie in the image")
         if options.method == "roi":
             mask = (labels == values[0]) | (labels == values[-1])
             if not mask.any():

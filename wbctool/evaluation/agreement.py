@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,7 +35,13 @@ def parse_values(text: str | None) -> dict[str, int]:
     values: dict[str, int] = {}
     for item in text.split(","):
         part, equals, value = item.strip().partition("=")
-        if part not in PARTS or not equals or not value.isdigit() or not 0 < int(value) < 65536 or part in values:
+        if (
+            part not in PARTS
+            or not equals
+            or not (value.isascii() and value.isdigit())
+            or not 0 < int(value) < 65536
+            or part in values
+        ):
             raise UsageProblem(f"--truth-values {text}: write it as nucleus=255,cell=128; parts are {', '.join(PARTS)}")
         values[part] = int(value)
     if len(set(values.values())) < len(values):
@@ -97,7 +104,11 @@ def _read_grey(path: Path) -> np.ndarray:
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: no grey image that can be decoded; get it again or leave its image out")
-    return image if image.ndim == 2 else image[..., :3].max(axis=2)
+    if image.ndim == 3:
+        if (image[..., :3] != image[..., :1]).any():
+            raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")
+        image = image[..., 0]
+    return image
 
 
 def found_of(record: Record, parts: Iterable[str], which: str) -> dict[str, np.ndarray]:
@@ -141,6 +152,9 @@ class Agreement:
         method: of the masks.
         unpaired: images without truth.
         failed: images without a mask; they score 0.
+        unused: truth masks without an image.
+        seen: pixels of truth by part, a cell's without its nucleus.
+        lacking: parts and grey values that no truth mask has.
     """
 
     rows: list[tuple[str, dict[str, tuple[float, ...]]]] = field(default_factory=list)
@@ -149,6 +163,8 @@ class Agreement:
     unpaired: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     unused: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+    lacking: list[str] = field(default_factory=list)
 
     def as_json(self, parts: Iterable[str]) -> dict[str, Any]:
         """One flat object: means by part and measure, shares of poor images, seconds, and the worst images."""
@@ -189,16 +205,22 @@ def measure(
         if stem not in truth:
             result.unpaired.append(record["id"])
             continue
+        if stem in used:
+            raise InputError(f"{source}: two records pair with {truth[stem]}; give each image once")
         used.add(stem)
         if record["schema"] == ERROR:
             result.failed.append(record["id"])
             result.rows.append((record["id"], dict.fromkeys(values, (0.0, 0.0, 0.0, 0.0))))
             continue
-        if record["schema"] != MASK or not record.get("mask") or "size" not in record:
+        if record["schema"] != MASK or not record.get("mask") or not record.get("size"):
             raise InputError(f"{source}: {record['id']} has no mask; run `wbctool segment` on it first")
         width, height = record["size"]
         masks = truth_of(truth[stem], values, (width, height))
         found = found_of(record, values, which)
+        for part in values:
+            result.seen[part] += int(np.count_nonzero(masks[part])) - (
+                int(np.count_nonzero(masks["nucleus"])) if part == "cell" and "nucleus" in masks else 0
+            )
         result.rows.append((record["id"], {part: scores(found[part], masks[part]) for part in values}))
         result.method = result.method or record.get("method")
         if record.get("seconds") is not None:
@@ -210,4 +232,6 @@ def measure(
             "their paths inside the two folders, without suffix, must be the same"
         )
     result.unused = len(truth) - len(used)
+    if len(result.failed) < len(result.rows):
+        result.lacking = [f"{part}={values[part]}" for part in values if not result.seen[part]]
     return result

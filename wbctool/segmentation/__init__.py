@@ -25,6 +25,23 @@ METHODS = {
     "sam": "wbctool.segmentation.sam",
 }
 
+# What constants may be, both ends included; NaN is neither.
+LIMITS = {
+    "theta": (-1.0, 1.0),
+    "hue": (0.0, 360.0),
+    "hue_width": (0.0, 180.0),
+    "min_saturation": (0.0, 1.0),
+    "radius": (0, 99),
+    "iterations": (0, 99),
+    "min_area": (1.0, 1e9),
+    "smooth": (0.0, 99.0),
+    "split_peak_share": (0.0, 1.0),
+    "split_peak_area": (1.0, 1e9),
+    "split_marker_radius": (0, 99),
+    "split_cut": (0.0, 1.0),
+    "sam_points": (1, 128),
+}
+
 
 def method_module(method: str) -> ModuleType:
     """The module of a method: `segment(image, split, **constants)` and its `CONSTANTS` with their defaults.
@@ -58,6 +75,10 @@ def settings_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             option = "--" + name.replace("_", "-")
             hint = "needs --split-touching" if name.startswith("split_") else f"is not for --method {method}"
             raise UsageProblem(f"{option}: {hint}")
+        low, high = LIMITS.get(name, (None, None))
+        if low is not None and not low <= chosen[name] <= high:
+            option = "--" + name.replace("_", "-")
+            raise UsageProblem(f"{option} {chosen[name]}: give a number from {low:g} to {high:g}")
     return {**known, **chosen}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_labels
 from wbctool.outputs import atomic
 from wbctool.records import Record
+from wbctool.segmentation.regions import fill_holes
 
 CATEGORIES = ("wbc", "nucleus", "rbc", "platelet")
 
@@ -22,13 +24,36 @@ class CocoFile:
     """Gathers mask records into one COCO file; annotations wait on disk, not in memory.
 
     Every cell is an annotation with polygons; a white cell's includes its nucleus, which has an
-    annotation of its own. The polygons run along the pixels' edges, so that they give the mask back.
+    annotation of its own. The polygons run along the pixels' edges, so that they give the mask back;
+    what has holes, which polygons cannot have, is given as run lengths.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises UsageProblem when the file could not be written in the end."""
-        if path.is_dir() or (path.parent.exists() and not path.parent.is_dir()):
-            raise UsageProblem(f"--coco {path}: is no file that can be written; give a name such as masks.json")
+    def __init__(self, path: Path, out: Path, shard: tuple[int, int] | None = None) -> None:
+        """Where the file will be; found out before any work.
+
+        Args:
+            path: its name, ending in .json; links are followed.
+            out: the output folder of the command, whose own files it must not be.
+            shard: each shard writes a file of its own, with `-i-of-n` in its name.
+
+        Raises:
+            UsageProblem: no such file can be written, or it would replace something else.
+        """
+        advice = "give a name such as masks.json"
+        if path.suffix != ".json":
+            raise UsageProblem(f"--coco {path}: does not end in .json; {advice}")
+        if shard:
+            path = path.with_name(f"{path.stem}-{shard[0]}-of-{shard[1]}.json")
+        path = path.resolve()
+        own = path == out.resolve() or (path.parent == out.resolve() and path.name.startswith("run"))
+        if own or (path.exists() and not path.is_file()):
+            raise UsageProblem(f"--coco {path}: is something else already; {advice}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageProblem(f"--coco {path}: {error.strerror}; {advice}") from None
+        if not os.access(path.parent, os.W_OK):
+            raise UsageProblem(f"--coco {path}: its folder cannot be written; give another")
         self.path = path
         self.images = 0
         self.annotations = 0
@@ -65,7 +90,7 @@ class CocoFile:
             "iscrowd": 0,
             "area": int(cv2.countNonZero(mask)),
             "bbox": [x + left, y + top, wide, high],
-            "segmentation": _polygons(mask, x, y),
+            "segmentation": _polygons(mask, x, y) if _is_solid(mask) else _runs(mask, x, y, labels.shape),
         }
         self._cells.write((",\n" if self.annotations > 1 else "") + json.dumps(entry))
 
@@ -82,6 +107,20 @@ class CocoFile:
                 while text := part.read(1 << 20):
                     stream.write(text)
             stream.write("\n]}\n")
+
+
+def _is_solid(mask: np.ndarray) -> bool:
+    return cv2.countNonZero(mask) == cv2.countNonZero(fill_holes(mask))
+
+
+def _runs(mask: np.ndarray, x: int, y: int, shape: tuple[int, int]) -> dict[str, Any]:
+    """Uncompressed run lengths of the whole image, column by column, beginning with background."""
+    whole = np.zeros(shape, np.uint8)
+    whole[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+    flat = whole.ravel(order="F")
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *ends.tolist(), flat.size]).tolist()
+    return {"size": list(shape), "counts": [0, *counts] if flat[0] else counts}
 
 
 def _polygons(mask: np.ndarray, x: int, y: int) -> list[list[float]]:

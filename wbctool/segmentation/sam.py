@@ -62,9 +62,8 @@ def load(checkpoint: str | None, name: str, device: str) -> Any:
     where = pick_device(device)
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is no checkpoint makes of the unpickler
-        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
-        raise InputError(f"{checkpoint}: no SAM checkpoint ({reason}); {ADVICE}") from None
+    except Exception:  # whatever a file that is no checkpoint makes of the unpickler
+        raise InputError(f"{checkpoint}: no SAM checkpoint that can be loaded without running code; {ADVICE}") from None
     model = sam_model_registry[name](checkpoint=None)
     wanted = {key: value.shape for key, value in model.state_dict().items()}
     shapes = {key: value.shape for key, value in state.items() if hasattr(value, "shape")} if _is_state(state) else {}

@@ -39,6 +39,7 @@ def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: 
         work=partial(_segment, method, settings, overlays),
         compose=lambda record, made: {**record, **made},
         made=_MADE,
+        reserved=("overlays",),
     )
 
 
@@ -55,7 +56,6 @@ def _segment(
     objects = find_objects(image, method, settings)
     labels, cells = to_labels(objects, image.shape[:2])
     seconds = round(time.perf_counter() - start, 4)
-    name = f"_{name}" if name.startswith("overlays/") else name
     mask = folder / f"{name}.png"
     write_png(mask, labels)
     if overlays:
