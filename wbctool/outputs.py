@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,13 +74,14 @@ class Names:
 
     Where two inputs would share a name, the later one keeps its old suffix; where even that is
     taken, or the same id comes twice, it is an error. Folders that the step makes for itself are
-    reserved: a name in one gets an underscore before. Only digests are held.
+    reserved: a name in one gets an underscore before. Only digests are held, and not in memory.
     """
 
     def __init__(self, reserved: tuple[str, ...] = ()) -> None:
         self._reserved = reserved
-        self._ids: set[int] = set()
-        self._names: set[int] = set()
+        self._held = sqlite3.connect("", isolation_level=None)  # on disk, and gone with this object
+        for line in ("PRAGMA journal_mode = OFF", "CREATE TABLE held (digest INTEGER PRIMARY KEY)", "BEGIN"):
+            self._held.execute(line)
 
     def take(self, image_id: str) -> str:
         """The name, with folders, for an id.
@@ -90,8 +92,7 @@ class Names:
         path = PurePosixPath(image_id)
         if path.is_absolute() or ".." in path.parts or not path.name or "\0" in image_id:
             raise ImageError(f"{image_id!r}: the id leads out of the output folder; give it another")
-        again = _digest(image_id) in self._ids
-        self._ids.add(_digest(image_id))
+        again = not self._is_new("id", image_id)
         for name in () if again else (path.with_suffix(""), path):
             parts = [_short(part) for part in name.parts]
             if len(parts) > 1 and parts[0] in self._reserved:
@@ -99,14 +100,15 @@ class Names:
             if parts[-1].startswith("."):
                 parts[-1] = "_" + parts[-1][1:]
             text = "/".join(parts)
-            if _digest(text) not in self._names:
-                self._names.add(_digest(text))
+            if self._is_new("name", text):
                 return text
         raise ImageError(f"{image_id}: two inputs have this id; give their folders as one input, or rename one")
 
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    def _is_new(self, kind: str, text: str) -> bool:
+        """Whether this was not met before; from now on it was."""
+        digest = hashlib.blake2b(text.encode(), digest_size=8, person=kind.encode()).digest()
+        number = int.from_bytes(digest, "little", signed=True)
+        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (number,)).rowcount == 1
 
 
 def _short(name: str, limit: int = 200) -> str:
