@@ -56,6 +56,9 @@ def enhance(
     if profile:
         write_json(out / "profile.json", profile.as_json())
     if not records_wanted(execution.json):
-        done = ", ".join(options.as_record())
-        table(f"{out}: {outcome.records:,} images", ("done to each", ""), [(done, "")])
+        rows = [
+            (step, ", ".join(f"{name} {value}" for name, value in constants.items()))
+            for step, constants in options.as_record().items()
+        ]
+        table(f"{out}: {outcome.records:,} images", ("done to each", "how"), rows)
     raise typer.Exit(outcome.exit_code)

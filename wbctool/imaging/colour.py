@@ -55,3 +55,15 @@ def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
         cv2.LUT(np.ascontiguousarray(image[..., c]), -np.log((levels + 1) / (background[c] + 1))) for c in range(3)
     ]
     return cv2.merge(planes)
+
+
+def stain_chroma(density: np.ndarray) -> np.ndarray:
+    """Red + green − blue absorbance: high where the blue-violet nuclear stain is, low in red cells.
+
+    Args:
+        density: shape (…, 3), as `optical_density` gives it.
+
+    Returns:
+        Shape (…,).
+    """
+    return density[..., 0] + density[..., 1] - density[..., 2]

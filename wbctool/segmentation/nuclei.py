@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wbctool.imaging.colour import stain_chroma
 from wbctool.segmentation.objects import Region
 from wbctool.segmentation.regions import components, disk, fill_holes, otsu, otsu_level, tidy, union_of
 
@@ -34,8 +35,7 @@ def stained(small: np.ndarray, background: np.ndarray, density: np.ndarray) -> n
     light = np.minimum(small.astype(np.float32) / background, 1.0)
     highest = light.max(axis=2)
     saturation = (highest - light.min(axis=2)) / np.maximum(highest, 0.05)
-    chroma = density[..., 0] + density[..., 1] - density[..., 2]
-    return tidy(otsu(saturation * (1 - light[..., 1])) & (chroma > STAINED).astype(np.uint8))
+    return tidy(otsu(saturation * (1 - light[..., 1])) & (stain_chroma(density) > STAINED).astype(np.uint8))
 
 
 def has_nucleus(density: np.ndarray, seed: Region, size: float) -> bool:
@@ -46,8 +46,7 @@ def has_nucleus(density: np.ndarray, seed: Region, size: float) -> bool:
         seed: the body.
         size: area of its cell, in areas of a red cell.
     """
-    colours = density[seed.window]
-    chroma = np.ascontiguousarray(colours[..., 0] + colours[..., 1] - colours[..., 2])
+    chroma = stain_chroma(density[seed.window])
     dense = float(np.percentile(chroma[seed.mask > 0], 90))
     inner = cv2.erode(
         cv2.copyMakeBorder(seed.mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0),

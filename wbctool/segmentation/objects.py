@@ -170,12 +170,12 @@ def _described(free: np.ndarray, region: Region, value: int, kind: str, shape: t
     if area == 0:
         return {}
     x, y, width, height = cv2.boundingRect(free)
-    x, y = x + region.x, y + region.y
+    drawn = Region(region.x + x, region.y + y, free[y : y + height, x : x + width])
     return {
         "value": value,
         "kind": kind,
-        "bbox": [x, y, width, height],
+        "bbox": [drawn.x, drawn.y, width, height],
         "area": area,
         "centroid": [round(region.x + moments["m10"] / area, 1), round(region.y + moments["m01"] / area, 1)],
-        "edge": bool(x == 0 or y == 0 or x + width == shape[1] or y + height == shape[0]),
+        "edge": drawn.touches_edge(shape),
     }

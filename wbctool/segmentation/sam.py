@@ -31,6 +31,8 @@ def segment(
 ) -> Objects:
     """White cells with nuclei, platelets and red cells of an RGB image (height, width, 3), uint8.
 
+    `split` changes nothing: each mask is one object already.
+
     Raises:
         InputError: no checkpoint, a damaged one, or one for another model.
         UsageProblem: no such model or device.

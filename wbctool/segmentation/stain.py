@@ -1,11 +1,11 @@
 """The default method: nuclei by their stain, cell borders by a shortest path around each.
 
-1. Absorbance is measured against the empty slide, so lamp and white balance cancel out; on a copy of
-   at most half the size, which is enough for all but the nucleus' border.
+1. Absorbance is measured against the empty slide, so lamp and white balance cancel out;
+   on a copy of down to half the size, which is enough for all but the nucleus' border.
 2. Nuclei are where saturation × (1 − green) exceeds Otsu's threshold; lobes that lie near each other,
    with no empty slide between, are gathered.
 3. Around each nucleus the cell's border is a closed shortest path (`border.py`).
-4. Inside the cell, at full size, Otsu on green gives the nucleus (`nuclei.py`).
+4. Inside the cell, at full size, Otsu on red and green gives the nucleus (`nuclei.py`).
 5. What is small and granular is a platelet; the rest of what absorbs is red cells (`red_cells.py`).
 
 How well it agrees with experts is printed by `tests/benchmarks/masks.py`.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from wbctool.imaging.colour import background_colour, optical_density
+from wbctool.imaging.colour import background_colour, optical_density, stain_chroma
 from wbctool.segmentation.border import RedCells, hue, outline_of
 from wbctool.segmentation.nuclei import STAINED, has_nucleus, refined, stained
 from wbctool.segmentation.objects import Objects, Region
@@ -155,7 +155,8 @@ def _red_colours(density: np.ndarray, filled: np.ndarray, dark: np.ndarray, away
 
 
 def _marked(reds: list[Region], density: np.ndarray, taken: np.ndarray) -> list[Region]:
-    """Red cells, also marked as overlapped when they touch a white cell or platelet, or are twice as dense within."""
+    """Red cells, also marked as overlapped when they touch a white cell or platelet, or are much denser
+    within than is usual."""
     hiding = cv2.dilate(taken, disk(3))  # what touches may lie under
     densest = [np.percentile(density[cell.window][cell.mask > 0].sum(axis=-1), 95) for cell in reds]
     limit = DOUBLE * float(np.median(densest)) if densest else 0.0
@@ -169,8 +170,7 @@ def _pale_specks(field: Field, red: RedCells | None, taken: np.ndarray) -> list[
     """Platelets that a dark nucleus in the same field outshines: stained, and of no red cell's hue."""
     if red is None:
         return []
-    chroma = field.density[..., 0] + field.density[..., 1] - field.density[..., 2]
-    usual = red.density.centre[0] + red.density.centre[1] - red.density.centre[2]
+    chroma, usual = stain_chroma(field.density), float(stain_chroma(red.density.centre))
     mask = (chroma > max(STAINED, PALE * usual)) & (red.hue.distance(hue(field.density)) > 9)
     mask = mask.astype(np.uint8) & (1 - cv2.dilate(taken, disk(3)))
     small = components(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(1)), MIN_AREA)

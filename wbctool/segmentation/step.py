@@ -34,7 +34,7 @@ def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: 
     check_ready(method, settings)
     return Step(
         name="segment",
-        settings={"method": method, **{key: _plain(value) for key, value in settings.items()}, "overlay": overlays},
+        settings={"method": method, **_plain(settings), "overlay": overlays},
         expected=lambda record: {record["id"]},
         work=partial(_segment, method, settings, overlays),
         compose=lambda record, made: {**record, **made},
@@ -43,9 +43,11 @@ def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: 
     )
 
 
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back; where it was computed is no setting of what is found."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in settings.items() if key != "device"
+    }
 
 
 def _segment(
