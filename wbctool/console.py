@@ -61,15 +61,23 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
 
 
 class Progress:
-    """A count with its rate on stderr: a moving line on a terminal, a line now and then elsewhere."""
+    """A count with its rate on stderr: a moving line on a terminal, a line now and then elsewhere.
+
+    Args:
+        what: is being done.
+        unit: of what is counted.
+        quiet: show nothing.
+        total: how many there are; with it the time left is shown.
+        done: how many were done before.
+    """
 
     interval = 10.0
 
-    def __init__(self, what: str, unit: str, quiet: bool, total: int | None = None) -> None:
+    def __init__(self, what: str, unit: str, quiet: bool, total: int | None = None, done: int = 0) -> None:
         self.what, self.unit, self.total = what, unit, total
-        self.done = 0
+        self.done = self._before = done
         self.failed = 0
-        self._quiet = quiet
+        self.quiet = quiet
         self._live = sys.stderr.isatty() and not quiet
         self._start = time.monotonic()
         self._shown = self._start
@@ -86,17 +94,19 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def step(self, failed: bool = False, detail: str = "") -> None:
-        """Count one more."""
-        self.done += 1
+    def step(self, failed: bool = False, detail: str = "", count: int = 1) -> None:
+        """Count one more, or several."""
+        self.done += count
         self.failed += failed
         now = time.monotonic()
-        if self._quiet or now - self._shown < (0.1 if self._live else self.interval):
+        if self.quiet or now - self._shown < (0.1 if self._live else self.interval):
             return
         self._shown = now
-        rate = self.done / max(now - self._start, 1e-9)
+        rate = (self.done - self._before) / max(now - self._start, 1e-9)
         of_total = f"/{self.total:,}" if self.total else ""
         text = f"{self.what}: {self.done:,}{of_total} {self.unit}, {rate:.1f}/s"
+        if self.total:
+            text += f", {duration((self.total - self.done) / rate)} left"
         if self.failed:
             text += f", {self.failed:,} failed"
         if detail:
@@ -106,3 +116,11 @@ class Progress:
             sys.stderr.flush()
         else:
             note(text)
+
+
+def duration(seconds: float) -> str:
+    """Such as `45 s`, `12 min` or `3 h 20 min`."""
+    minutes, hours = round(seconds / 60), int(round(seconds / 60) // 60)
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{hours} h {minutes - 60 * hours} min" if hours else f"{minutes} min"

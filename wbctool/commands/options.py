@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -90,7 +90,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     bundles: dict[str, type] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         kind = hints[name]
-        if kind in (SelectionOptions, ExecutionOptions):
+        if is_dataclass(kind):
             bundles[name] = kind
             bundle_hints = get_type_hints(kind, include_extras=True)
             for field in fields(kind):

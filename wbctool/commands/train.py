@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wbctool.commands.options import (
     Device,
-    Inputs,
     Jobs,
     Json,
     Overwrite,
     Quiet,
-    Seed,
     SelectionOptions,
     SkipBad,
     new_app,
     with_options,
 )
+from wbctool.commands.recipe_options import RecipeOptions
 
 app = new_app()
-_MODEL = "Model"
-_FIT = "Training"
+_MANY = "Several runs"
+_HOW = "Running"
 
 
 @app.command(
@@ -32,62 +31,51 @@ _FIT = "Training"
 )
 @with_options
 def train(
-    inputs: Inputs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")],
     selection: SelectionOptions,
-    backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Any timm model.", rich_help_panel=_MODEL)
-    ] = "efficientnet_b0",
-    backbone_arg: Annotated[
+    options: RecipeOptions,
+    inputs: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Passed to timm.", rich_help_panel=_MODEL),
+        typer.Argument(metavar="IN...", help="Folders, .jsonl record files, or -; with --ensemble run folders first."),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(metavar="imagenet|none|FILE", help="Where to start from.", rich_help_panel=_MODEL)
-    ] = "imagenet",
-    attention: Annotated[
-        str, typer.Option(metavar="none|cbam", help="After the backbone.", rich_help_panel=_MODEL)
-    ] = "cbam",
-    size: Annotated[
-        int, typer.Option(min=16, max=2048, metavar="N", help="Side, pixels.", rich_help_panel=_MODEL)
-    ] = 224,
-    dropout: Annotated[
-        float, typer.Option(min=0, max=0.95, metavar="X", help="Before the last layer.", rich_help_panel=_MODEL)
-    ] = 0.2,
-    mean: Annotated[
-        str | None, typer.Option(metavar="M[,M,M]", help="Of the input, 0 to 1.", rich_help_panel=_MODEL)
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="What is chosen where no flag says otherwise.")
     ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="S[,S,S]", help="Of the input, 0 to 1.", rich_help_panel=_MODEL)
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe with its flags as TOML, and end.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key that --show prints.")
     ] = None,
-    loss: Annotated[str, typer.Option(metavar="ce|focal", help="The loss.", rich_help_panel=_FIT)] = "ce",
-    gamma: Annotated[float, typer.Option(min=0, metavar="X", help="Of the focal loss.", rich_help_panel=_FIT)] = 2.0,
-    class_weights: Annotated[
-        str, typer.Option(metavar="none|balanced", help="Weights in the loss.", rich_help_panel=_FIT)
-    ] = "none",
-    augment: Annotated[
-        str, typer.Option(metavar="none|flips|full", help="Of each batch.", rich_help_panel=_FIT)
-    ] = "flips",
-    epochs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="In all; 0 saves it untrained.", rich_help_panel=_FIT)
-    ] = 20,
-    frozen_epochs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Of these, backbone frozen.", rich_help_panel=_FIT)
-    ] = 1,
-    patience: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Epochs without gain till the end; 0: never.", rich_help_panel=_FIT)
-    ] = 10,
-    batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images a step.", rich_help_panel=_FIT)] = 32,
-    frozen_lr: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Peak rate while frozen.", rich_help_panel=_FIT)
-    ] = 3e-3,
-    lr: Annotated[float, typer.Option(min=0, metavar="X", help="Peak rate after.", rich_help_panel=_FIT)] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(min=0, metavar="X", help="Of AdamW.", rich_help_panel=_FIT)] = 0.01,
-    precision: Annotated[
-        str, typer.Option(metavar="auto|float32|bf16", help="Of the network.", rich_help_panel=_FIT)
-    ] = "auto",
+    backbone_arg: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Passed to timm.")] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(metavar="linear|knn", help="Fit only a classifier on frozen features.", rich_help_panel=_MANY),
+    ] = None,
+    ensemble: Annotated[
+        str | None, typer.Option(metavar="average|cbam", help="Make one of several runs.", rich_help_panel=_MANY)
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", help="Cross-validate, into RUN/fold-I.", rich_help_panel=_MANY)
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(metavar="N", help="New splits each time, RUN/repeat-I.", rich_help_panel=_MANY)
+    ] = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option(metavar="TRAIN/VAL/TEST", help="Of --repeats. (70/15/15)", rich_help_panel=_MANY),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on, as RUN was started.", rich_help_panel=_HOW)] = False,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="Disk for decoded images. (what is free)", rich_help_panel=_HOW),
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=_HOW)] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write events for it.", rich_help_panel=_HOW)
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of all chance. (0)", rich_help_panel=_HOW)
+    ] = None,
     device: Device = "auto",
-    seed: Seed = 0,
     jobs: Jobs = 0,
     overwrite: Overwrite = False,
     skip_bad: SkipBad = False,
@@ -95,58 +83,108 @@ def train(
     json: Json = False,
 ) -> None:
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
+    from wbctool.errors import UsageProblem
+    from wbctool.training.many import Splits
+    from wbctool.training.recipe import parse_pairs, read_recipe, read_started, with_choices
+
+    given = {
+        **options.given(),
+        **parse_pairs(set_ or [], "--set"),
+        "backbone_args": parse_pairs(backbone_arg, "--backbone-arg") if backbone_arg else None,
+        "seed": seed,
+    }
+    if resume:
+        if recipe or overwrite:
+            raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
+        if out is None:
+            raise UsageProblem("--resume: name the run folder with -o RUN")
+        base, about = read_started(out), []
+    else:
+        base, about = read_recipe(recipe or "default")
+    chosen = with_choices(base, given)
+    if show:
+        print(chosen.to_toml(about), end="")
+        return
+    if out is None:
+        raise UsageProblem("Missing option '--out' / '-o' (see `wbctool train --help`)")
+    if not inputs:
+        raise UsageProblem("Missing argument 'IN...' (see `wbctool train --help`)")
+    splits = Splits(folds, repeats, ratio)
+    raise typer.Exit(
+        _train(
+            *(inputs, out, chosen, splits, selection),
+            {"probe": probe, "ensemble": ensemble},
+            {
+                "device": device,
+                "jobs": jobs,
+                "cache_gb": cache_gb,
+                "overwrite": overwrite,
+                "compiled": compile,
+                "tensorboard": tensorboard,
+                "quiet": quiet,
+            },
+            *(skip_bad, json),
+        )
+    )
+
+
+def _train(
+    inputs: list[str],
+    out: Path,
+    recipe: Any,
+    splits: Any,
+    selection: SelectionOptions,
+    kind: dict[str, Any],
+    how: dict[str, Any],
+    skip_bad: bool,
+    json: bool,
+) -> int:
+    from dataclasses import replace
+
     from wbctool.console import emit, note, records_wanted, table
-    from wbctool.errors import DONE, SOME_FAILED
+    from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.folders import Selection, Tally, read_inputs
     from wbctool.training.dataset import gather
-    from wbctool.training.options import TrainOptions, parse_backbone_args, parse_triple
 
-    options = TrainOptions(
-        backbone=backbone,
-        backbone_args=parse_backbone_args(backbone_arg or []),
-        weights=weights,
-        attention=attention,
-        size=size,
-        dropout=dropout,
-        mean=parse_triple(mean, "--mean"),
-        std=parse_triple(std, "--std"),
-        loss=loss,
-        gamma=gamma,
-        class_weights=class_weights,
-        augment=augment,
-        epochs=epochs,
-        frozen_epochs=frozen_epochs,
-        patience=patience,
-        batch_size=batch_size,
-        frozen_lr=frozen_lr,
-        lr=lr,
-        weight_decay=weight_decay,
-        precision=precision,
-        seed=seed,
-    )
+    quiet = how["quiet"]
+    members = [Path(given) for given in inputs if (Path(given) / "model.json").is_file()]
+    images = [given for given in inputs if Path(given) not in members]
+    if not images:
+        raise UsageProblem("no images given beside the run folders; their labels say what is evaluated")
     tally = Tally()
-    records = list(read_inputs(inputs, selection.selection(), tally))
+    records = list(read_inputs(images, selection.selection(), tally))
     tally.refuse_damage()
-    dataset = gather(records, seed, quiet)
     if not quiet:
         for line in tally.notes():
             note(line)
-    from wbctool.training.run import train as run_training
+    plans = [(out, recipe, gather(records, recipe.seed, quiet))] if splits.is_empty else []
+    for name, seed, split in splits.over(records, recipe.seed):
+        plans.append((out / name, replace(recipe, seed=seed), gather(split, seed, quiet)))
 
-    run = run_training(dataset, out, options, device, jobs, overwrite, quiet)
-    if run["done_before"] and not quiet:
-        note(f"{out}: was trained before; --overwrite trains it anew")
-    predictions = list(read_inputs([str(out / "predictions.jsonl")], Selection(), Tally()))
-    code = SOME_FAILED if run["failures"] and not skip_bad else DONE
-    if records_wanted(json):
-        for record in predictions:
-            emit(record)
-        raise typer.Exit(code)
-    rows = []
-    for name, records in dataset.splits.items():
-        own = [record for record in predictions if record["split"] == name]
-        right = sum(record["predicted"] == record["label"] for record in own)
-        rows.append((name, f"{len(records):,}", f"{right / len(own):.3f}" if own else ""))
-    table(f"{out}: {len(dataset.classes)} classes", ("split", "images", "accuracy"), rows)
-    note(f"more: wbctool evaluate {out}")
-    raise typer.Exit(code)
+    from wbctool.training.processes import is_main_process
+    from wbctool.training.run import Kind, Running, train
+
+    rows, failures = [], []
+    for place, own, dataset in plans:
+        if len(plans) > 1 and not quiet:
+            note(f"{place}:")
+        run = train(dataset, place, own, Running(**how), Kind(kind["probe"], kind["ensemble"], tuple(members)))
+        failures += run["failures"]
+        if not is_main_process():
+            continue
+        if run["done_before"] and not quiet:
+            note(f"{place}: was trained before; --overwrite trains it anew")
+        predictions = list(read_inputs([str(place / "predictions.jsonl")], Selection(), Tally()))
+        if records_wanted(json):
+            for record in predictions:
+                emit(record)
+            continue
+        for name, split in dataset.splits.items():
+            made = [record for record in predictions if record["split"] == name]
+            right = sum(record["predicted"] == record["label"] for record in made)
+            rows.append((str(place), name, f"{len(split):,}", f"{right / len(made):.3f}" if made else ""))
+    if is_main_process() and not records_wanted(json):
+        classes = len(plans[0][2].classes)
+        table(f"{out}: {classes} classes", ("run", "split", "images", "accuracy"), rows)
+        note(f"more: wbctool evaluate {' '.join(str(place) for place, _, _ in plans)}")
+    return SOME_FAILED if failures and not skip_bad else DONE

@@ -1,1 +1,1 @@
-"""Models: a timm backbone with attention, and the run folder that keeps it."""
+"""Models: a backbone with attention and a head, ensembles, and the run folder that keeps them."""

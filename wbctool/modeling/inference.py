@@ -22,7 +22,7 @@ BATCH = 64
 
 
 def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:
-    """Class probabilities of a batch.
+    """Class probabilities of a batch: the mean over as many symmetries of the square as the model asks for.
 
     Args:
         model: returns logits (n, classes).
@@ -32,9 +32,20 @@ def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str) 
     Returns:
         Shape (n, classes), float64; rows sum to 1.
     """
+    views = symmetries(images, model.architecture.symmetries)
     with torch.inference_mode(), autocast(images.device, precision):
-        logits = model(images)
-    return torch.softmax(logits.double(), dim=1).cpu().numpy()
+        shares = [torch.softmax(model(view).double(), dim=1) for view in views]
+    return torch.stack(shares).mean(0).cpu().numpy()
+
+
+def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """The first `count` of the eight symmetries of the square, of a batch (n, channels, side, side)."""
+    views = []
+    for number in range(count):
+        view = images.flip(-1) if number & 1 else images
+        view = view.flip(-2) if number & 2 else view
+        views.append(view.transpose(-1, -2) if number & 4 else view)
+    return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
 def prediction_record(

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from wbctool.errors import InputError
-from wbctool.modeling.architecture import Architecture, Classifier
+from wbctool.errors import InputError, UsageProblem
+from wbctool.modeling.architecture import Architecture
+from wbctool.modeling.classifier import Classifier
+from wbctool.modeling.ensembles import EnsembleArchitecture, make_ensemble
 from wbctool.outputs import atomic, read_json, write_json
 
 SCHEMA = "wbctool.model/1"
@@ -21,7 +23,7 @@ class Run:
     """A trained model and what it knows of its images."""
 
     path: Path
-    model: Classifier
+    model: torch.nn.Module
     info: dict[str, Any]
 
     @property
@@ -29,7 +31,7 @@ class Run:
         return self.model.architecture.classes
 
 
-def save(path: Path, model: Classifier, info: dict[str, Any]) -> None:
+def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
     from safetensors.torch import save as to_bytes
 
@@ -41,6 +43,22 @@ def save(path: Path, model: Classifier, info: dict[str, Any]) -> None:
         path / "model.json",
         {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, **info},
     )
+
+
+def make_model(info: dict[str, Any]) -> torch.nn.Module:
+    """The untrained model that a `model.json` describes.
+
+    Raises:
+        KeyError, TypeError, ValueError, WbctoolError: a part is missing, or is nothing that can be built.
+    """
+    if "ensemble" in info:
+        return make_ensemble(EnsembleArchitecture.from_json(info))
+    return Classifier(Architecture.from_json(info))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a finished run folder."""
+    return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -69,8 +87,8 @@ def load(path: Path, device: torch.device) -> Run:
 
     info = read_info(path)
     try:
-        model = Classifier(Architecture.from_json(info))
-    except (KeyError, TypeError, ValueError) as error:
+        model = make_model(info)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageProblem) as error:
         raise InputError(f"{path}/model.json: damaged ({error}); {NEXT}") from None
     try:
         model.load_state_dict(load_file(path / "weights.safetensors"))

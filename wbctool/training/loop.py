@@ -1,4 +1,4 @@
-"""The training loop: a frozen phase, then fine-tuning; best epoch kept; resumable at every epoch."""
+"""The training loop: phases, the best epoch kept, stopped and resumed at any step."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from wbctool.console import Progress, note
 from wbctool.device import autocast
-from wbctool.errors import InputError
-from wbctool.modeling.architecture import Classifier
+from wbctool.errors import DeviceError, InputError
 from wbctool.outputs import atomic
-from wbctool.training.augmentation import make_augmentation
-from wbctool.training.feed import Pixels, epoch_batches
-from wbctool.training.losses import make_loss
-from wbctool.training.options import TrainOptions
+from wbctool.training.augmentation import Augmentation
+from wbctool.training.averaging import Average
+from wbctool.training.feed import ahead, batches_of, epoch_order
+from wbctool.training.losses import Loss
+from wbctool.training.phases import Batch, Feed, Phase, phases_of
+from wbctool.training.processes import Processes
+from wbctool.training.recipe import Recipe
+from wbctool.training.schedules import Schedule, make_optimizer
+from wbctool.training.stopping import Stopping
 
-EVALUATION_BATCH = 64
-
-
-@dataclass
-class Samples:
-    """Where the images of a split lie in the pixel file, and their classes."""
-
-    rows: np.ndarray
-    targets: Tensor
+SAVE_EVERY = 300.0  # seconds between two states kept within an epoch
+CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which waits for it
 
 
 @dataclass
 class State:
-    """All that a resumed training needs; written after each epoch."""
+    """How far a training is."""
 
-    epoch: int = 0
+    phase: int = 0
+    epoch: int = 0  # finished
+    step: int = 0  # finished in the epoch that is under way
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, its weight, right ones; of that epoch
+    spent: float = 0.0  # seconds of that epoch
+    phase_start: int = 0  # epochs before this phase
     best_epoch: int = 0
     best_score: tuple[float, float] = (-math.inf, -math.inf)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -50,28 +53,40 @@ class Trainer:
 
     Args:
         model: on its device, channels last.
-        pixels: the decoded images.
-        train, val: the two splits; without validation images the last epoch is kept.
-        options: the choices; `precision` is float32 or bf16 here.
+        feed: the images of train and val.
+        recipe: the choices; `precision` is float32 or bf16 here.
+        loss: the loss.
         folder: where `resume/` is kept.
+        processes: among which each batch is shared out.
+        quiet: no progress.
+        compiled: run the model through `torch.compile`.
     """
 
     def __init__(
-        self, model: Classifier, pixels: Pixels, train: Samples, val: Samples, options: TrainOptions, folder: Path
+        self,
+        model: nn.Module,
+        feed: Feed,
+        recipe: Recipe,
+        loss: Loss,
+        folder: Path,
+        processes: Processes,
+        quiet: bool = False,
+        compiled: bool = False,
     ) -> None:
-        self.model, self.pixels, self.train, self.val, self.options = model, pixels, train, val, options
+        self.model, self.feed, self.recipe, self.loss, self.processes = model, feed, recipe, loss, processes
         self.device = next(model.parameters()).device
-        counts = torch.bincount(train.targets, minlength=len(model.architecture.classes))
-        self.loss = make_loss(options.loss, options.gamma, options.class_weights, counts.to(self.device))
-        self.augment = make_augmentation(options.augment)
+        self.augment = Augmentation(recipe)
         self.state = State()
+        self.quiet = quiet
+        self.parts = 1  # into which a batch is cut where memory does not suffice
+        self._compiled = compiled
         self._file = folder / "resume" / "state.pt"
         self._saved: dict[str, Any] | None = None
-        frozen = min(options.frozen_epochs, options.epochs)
-        self.phases = [("frozen", frozen, options.frozen_lr), ("fine-tune", options.epochs - frozen, options.lr)]
+        self._kept_at = time.monotonic()
+        self.phases = phases_of(recipe)
 
     def resume(self) -> int:
-        """Take up what a killed run left; the number of epochs it had done.
+        """Take up what a stopped training left; the number of epochs it had finished.
 
         Raises:
             InputError: the saved state is damaged.
@@ -87,119 +102,226 @@ class Trainer:
         self._saved = saved
         return self.state.epoch
 
-    def run(self, on_epoch: Callable[[dict[str, Any]], None]) -> State:
-        """Train to the end; the model then holds its best weights."""
-        first = 0
-        for phase, epochs, lr in self.phases:
-            open_phase = epochs and self.state.epoch < first + epochs
-            if open_phase and not self._phase(phase, first, epochs, lr, on_epoch):
-                break
-            first += epochs
+    def run(self, on_epoch: Callable[[State], None]) -> State:
+        """Train to the end; the model then holds its best weights.
+
+        Args:
+            on_epoch: called after each epoch, whose row is the last of the history.
+
+        Raises:
+            InputError: the loss became NaN or infinite.
+            DeviceError: memory does not suffice for the smallest batch.
+            KeyboardInterrupt, Terminated: by a signal, after saving.
+        """
+        images = len(self.feed.train.targets)
+        total = sum(phase.epochs for phase in self.phases) * images
+        done = self.state.epoch * images
+        shown = Progress("train", "images", self.quiet or not self.processes.is_main, total, done)
+        with shown as progress, Stopping() as stopping:
+            for number in range(self.state.phase, len(self.phases)):
+                if number > self.state.phase:
+                    self.state.phase, self.state.phase_start = number, self.state.epoch
+                if self.phases[number].epochs:
+                    self._phase(self.phases[number], progress, stopping, on_epoch)
         if self.state.best:
             self.model.load_state_dict(self.state.best)
         return self.state
 
-    def _phase(
-        self, phase: str, first: int, epochs: int, lr: float, on_epoch: Callable[[dict[str, Any]], None]
-    ) -> bool:
-        """One phase; False where training stopped early."""
-        self.model.freeze(phase == "frozen")
-        learning = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=lr, weight_decay=self.options.weight_decay)
-        steps = epochs * len(list(self._batches(first + 1)))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
-        if self._saved and self._saved["phase"] == phase:
-            optimizer.load_state_dict(self._saved["optimizer"])
-            schedule.load_state_dict(self._saved["schedule"])
-        self._saved = None
-        for epoch in range(self.state.epoch + 1, first + epochs + 1):
-            if self._exhausted():
-                return False
-            start = time.perf_counter()
-            row: dict[str, Any] = {"epoch": epoch, "phase": phase, "lr": schedule.get_last_lr()[0]}
-            row |= self._train_epoch(epoch, optimizer, schedule)
-            row |= self.evaluate(self.val, "val_")
-            row["seconds"] = round(time.perf_counter() - start, 3)
-            self._keep(row)
-            self._save(phase, optimizer, schedule)
-            on_epoch(row)
-        return not self._exhausted()
-
-    def _exhausted(self) -> bool:
-        patience = self.options.patience
-        return bool(patience and len(self.val.rows) and self.state.epoch - self.state.best_epoch >= patience)
-
-    def _batches(self, epoch: int) -> Iterator[np.ndarray]:
-        return epoch_batches(len(self.train.rows), self.options.batch_size, self.options.seed, epoch)
-
-    def _train_epoch(
-        self, epoch: int, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-    ) -> dict[str, float]:
-        # all chance of an epoch follows from the seed and its number, so a resumed run draws the same
-        torch.manual_seed(self.options.seed * 1_000_003 + epoch)
+    def _phase(self, phase: Phase, progress: Progress, stopping: Stopping, on_epoch: Callable[[State], None]) -> None:
+        end = self.state.phase_start + phase.epochs
+        if self.state.epoch >= end or self._exhausted():
+            return
+        self.model.unfreeze(phase.unfreeze)
         self.model.train()
-        total, right, seen = 0.0, 0, 0
-        for index in self._batches(epoch):
-            images = self.pixels.batch(self.train.rows[index]).to(self.device, non_blocking=True)
-            targets = self.train.targets[index].to(self.device)
-            images = self.augment(images)
-            with autocast(self.device, self.options.precision):
-                logits = self.model(images)
-            loss = self.loss(logits, targets)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise InputError(f"the loss became {value} in epoch {epoch}; give a lower --lr, or --precision float32")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += value * len(index)
-            right += int((logits.argmax(1) == targets).sum())
-            seen += len(index)
-        return {"train_loss": round(total / seen, 6), "train_accuracy": round(right / seen, 6)}
+        optimizer = make_optimizer(self.model, self.recipe, phase.frozen)
+        order = self._order(self.state.phase_start + 1)
+        schedule = Schedule(optimizer, phase.schedule, phase.epochs * len(self._batches(order)), self.recipe)
+        average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
+        if self._saved and self._saved["state"]["phase"] == self.state.phase and "optimizer" in self._saved:
+            optimizer.load_state_dict(self._saved["optimizer"])
+            schedule.load(self._saved["schedule"])
+            if average:
+                average.load(self._saved["average"], self._saved["averaged"])
+        self._saved = None
+        fixed = self.feed.fixed(self.model, phase, self.augment, self.recipe, self.processes, stopping, self.quiet)
+        net = self.processes.wrapped(torch.compile(self.model) if self._compiled else self.model)
+        for epoch in range(self.state.epoch + 1, end + 1):
+            if self._exhausted():
+                return
+            start = time.perf_counter() - self.state.spent
+            rate = schedule.rate
+
+            def save(start: float = start) -> None:
+                self.state.spent = time.perf_counter() - start
+                self._save(optimizer, schedule, average)
+
+            self.model.train()
+            measured = self._epoch(net, epoch, fixed, optimizer, schedule, average, progress, stopping, save)
+            self.processes.align(self.model)
+            with average.in_place() if average else torch.no_grad():
+                measured |= self.evaluate(fixed)
+                row = {"epoch": epoch, "phase": phase.name, "lr": rate, **measured}
+                row["seconds"] = round(time.perf_counter() - start, 3)
+                self._keep(row)
+            schedule.after_epoch(row.get("val_loss"))
+            self._save(optimizer, schedule, average)
+            progress.clear()
+            on_epoch(self.state)
+            stopping.end_if_asked(lambda: None)
+
+    def _epoch(
+        self,
+        net: nn.Module,
+        epoch: int,
+        fixed: Tensor | None,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        average: Average | None,
+        progress: Progress,
+        stopping: Stopping,
+        save: Any,
+    ) -> dict[str, float]:
+        batches = self._batches(self._order(epoch))
+        first = self.state.step
+        progress.done = (epoch - 1) * len(self.feed.train.targets) + sum(map(len, batches[:first]))
+        sums = torch.tensor(self.state.sums, dtype=torch.float64, device=self.device)
+        fetched = self._fetched(batches[first:], epoch, fixed)
+        for step, batch in enumerate(fetched, first):
+            # all chance of a step follows from its number, so that a resumed training has the same
+            torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
+            sums += self._step(net, batch, epoch, optimizer)
+            schedule.after_step()
+            if average:
+                average.update()
+            self.state.step = step + 1
+            last = step + 1 == len(batches)
+            if self.device.type == "cpu" or step % CHECK_EVERY == 0 or last:
+                self._check(float(sums[0]), epoch)
+            progress.step(count=len(batches[step]), detail=f"epoch {epoch}/{self.recipe.epochs}")
+            long_ago = time.monotonic() - self._kept_at > SAVE_EVERY
+            if stopping.asked is not None or (long_ago and not last):
+                self.state.sums = sums.tolist()
+                stopping.end_if_asked(save) if stopping.asked is not None else save()
+        loss, weight, right = self.processes.sum(sums).tolist()
+        self.state.step, self.state.sums = 0, [0.0, 0.0, 0.0]
+        seen = sum(map(len, batches))
+        return {"train_loss": round(loss / weight * self.processes.count, 6), "train_accuracy": round(right / seen, 6)}
+
+    def _step(self, net: nn.Module, batch: Batch, epoch: int, optimizer: torch.optim.Optimizer) -> Tensor:
+        """One step of the optimiser; the sum of the loss, its weight, and how many were right."""
+        while True:
+            try:
+                optimizer.zero_grad()
+                sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+                for part in batch.parts(self.parts):
+                    images = part.images if batch.fixed else self.augment(part.images, part.draws)
+                    with autocast(self.device, self.recipe.precision):
+                        logits = net(images, fixed=batch.fixed)
+                    total, _ = self.loss.parts(logits, part.targets, epoch)
+                    (total * (self.processes.count / batch.weight)).backward()
+                    sums[0] += total.detach()
+                    sums[2] += (logits.detach().argmax(1) == part.targets).sum()
+                sums[1] = batch.weight
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self._cut_smaller(error, len(batch.targets))
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        optimizer.step()
+        return sums
+
+    def _cut_smaller(self, error: Exception, size: int) -> None:
+        """After memory ran out: smaller parts, whose gradients add up to the same step."""
+        if not _is_out_of_memory(error):
+            raise error
+        if self.processes.count > 1 or size // (2 * self.parts) < 2:
+            raise DeviceError(
+                f"out of memory on {self.device.type} with {size // self.parts} images at once; "
+                "give a smaller --batch-size, --size or backbone"
+            ) from None
+        self.parts *= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        note(f"out of memory: batches are cut into {self.parts} parts, their gradients added up")
+
+    def _check(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise InputError(f"the loss became {loss} in epoch {epoch}; give a lower --lr, or --precision float32")
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return epoch_order(self.feed.train.targets.numpy(), self.recipe.sampling, self.recipe.seed, epoch)
+
+    def _batches(self, order: np.ndarray) -> list[np.ndarray]:
+        return batches_of(order, self.recipe.batch_size, self.processes.count)
+
+    def _fetched(self, batches: list[np.ndarray], epoch: int, fixed: Tensor | None) -> Iterator[Batch]:
+        """Batches on the device, each with this process' share of it."""
+        draws = self.augment.draws(len(self.feed.train.targets), self.recipe.seed, epoch)
+        targets = self.feed.train.targets
+        views = 1 if fixed is None else len(fixed)
+
+        def fetch() -> Iterator[Batch]:
+            for batch in batches:
+                own = batch[self.processes.number :: self.processes.count]
+                weight = float(self.loss.weight(targets[batch]))
+                images = self.feed.images(own) if fixed is None else fixed[(epoch - 1) % views, own]
+                yield Batch(images, targets[own], draws[own], weight, fixed is not None).pinned(self.device)
+
+        for batch in ahead(fetch()):
+            yield batch.on(self.device)
 
     @torch.no_grad()
-    def evaluate(self, samples: Samples, prefix: str) -> dict[str, float]:
-        """Loss, accuracy and balanced accuracy of a split; empty where it has no images."""
-        if len(samples.rows) == 0:
+    def evaluate(self, fixed: Tensor | None) -> dict[str, float]:
+        """Loss, accuracy and balanced accuracy on validation images; empty where there are none."""
+        targets = self.feed.val.targets.to(self.device)
+        if len(targets) == 0:
             return {}
         self.model.eval()
-        logits = []
-        for start in range(0, len(samples.rows), EVALUATION_BATCH):
-            images = self.pixels.batch(samples.rows[start : start + EVALUATION_BATCH]).to(self.device)
-            with autocast(self.device, self.options.precision):
-                logits.append(self.model(images).float())
-        scores = torch.cat(logits)
-        targets = samples.targets.to(self.device)
+        scores = self.feed.val_scores(self.model, fixed is not None, self.recipe.precision, self.processes)
+        loss = float(self.loss.mean(scores, targets, self.state.epoch + 1))
+        self._check(loss, self.state.epoch + 1)
         right = (scores.argmax(1) == targets).double()
         recalls = [right[targets == c].mean() for c in targets.unique()]
         return {
-            f"{prefix}loss": round(float(self.loss(scores, targets)), 6),
-            f"{prefix}accuracy": round(float(right.mean()), 6),
-            f"{prefix}balanced_accuracy": round(float(torch.stack(recalls).mean()), 6),
+            "val_loss": round(loss, 6),
+            "val_accuracy": round(float(right.mean()), 6),
+            "val_balanced_accuracy": round(float(torch.stack(recalls).mean()), 6),
         }
+
+    def _exhausted(self) -> bool:
+        patience = self.recipe.patience
+        since = self.state.epoch - max(self.state.best_epoch, self.state.phase_start)
+        return bool(patience and len(self.feed.val.targets) and since >= patience)
 
     def _keep(self, row: dict[str, Any]) -> None:
         self.state.epoch = row["epoch"]
         self.state.history.append(row)
         score = (row.get("val_balanced_accuracy", 0.0), -row.get("val_loss", 0.0))
+        if self.recipe.best_by == "loss":
+            score = score[::-1]
+            if self.loss.focal_from == row["epoch"]:  # another loss: what was best by the first says nothing now
+                self.state.best_score = (-math.inf, -math.inf)
         if score >= self.state.best_score:
             self.state.best_score, self.state.best_epoch = score, row["epoch"]
             self.state.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
 
-    def _save(
-        self, phase: str, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-    ) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer, schedule: Schedule, average: Average | None) -> None:
+        self._kept_at = time.monotonic()
+        if not self.processes.is_main:
+            return
+        saved = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state(),
+            "state": vars(self.state),
+        }
+        if average:
+            saved |= {"average": average.state, "averaged": average.steps}
         with atomic(self._file) as stream:
-            torch.save(
-                {
-                    "phase": phase,
-                    "model": self.model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | list)},
-                    "state": vars(self.state),
-                },
-                stream,
-            )
+            torch.save(saved, stream)
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

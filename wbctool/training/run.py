@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +18,84 @@ from wbctool.console import note
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
 from wbctool.modeling import run_folder
-from wbctool.modeling.architecture import (
-    ATTENTIONS,
-    Architecture,
-    Classifier,
-    default_normalisation,
-    load_pretrained,
-)
+from wbctool.modeling.architecture import Architecture
+from wbctool.modeling.classifier import Classifier, default_normalisation
+from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
 from wbctool.modeling.inference import prediction_record, probabilities
+from wbctool.modeling.weights import load_pretrained
 from wbctool.outputs import atomic, check_settings, read_json, write_json
-from wbctool.records import Record, to_line, with_relative_paths
+from wbctool.records import to_line, with_relative_paths
 from wbctool.training.dataset import Dataset
 from wbctool.training.feed import Pixels
-from wbctool.training.loop import EVALUATION_BATCH, Samples, State, Trainer
-from wbctool.training.options import TrainOptions
+from wbctool.training.loop import State, Trainer
+from wbctool.training.losses import make_loss
+from wbctool.training.phases import EVALUATION_BATCH, Feed, Samples
+from wbctool.training.probe import NEIGHBOURS, PROBES, fit_probe
+from wbctool.training.processes import Processes
+from wbctool.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a training is done; none of it changes what is learnt.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        jobs: threads that decode, 0 for one per core.
+        cache_gb: gigabytes of decoded images to keep on the disk; None for what it holds.
+        overwrite: start anew.
+        compiled: through `torch.compile`.
+        tensorboard: also write events for it.
+        quiet: nothing on stderr.
+    """
+
+    device: str = "auto"
+    jobs: int = 0
+    cache_gb: float | None = None
+    overwrite: bool = False
+    compiled: bool = False
+    tensorboard: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made, where it is not one network trained in phases.
+
+    Attributes:
+        probe: `linear` or `knn` on frozen features.
+        ensemble: `average` or `cbam` of `members`.
+        members: run folders.
+    """
+
+    probe: str | None = None
+    ensemble: str | None = None
+    members: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        for value, names, option in ((self.probe, PROBES, "--probe"), (self.ensemble, KINDS, "--ensemble")):
+            if value is not None and value not in names:
+                raise UsageProblem(f"{option} {value}: choose from {', '.join(names)}")
+        if self.probe and self.ensemble:
+            raise UsageProblem("--probe and --ensemble do not go together")
+        if self.ensemble and len(self.members) < 2:
+            raise UsageProblem("--ensemble: give two run folders or more before the images")
+        if self.members and not self.ensemble:
+            raise UsageProblem(f"{self.members[0]} is a run folder; --ensemble average or cbam makes one of several")
+
+    def settings(self) -> dict[str, Any]:
+        """As `run.json` keeps it."""
+        members = [hashlib.blake2b((m / "weights.safetensors").read_bytes(), digest_size=8) for m in self.members]
+        chosen = {"probe": self.probe, "ensemble": self.ensemble, "members": [m.hexdigest() for m in members] or None}
+        return {key: value for key, value in chosen.items() if value}
 
 
 def train(
     dataset: Dataset,
     out: Path,
-    options: TrainOptions,
-    device_name: str = "auto",
-    jobs: int = 0,
-    overwrite: bool = False,
-    quiet: bool = False,
+    recipe: Recipe,
+    running: Running,
+    kind: Kind | None = None,
     shown_out: str | None = None,
 ) -> dict[str, Any]:
     """Train a classifier into a run folder, or take up or skip what an earlier call did.
@@ -46,11 +103,9 @@ def train(
     Args:
         dataset: what to train on.
         out: the run folder.
-        options: the choices.
-        device_name: `auto`, `cpu` or `cuda`.
-        jobs: threads that decode, 0 for one per core.
-        overwrite: start anew.
-        quiet: nothing on stderr.
+        recipe: the choices.
+        running: how it is done.
+        kind: what is made, where it is a probe or an ensemble.
         shown_out: the run's name in its predictions.
 
     Returns:
@@ -59,74 +114,127 @@ def train(
     Raises:
         UsageProblem, InputError, DeviceError: as the names say, with the next step.
     """
-    if options.attention not in ATTENTIONS:
-        raise UsageProblem(f"--attention {options.attention}: choose from {', '.join(ATTENTIONS)}")
-    device = pick_device(device_name)
-    options = replace(options, precision=pick_precision(options.precision, device))
-    run = {
-        "command": "train",
-        "version": __version__,
-        "settings": {**options.to_json(), "device": device.type, "images": dataset.digest()},
-    }
+    kind = kind or Kind()
+    processes = Processes(running.device)
+    device = processes.device or pick_device(running.device)
+    recipe = replace(recipe, precision=pick_precision(recipe.precision, device))
+    loud = processes.is_main and not running.quiet
+    settings = {**recipe.to_json(), **kind.settings(), "device": device.type, "images": dataset.digest()}
+    run: dict[str, Any] = {"command": "train", "version": __version__, "settings": settings}
+    if processes.is_main:
+        _open(out, run, running.overwrite)
+    processes.wait()
+    if (out / "model.json").exists():
+        return {**run, "failures": read_json(out / "run.json", "train again").get("failures", []), "done_before": True}
+    torch.manual_seed(recipe.seed)
+    model, loaded = _make_model(dataset, recipe, kind, device)
+    if loud:
+        note(f"{model.architecture.backbone}, {loaded}; {device.type}, {recipe.precision}")
+    model.to(device, memory_format=torch.channels_last)
+    counts = torch.bincount(torch.tensor([dataset.classes.index(r["label"]) for r in dataset.splits["train"]]))
+    loss = make_loss(recipe, dataset.classes, counts)
+    if processes.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "run.json", {**run, "finished": False})
+        pixels = _pixels(dataset, out, recipe, running)
+    processes.wait()
+    if not processes.is_main:
+        pixels = _pixels(dataset, out, recipe, replace(running, quiet=True))
+    samples = _samples(dataset, pixels.failed)
+    if processes.is_main:
+        for reason in pixels.failed.values():
+            note(f"failed: {reason}")
+    if kind.probe:
+        weighted = recipe.class_weights != "none"
+        strength = fit_probe(model, pixels, samples["train"], samples["val"], recipe.precision, weighted, running.quiet)
+        state = State()
+        run["strength"] = strength
+    else:
+        feed = Feed(pixels, samples["train"], samples["val"], device, _room(device))
+        trainer = Trainer(model, feed, recipe, loss, out, processes, running.quiet, running.compiled)
+        done = trainer.resume()
+        if done and loud:
+            note(f"going on after epoch {done}")
+        state = trainer.run(
+            _on_epoch(out, recipe, running, len(samples["train"].rows)) if processes.is_main else lambda state: None
+        )
+    if processes.is_main:
+        _finish(out, model, dataset, samples, pixels, recipe, state, shown_out or str(out), {**run, "weights": loaded})
+    processes.wait()
+    return {**run, "failures": sorted(pixels.failed.values()), "done_before": False}
+
+
+def _open(out: Path, run: dict[str, Any], overwrite: bool) -> None:
     if overwrite:
-        for stale in ("model.json", "resume"):
+        for stale in ("model.json", "resume", "tensorboard"):
             path = out / stale
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     else:
         check_settings(out, "run.json", run)
-    if (out / "model.json").exists():
-        return {**run, "failures": read_json(out / "run.json", "train again").get("failures", []), "done_before": True}
-    torch.manual_seed(options.seed)
-    model = Classifier(_architecture(dataset, options))
-    loaded = load_pretrained(model, options.weights)
-    if not quiet:
-        note(f"{options.backbone}, {loaded}; {device.type}, {options.precision}")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {**run, "finished": False})
-    model.to(device, memory_format=torch.channels_last)
-    paths = [record["path"] for record in dataset.everything]
-    file = out / "resume" / f"pixels-{dataset.digest()[:16]}.npy"
-    pixels = Pixels(paths, options.size, file, jobs, quiet)
-    samples = _samples(dataset, pixels.failed)
-    for reason in pixels.failed.values():
-        note(f"failed: {reason}")
-    trainer = Trainer(model, pixels, samples["train"], samples["val"], options, out)
-    done = trainer.resume()
-    if done and not quiet:
-        note(f"going on after epoch {done}")
-    state = trainer.run(lambda row: None if quiet else note(_epoch_line(row, options.epochs)))
-    _write_predictions(out, model, dataset, samples, pixels, options, shown_out or str(out))
-    _write_history(out, state)
-    counts = {name: len(own.rows) for name, own in samples.items()}
-    run |= {
-        "counts": counts,
-        "failures": sorted(pixels.failed.values()),
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-        "weights": loaded,
-    }
-    run_folder.save(
-        out,
-        model,
-        {"training": options.to_json(), "best_epoch": state.best_epoch, "preparation": dataset.preparation},
-    )
-    write_json(out / "run.json", {**run, "finished": True})
-    shutil.rmtree(out / "resume", ignore_errors=True)
-    return {**run, "done_before": False}
 
 
-def _architecture(dataset: Dataset, options: TrainOptions) -> Architecture:
-    mean, std = default_normalisation(options.backbone)
-    return Architecture(
-        backbone=options.backbone,
+def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> tuple[torch.nn.Module, str]:
+    """The model with what it starts from, and that in words."""
+    if kind.ensemble:
+        members = [run_folder.load(path, device) for path in kind.members]
+        for member in members:
+            if not isinstance(member.model, Classifier):
+                raise InputError(f"{member.path}: is an ensemble itself; give its members")
+            if member.classes != dataset.classes:
+                raise InputError(
+                    f"{member.path}: knows {', '.join(member.classes)}; "
+                    f"the images to train on are {', '.join(dataset.classes)}; they must be the same classes"
+                )
+        architectures = tuple(member.model.architecture for member in members)
+        model = make_ensemble(
+            EnsembleArchitecture(
+                ensemble=kind.ensemble,
+                members=architectures,
+                classes=dataset.classes,
+                size=max(architecture.size for architecture in architectures),
+                dense=recipe.dense,
+                norm=recipe.norm,
+                dropout=recipe.dropout,
+                symmetries=recipe.symmetries,
+            )
+        )
+        for own, member in zip(model.members, members, strict=True):
+            own.load_state_dict(member.model.state_dict())
+        return model, f"weights of {len(members)} runs"
+    mean, std = default_normalisation(recipe.backbone)
+    architecture = Architecture(
+        backbone=recipe.backbone,
         classes=dataset.classes,
-        size=options.size,
-        attention=options.attention,
-        dropout=options.dropout,
-        backbone_args=options.backbone_args,
-        mean=options.mean or mean,
-        std=options.std or std,
+        size=recipe.size,
+        attention=recipe.attention,
+        attention_at=recipe.attention_at,
+        pool=recipe.pool,
+        norm="none" if kind.probe else recipe.norm,
+        dense=() if kind.probe else recipe.dense,
+        dropout=recipe.dropout,
+        symmetries=recipe.symmetries,
+        neighbours=(NEIGHBOURS, 0) if kind.probe == "knn" else None,
+        backbone_args=recipe.backbone_args,
+        mean=recipe.mean or mean,
+        std=recipe.std or std,
     )
+    model = Classifier(architecture)
+    model.unfreeze(recipe.unfreeze)  # a wrong rule is said before any image is read
+    return model, load_pretrained(model, recipe.weights)
+
+
+def _pixels(dataset: Dataset, out: Path, recipe: Recipe, running: Running) -> Pixels:
+    paths = [record["path"] for record in dataset.everything]
+    file = out / "resume" / f"pixels-{recipe.size}-{dataset.digest()[:16]}.npy"
+    limit = None if running.cache_gb is None else int(running.cache_gb * 2**30)
+    return Pixels(paths, recipe.size, file, running.jobs, running.quiet, limit)
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of memory that features may take: half of what is free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
@@ -145,13 +253,75 @@ def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
     return samples
 
 
-def _write_predictions(
+def _on_epoch(out: Path, recipe: Recipe, running: Running, images: int) -> Callable[[State], None]:
+    """Says and writes how an epoch went."""
+    writer = None
+    if running.tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UsageProblem("--tensorboard needs a further package: pip install 'wbctool[tensorboard]'") from None
+        writer = SummaryWriter(str(out / "tensorboard"))
+
+    def told(state: State) -> None:
+        row = state.history[-1]
+        with atomic(out / "history.jsonl", "w") as stream:
+            stream.writelines(to_line(each) + "\n" for each in state.history)
+        if not running.quiet:
+            note(_line(row, recipe.epochs, images))
+        if writer:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    writer.add_scalar(key, value, row["epoch"])
+            writer.flush()
+
+    return told
+
+
+def _line(row: dict[str, Any], epochs: int, images: int) -> str:
+    text = f"epoch {row['epoch']}/{epochs} {row['phase']}: loss {row['train_loss']:.3f}"
+    if "val_loss" in row:
+        text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
+    return f"{text}, {row['seconds']:.0f} s, {images / max(row['seconds'], 1e-3):.0f} images/s"
+
+
+def _finish(
     out: Path,
-    model: Classifier,
+    model: torch.nn.Module,
     dataset: Dataset,
     samples: dict[str, Samples],
     pixels: Pixels,
-    options: TrainOptions,
+    recipe: Recipe,
+    state: State,
+    name: str,
+    run: dict[str, Any],
+) -> None:
+    """Write all that a run folder holds; `model.json` last, as it says that the run is complete."""
+    from wbctool.training.curves import draw_curves
+
+    _write_predictions(out, model, dataset, samples, pixels, recipe, name)
+    with atomic(out / "history.jsonl", "w") as stream:
+        stream.writelines(to_line(row) + "\n" for row in state.history)
+    draw_curves(state.history, state.best_epoch, out / "curves.png")
+    about = {"training": recipe.to_json(), "best_epoch": state.best_epoch, "preparation": dataset.preparation}
+    run_folder.save(out, model, about)
+    run |= {
+        "counts": {split: len(own.rows) for split, own in samples.items()},
+        "failures": sorted(pixels.failed.values()),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+    }
+    write_json(out / "run.json", {**run, "finished": True})
+    shutil.rmtree(out / "resume", ignore_errors=True)
+
+
+def _write_predictions(
+    out: Path,
+    model: torch.nn.Module,
+    dataset: Dataset,
+    samples: dict[str, Samples],
+    pixels: Pixels,
+    recipe: Recipe,
     name: str,
 ) -> None:
     model.eval()
@@ -159,23 +329,8 @@ def _write_predictions(
     with atomic(out / "predictions.jsonl", "w") as stream:
         for split in ("val", "test"):
             for start in range(0, len(samples[split].rows), EVALUATION_BATCH):
-                rows = samples[split].rows[start : start + EVALUATION_BATCH]
-                scores = probabilities(model, pixels.batch(rows).to(device), options.precision)
+                rows: Sequence[int] = samples[split].rows[start : start + EVALUATION_BATCH]
+                scores = probabilities(model, pixels.batch(rows).to(device), recipe.precision)
                 for index, row in zip(rows, scores, strict=True):
                     made = prediction_record(dataset.everything[index], name, dataset.classes, row)
                     stream.write(to_line(with_relative_paths(made, out.resolve())) + "\n")
-
-
-def _write_history(out: Path, state: State) -> None:
-    from wbctool.training.curves import draw_curves
-
-    with atomic(out / "history.jsonl", "w") as stream:
-        stream.writelines(to_line(row) + "\n" for row in state.history)
-    draw_curves(state.history, state.best_epoch, out / "curves.png")
-
-
-def _epoch_line(row: Record, epochs: int) -> str:
-    text = f"epoch {row['epoch']}/{epochs} {row['phase']}: loss {row['train_loss']:.3f}"
-    if "val_loss" in row:
-        text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
-    return f"{text}, {row['seconds']:.0f} s"

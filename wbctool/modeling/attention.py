@@ -1,0 +1,90 @@
+"""CBAM: channel, then spatial attention (Woo et al. 2018), after a backbone or inside it.
+
+timm's module is the authors' when its shared MLP has biases; reduction 16, kernel 7×7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.layers.cbam import CbamModule
+from torch import nn
+
+from wbctool.errors import UsageProblem
+from wbctool.modeling import layout
+
+REDUCTION = 16
+OPEN = 4.0  # logit of a gate that lets 98 % through
+
+
+def cbam(channels: int) -> CbamModule:
+    """One module for feature maps (n, channels, h, w)."""
+    return CbamModule(channels, rd_ratio=1 / REDUCTION, mlp_bias=True)
+
+
+class InsideAttention(nn.ModuleDict):
+    """CBAM after each of several modules of a backbone, by hooks: its own tensors keep their names.
+
+    Its gates start open, so that a pretrained backbone at first computes what it was trained to.
+
+    Args:
+        backbone: the network; it is changed.
+        name: its name, for errors.
+        places: names of the modules.
+        probe: runs the backbone once.
+
+    Raises:
+        UsageProblem: a module does not give a feature map.
+    """
+
+    def __init__(self, backbone: nn.Module, name: str, places: list[str], probe: Callable[[], object]) -> None:
+        super().__init__()
+        channels = _channels_at(backbone, name, places, probe)
+        for place in places:
+            module = cbam(channels[place])
+            nn.init.constant_(module.channel.fc2.bias, OPEN / 2)  # once for the average, once for the maximum
+            nn.init.constant_(module.spatial.conv.bn.bias, OPEN)
+            self[place.replace(".", "_")] = module
+            backbone.get_submodule(place).register_forward_hook(self._hook(place.replace(".", "_")))
+
+    def _hook(self, key: str) -> Callable[[nn.Module, object, torch.Tensor], torch.Tensor]:
+        def attend(_module: nn.Module, _given: object, maps: torch.Tensor) -> torch.Tensor:
+            return self[key](maps)
+
+        return attend
+
+
+def inside(backbone: nn.Module, name: str, at: str, probe: Callable[[], object]) -> InsideAttention:
+    """CBAM at `stages` or `blocks` of a backbone.
+
+    Raises:
+        UsageProblem: the backbone has no such parts, or no feature maps there.
+    """
+    places = layout.stages(backbone, name) if at == "stages" else layout.blocks(backbone, name)
+    return InsideAttention(backbone, name, places, probe)
+
+
+def _channels_at(backbone: nn.Module, name: str, places: list[str], probe: Callable[[], object]) -> dict[str, int]:
+    found: dict[str, int] = {}
+
+    def watch(place: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def note(_module: nn.Module, _given: object, maps: torch.Tensor) -> None:
+            if maps.ndim != 4:
+                raise no_maps(name)
+            found[place] = maps.shape[1]
+
+        return note
+
+    handles = [backbone.get_submodule(place).register_forward_hook(watch(place)) for place in places]
+    try:
+        probe()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def no_maps(name: str) -> UsageProblem:
+    """The error of a backbone that has no feature maps."""
+    return UsageProblem(f"--attention cbam needs a convolutional backbone; {name} has none: give --attention none")

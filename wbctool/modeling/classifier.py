@@ -1,0 +1,198 @@
+"""The classifier: a backbone, attention, a head; and what of it learns."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from wbctool.errors import UsageProblem
+from wbctool.modeling import attention, custom_cnn, heads, layout
+from wbctool.modeling.architecture import Architecture
+
+
+class Classifier(nn.Module):
+    """Backbone features (n, channels, h, w) → attention → a vector → the head → logits (n, classes).
+
+    Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here,
+    on the device, so that every command feeds the network alike.
+
+    Raises:
+        UsageProblem: there is no such backbone, or it does not go with the size or the attention.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        mean = 255.0 * torch.tensor(architecture.mean).view(1, 3, 1, 1)
+        std = 255.0 * torch.tensor(architecture.std).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.backbone = make_backbone(architecture)
+        self._frozen_backbone = False
+        self.attention: nn.Module = nn.Identity()
+        self.inner_attention: nn.Module = nn.ModuleDict()
+        shape = self._map_shape()
+        if architecture.attention == "cbam":
+            self._attend(shape)
+        if architecture.pool != "backbone" and not _is_map(shape):
+            raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
+        self._drop_unused()
+        width = self._width()
+        if architecture.neighbours:
+            count, stored = architecture.neighbours
+            self.head: nn.Module = heads.NearestNeighbours(width, len(architecture.classes), count, stored)
+        else:
+            norm, dense, dropout = architecture.norm, architecture.dense, architecture.dropout
+            self.head = heads.dense_head(width, norm, dense, dropout, len(architecture.classes))
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """The backbone's feature map (n, channels, h, w), or its tokens (n, tokens, channels), of a batch."""
+        return self.backbone.forward_features((images.float() - self.mean) / self.std)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The attended feature map of a batch."""
+        return self.attention(self.maps(images))
+
+    def vector(self, maps: torch.Tensor) -> torch.Tensor:
+        """What the head takes, (n, width), of attended feature maps."""
+        if self.architecture.pool != "backbone":
+            return heads.pooled(maps, self.architecture.pool)
+        vector = self.backbone.forward_head(maps, pre_logits=True)
+        return vector.mean((2, 3)) if vector.ndim == 4 else vector
+
+    def forward(self, given: torch.Tensor, fixed: bool = False) -> torch.Tensor:
+        """Logits of images; or, where `fixed`, of what `fixed()` gave."""
+        if not fixed:
+            return self.head(self.vector(self.features(given)))
+        return self.head(self.vector(self.attention(given)) if self.architecture.attention == "cbam" else given)
+
+    def fixed(self, images: torch.Tensor) -> torch.Tensor:
+        """What a frozen backbone makes of a batch once and for all, up to the first part that learns."""
+        maps = self.maps(images)
+        return maps if self.architecture.attention == "cbam" else self.vector(maps)
+
+    @property
+    def has_fixed_part(self) -> bool:
+        """Whether all that learns over a frozen backbone comes after it."""
+        return len(self.inner_attention) == 0
+
+    def unfreeze(self, rule: str) -> None:
+        """Let the new parts learn (attention, head), and of the backbone what the rule says.
+
+        Batch statistics of layers that do not learn stay as they are.
+
+        Raises:
+            UsageProblem: no such rule (`layout.trained_names`).
+        """
+        names = layout.trained_names(self.backbone, self.architecture.backbone, self._order, rule)
+        self.requires_grad_(True)
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(name in names)
+        self._frozen_backbone = not names
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        if mode:
+            for module in self.backbone.modules():
+                own = list(module.parameters(recurse=False))
+                if self._frozen_backbone or (own and not any(parameter.requires_grad for parameter in own)):
+                    module.training = False
+        return self
+
+    def depths(self) -> dict[str, float]:
+        """Of each parameter, how deep it lies: 0 for the first layer, 1 for the head and all attention."""
+        order = list(dict.fromkeys(name for layer in self._order.layers for name in layer))
+        at = {name: index / max(len(order), 1) for index, name in enumerate(order)}
+        prefix = "backbone."
+        return {
+            name: at.get(name.removeprefix(prefix), 0.0) if name.startswith(prefix) else 1.0
+            for name, _ in self.named_parameters()
+        }
+
+    @cached_property
+    def _order(self) -> layout.Order:
+        name = self.architecture.backbone
+        return layout.Order.of(self.backbone, name, lambda: self.vector(self.maps(self._blank())))
+
+    def _blank(self) -> torch.Tensor:
+        device = next(self.backbone.parameters()).device
+        return torch.zeros(1, 3, self.architecture.size, self.architecture.size, device=device)
+
+    @torch.no_grad()
+    def _map_shape(self) -> torch.Size:
+        self.backbone.eval()
+        try:
+            return self.backbone.forward_features(self._blank()).shape
+        except (RuntimeError, AssertionError, ValueError) as error:
+            name, size = self.architecture.backbone, self.architecture.size
+            raise UsageProblem(f"--size {size} does not suit {name}: {error}") from None
+        finally:
+            self.backbone.train()
+
+    @torch.no_grad()
+    def _attend(self, shape: torch.Size) -> None:
+        name, at = self.architecture.backbone, self.architecture.attention_at
+        if not _is_map(shape):
+            raise attention.no_maps(name)
+        if at == "head":
+            self.attention = attention.cbam(shape[1])
+            return
+        self.backbone.eval()
+        probe = self._blank()
+        self.inner_attention = attention.inside(self.backbone, name, at, lambda: self.backbone.forward_features(probe))
+        self.backbone.train()
+
+    @torch.no_grad()
+    def _width(self) -> int:
+        self.eval()
+        width = self.vector(self.backbone.forward_features(self._blank())).shape[1]
+        self.train()
+        return width
+
+    def _drop_unused(self) -> None:
+        """Take away what a backbone has after its feature map, where the head here takes its place."""
+        if self.architecture.pool == "backbone":
+            return
+        used = {name for layer in self._order.layers for name in layer}
+        for child, part in list(self.backbone.named_children()):
+            own = [f"{child}.{name}" for name, _ in part.named_parameters()]
+            if own and not used.intersection(own):
+                setattr(self.backbone, child, nn.Identity())
+
+
+def _is_map(shape: torch.Size) -> bool:
+    """Whether it is (n, channels, side, side); Swin and its like have their channels last."""
+    return len(shape) == 4 and shape[2] == shape[3]
+
+
+def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
+    """A timm model without its last layer, or the custom CNN.
+
+    Raises:
+        UsageProblem: there is no such model, or it does not take its arguments.
+    """
+    name = architecture.backbone
+    if name != custom_cnn.NAME and not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:6]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise UsageProblem(f"--backbone {name}: no such timm model{hint}")
+    try:
+        if name == custom_cnn.NAME:
+            return custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args)
+        config = timm.get_pretrained_cfg(name)
+        fixed = {"img_size": architecture.size} if config and config.fixed_input_size else {}
+        return timm.create_model(name, num_classes=0, **{**fixed, **architecture.backbone_args, **more})
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageProblem(f"--backbone {name} with {architecture.backbone_args}: {error}") from None
+
+
+def default_normalisation(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation timm states for a backbone's weights."""
+    config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return tuple(config.mean), tuple(config.std)

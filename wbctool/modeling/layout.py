@@ -1,0 +1,159 @@
+"""Where the parts of a backbone are: its stages, its blocks, its layers in the order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from wbctool.errors import UsageProblem
+
+_STEMS = ("act1", "bn1", "features.norm0")
+# the unit that each family repeats
+_BLOCKS = (
+    *("BasicBlock", "Bottleneck", "ConvNeXtBlock", "DenseLayer"),
+    *("ConvBnAct", "DepthwiseSeparableConv", "InvertedResidual", "EdgeResidual", "UniversalInvertedResidual"),
+    *("InceptionA", "InceptionB", "InceptionC", "InceptionD", "InceptionE"),
+)
+# what is counted as a layer, as Keras counts: no reshaping, no copying
+_LAYERS = (
+    *("convolution", "addmm", "mm", "bmm", "linear", "scaled_dot_product"),
+    *("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "native_layer_norm", "native_group_norm"),
+    *("relu", "gelu", "silu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh", "leaky_relu", "softmax"),
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax"),
+    *("add", "mul", "cat"),
+)
+
+
+def stages(backbone: nn.Module, name: str) -> list[str]:
+    """Names of the modules that end each stage, shallow first.
+
+    A stage is what the family's paper calls one: `layer1`… of ResNets, `blocks.0`… of EfficientNets and
+    MobileNets, dense blocks of DenseNets, convolutions up to a pooling of VGGs, else where timm's
+    `feature_info` says that the resolution is about to halve.
+
+    Raises:
+        UsageProblem: the backbone has none.
+    """
+    for holder in ("blocks", "stages"):
+        if isinstance(getattr(backbone, holder, None), nn.Sequential):
+            return [f"{holder}.{number}" for number in range(len(getattr(backbone, holder)))]
+    info = [row["module"] for row in getattr(backbone, "feature_info", [])]
+    found = [module for module in info if module not in _STEMS]
+    if found and isinstance(backbone.get_submodule(found[-1]), nn.MaxPool2d):
+        found.pop()  # of a VGG, after its last stage
+    if not found:
+        raise UsageProblem(f"--backbone {name}: its stages are not known; give --attention-at head, --unfreeze all")
+    return found
+
+
+def blocks(backbone: nn.Module, name: str) -> list[str]:
+    """Names of the units that the family repeats, shallow first.
+
+    Residual blocks, MBConv and their like, dense layers, Inception modules; of a VGG each activation;
+    else the parts of each stage.
+
+    Raises:
+        UsageProblem: the backbone has none.
+    """
+    found = [module for module, part in backbone.named_modules() if type(part).__name__ in _BLOCKS]
+    if found:
+        return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+    if name.startswith("vgg"):
+        parts = backbone.get_submodule("features").named_children()
+        return [f"features.{child}" for child, part in parts if isinstance(part, nn.ReLU)]
+    ends = stages(backbone, name)
+    parts = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
+    return parts if parts and name != "custom-cnn" else ends
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes each layer that is executed, with the parameters it takes."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.layers: list[list[str]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        if any(name.strip("_").startswith(layer.strip("_")) for layer in _LAYERS):
+            tensors = [value for value in args if isinstance(value, torch.Tensor)]
+            places = (value.untyped_storage().data_ptr() for value in tensors)
+            self.layers.append([self.names[place] for place in places if place in self.names])
+        return function(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a backbone executes, in order.
+
+    A layer is a convolution, matrix product, normalisation, activation, pooling, addition,
+    multiplication or concatenation, as Keras counts them.
+
+    Attributes:
+        layers: of each layer the names of the parameters it takes, often none.
+        ends: of each stage, by the name of the module that ends it, how many layers have been executed.
+    """
+
+    layers: list[list[str]]
+    ends: dict[str, int]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, backbone: nn.Module, name: str, call: Callable[[], object]) -> Order:
+        """Of a backbone that a call runs once."""
+        names = {p.untyped_storage().data_ptr(): parameter for parameter, p in backbone.named_parameters()}
+        recorder, ends, handles = _Recorder(names), {}, []
+        try:
+            known = stages(backbone, name)
+        except UsageProblem:
+            known = []
+        for stage in known:
+
+            def mark(_module: nn.Module, _given: object, _maps: object, stage: str = stage) -> None:
+                ends[stage] = len(recorder.layers)
+
+            handles.append(backbone.get_submodule(stage).register_forward_hook(mark))
+        was_training = backbone.training
+        backbone.eval()
+        with recorder:
+            call()
+        backbone.train(was_training)
+        for handle in handles:
+            handle.remove()
+        return cls(recorder.layers, ends)
+
+
+def trained_names(backbone: nn.Module, name: str, order: Order, rule: str) -> set[str]:
+    """Names of the backbone's parameters that an `--unfreeze` rule lets learn.
+
+    `all`; `none`; `last:80`, those of the last 80 layers in the order of execution, whether they have
+    parameters or not, as in Keras; `stages:2`, those of the last two stages and whatever follows.
+
+    Args:
+        backbone: the network.
+        name: its name, for errors.
+        order: of its execution.
+        rule: the rule.
+
+    Raises:
+        UsageProblem: no such rule, or more than the backbone has.
+    """
+    kind, _, text = rule.partition(":")
+    count = int(text) if text.isdecimal() else 0
+    if rule in ("all", "none"):
+        return {parameter for parameter, _ in backbone.named_parameters()} if rule == "all" else set()
+    if kind not in ("last", "stages") or count < 1:
+        raise UsageProblem(f"--unfreeze {rule}: choose from all, none, last:N (layers), stages:N")
+    if kind == "stages":
+        stages(backbone, name)
+        starts = [0, *order.ends.values()][: len(order.ends)]
+    has = len(order.layers) if kind == "last" else len(starts)
+    if count > has:
+        raise UsageProblem(f"--unfreeze {rule}: {name} has {has} {'layers' if kind == 'last' else 'stages'}")
+    start = len(order.layers) - count if kind == "last" else starts[-count]
+    return {parameter for layer in order.layers[start:] for parameter in layer}

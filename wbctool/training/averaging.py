@@ -1,0 +1,52 @@
+"""An exponential moving average of a model's weights and batch statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Averaged weights, kept beside a model (Polyak and Juditsky 1992; Tarvainen and Valpola 2017).
+
+    Args:
+        model: whose weights are averaged.
+        decay: of the average; in the first steps it is less, (1 + t) / (10 + t).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the model's weights after a step."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        averages, values = [], []
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self.state[key])
+                values.append(value)
+            else:
+                self.state[key].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have its averaged weights for a while."""
+        own = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def load(self, state: dict[str, Tensor], steps: int) -> None:
+        """Take up an average that was saved."""
+        self.steps = steps
+        for key, value in state.items():
+            self.state[key].copy_(value)

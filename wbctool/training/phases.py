@@ -1,0 +1,187 @@
+"""The phases of a training, and what each takes its batches from: images, or features computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wbctool.console import Progress, note
+from wbctool.device import autocast
+from wbctool.training.augmentation import Augmentation
+from wbctool.training.feed import Pixels
+from wbctool.training.processes import Processes
+from wbctool.training.recipe import Recipe
+from wbctool.training.stopping import Stopping
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: how long, what of the backbone learns, and the course of the rate."""
+
+    name: str
+    epochs: int
+    unfreeze: str
+    schedule: str
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone learns nothing."""
+        return self.name == "frozen"
+
+
+def phases_of(recipe: Recipe) -> list[Phase]:
+    """The frozen phase and the fine-tuning after it, either of which may have no epochs."""
+    frozen = min(recipe.frozen_epochs, recipe.epochs)
+    return [
+        Phase("frozen", frozen, "none", recipe.frozen_schedule),
+        Phase("fine-tune", recipe.epochs - frozen, recipe.unfreeze, recipe.schedule),
+    ]
+
+
+@dataclass
+class Samples:
+    """Where the images of a split lie in the pixel file, and their classes."""
+
+    rows: np.ndarray
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process takes of one step.
+
+    Attributes:
+        images: uint8 (n, 3, side, side); or, where `fixed`, what a frozen backbone made of them.
+        targets: class indices, (n,).
+        draws: chances of the augmentation, (n, 16).
+        weight: of the whole batch in the loss, over all processes.
+        fixed: what `images` are.
+    """
+
+    images: Tensor
+    targets: Tensor
+    draws: Tensor
+    weight: float
+    fixed: bool
+
+    def _each(self, change: object) -> Batch:
+        return replace(self, images=change(self.images), targets=change(self.targets), draws=change(self.draws))
+
+    def pinned(self, device: torch.device) -> Batch:
+        """In memory that a GPU can read by itself."""
+        return self if device.type != "cuda" else self._each(lambda t: t if t.is_cuda else t.pin_memory())
+
+    def on(self, device: torch.device) -> Batch:
+        """On the device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """Cut into parts of nearly the same size."""
+        if count == 1:
+            yield self
+            return
+        chunks = (torch.tensor_split(tensor, count) for tensor in (self.images, self.targets, self.draws))
+        for images, targets, draws in zip(*chunks, strict=True):
+            yield replace(self, images=images, targets=targets, draws=draws)
+
+
+class Feed:
+    """The images of train and val, and what a frozen backbone makes of them.
+
+    Args:
+        pixels: decoded images.
+        train, val: the two splits; without validation images the last epoch is kept.
+        device: where the model is.
+        room: bytes of memory that features may take.
+    """
+
+    def __init__(self, pixels: Pixels, train: Samples, val: Samples, device: torch.device, room: int) -> None:
+        self.pixels, self.train, self.val, self.device, self.room = pixels, train, val, device, room
+        self._val_fixed: Tensor | None = None
+
+    def images(self, index: np.ndarray) -> Tensor:
+        """Training images by their number in the split."""
+        return self.pixels.batch(self.train.rows[index])
+
+    def fixed(
+        self,
+        model: nn.Module,
+        phase: Phase,
+        augment: Augmentation,
+        recipe: Recipe,
+        processes: Processes,
+        stopping: Stopping,
+        quiet: bool,
+    ) -> Tensor | None:
+        """What the frozen backbone makes of each training image, and keeps of each validation image.
+
+        Of several views the first is the image as it is, the others are augmented.
+
+        Returns:
+            Shape (views, n, …); None where it changes, or memory does not hold it.
+        """
+        self._val_fixed = None
+        views = min(recipe.frozen_views, phase.epochs)
+        if not phase.frozen or not model.has_fixed_part or views == 0:
+            return None
+        model.eval()
+        one = self._made(model, self.train.rows[:1], recipe.precision)
+        need = one.numel() * one.element_size() * (views * len(self.train.rows) + len(self.val.rows))
+        if need > self.room:
+            if not quiet:
+                note(f"features of {need / 2**30:.1f} GiB are too many to keep: computed anew in each frozen epoch")
+            return None
+        total = views * len(self.train.rows) + len(self.val.rows)
+        with Progress("train: features", "images", quiet or not processes.is_main, total) as progress:
+
+            def over(rows: np.ndarray, view: int) -> Tensor:
+                made = torch.zeros(len(rows), *one.shape[1:], dtype=one.dtype, device=self.device)
+                draws = augment.draws(len(rows), recipe.seed, view)
+                step = EVALUATION_BATCH * processes.count
+                for start in range(0, len(rows), step):
+                    own = np.arange(start, min(start + step, len(rows)))[processes.number :: processes.count]
+                    if len(own):
+                        made[own] = self._made(model, rows[own], recipe.precision, augment, draws[own], view)
+                    progress.step(count=min(step, len(rows) - start))
+                    stopping.end_if_asked(lambda: None)
+                return processes.sum(made)
+
+            train = torch.stack([over(self.train.rows, view) for view in range(views)])
+            self._val_fixed = over(self.val.rows, 0)
+        model.train()
+        return train
+
+    @torch.no_grad()
+    def _made(
+        self,
+        model: nn.Module,
+        rows: np.ndarray,
+        precision: str,
+        augment: Augmentation | None = None,
+        draws: Tensor | None = None,
+        view: int = 0,
+    ) -> Tensor:
+        images = self.pixels.batch(rows).to(self.device)
+        if view and augment and draws is not None:
+            images = augment(images, draws.to(self.device))
+        with autocast(self.device, precision):
+            made = model.fixed(images)
+        return made.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def val_scores(self, model: nn.Module, fixed: bool, precision: str, processes: Processes) -> Tensor:
+        """Logits of all validation images, (n, classes), float32."""
+        count = len(self.val.rows)
+        scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
+        own = np.arange(count)[processes.number :: processes.count]
+        for start in range(0, len(own), EVALUATION_BATCH):
+            index = own[start : start + EVALUATION_BATCH]
+            given = self._val_fixed[index] if fixed else self.pixels.batch(self.val.rows[index]).to(self.device)
+            with autocast(self.device, precision):
+                scores[index] = model(given, fixed=fixed).float()
+        return processes.sum(scores)

@@ -1,0 +1,90 @@
+"""Optimisers and learning-rate schedules, all of them torch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from wbctool.modeling.classifier import Classifier
+from wbctool.training.recipe import Recipe
+
+
+def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
+    """Adam or AdamW over what learns; biases and normalisations are not decayed.
+
+    With `lr_depth` under 1, rates fall from the head to the first layer by even factors, to that share.
+    """
+    name = recipe.frozen_optimizer if frozen else recipe.optimizer
+    lr = recipe.frozen_lr if frozen else recipe.lr
+    decay = recipe.frozen_weight_decay if frozen else recipe.weight_decay
+    depths = model.depths() if recipe.lr_depth < 1 and not frozen and isinstance(model, Classifier) else {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # tenths: a group for each tensor would make each step slow
+        share = recipe.lr_depth ** (1 - round(depths.get(parameter_name, 1.0), 1))
+        key = (lr * share, decay if parameter.ndim > 1 else 0.0)
+        group = groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})
+        group["params"].append(parameter)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    return kind(list(groups.values()), lr=lr)
+
+
+class Schedule:
+    """The course of the learning rate through a phase.
+
+    `one-cycle` rises to the rate and falls to nothing (Smith and Topin 2018); `cosine` falls from the
+    rate to `lr_floor` (Loshchilov and Hutter 2017, eq. 5, one cycle); both go step by step. `plateau`
+    multiplies it by `plateau_factor` where the validation loss has not fallen for `plateau_patience`
+    epochs; `constant` keeps it.
+
+    Args:
+        optimizer: its rates are the peaks.
+        name: of the schedule.
+        steps: of the whole phase.
+        recipe: the constants.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, name: str, steps: int, recipe: Recipe) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        if name == "one-cycle":
+            self.torch = lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps + 1)
+        elif name == "cosine":
+            self.torch = lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps), eta_min=recipe.lr_floor)
+        elif name == "plateau":
+            self.torch = lr_scheduler.ReduceLROnPlateau(
+                optimizer,
+                factor=recipe.plateau_factor,
+                patience=recipe.plateau_patience,
+                min_lr=min(recipe.lr_floor, *peaks),
+            )
+        else:
+            self.torch = lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
+
+    @property
+    def rate(self) -> float:
+        """The rate of the head."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    def after_step(self) -> None:
+        """Go on by a step."""
+        if self.name in ("one-cycle", "cosine"):
+            self.torch.step()
+
+    def after_epoch(self, validation_loss: float | None) -> None:
+        """Go on by an epoch; without validation images a plateau never ends."""
+        if self.name == "plateau" and validation_loss is not None:
+            self.torch.step(validation_loss)
+
+    def state(self) -> dict[str, Any]:
+        """Numbers only, to be read without pickle."""
+        return {k: v for k, v in self.torch.state_dict().items() if isinstance(v, int | float | list | type(None))}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.torch.load_state_dict({**self.torch.state_dict(), **state})
