@@ -10,12 +10,13 @@ from wbctool.training.recipe import Recipe, with_choices
 
 
 def test_batches_hold_every_index_once_and_none_is_too_small():
-    for processes in (1, 2, 3):
-        for count in (6, 8, 9, 17, 64):
+    for size in (2, 8, 16):
+        for count in (6, 8, 9, 17, 18, 64):
             order = epoch_order(np.zeros(count), "shuffled", 1, 2)
-            batches = batches_of(order, 8, processes)
+            batches = batches_of(order, size)
             assert sorted(np.concatenate(batches)) == list(range(count))
-            assert min(map(len, batches)) >= 2 * processes
+            assert min(map(len, batches)) >= max(2, size // 4)
+            assert max(map(len, batches)) < size + max(2, size // 4)
     assert not np.array_equal(*(epoch_order(np.zeros(64), "shuffled", 1, epoch) for epoch in (1, 2)))
     assert [len(batch) for batch in batches_of(np.arange(1), 8)] == [1]
 

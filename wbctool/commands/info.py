@@ -45,7 +45,10 @@ def info(
 
 
 def _of_run(model: dict[str, Any]) -> dict[str, Any]:
-    keys = ("backbone", "backbone_args", "attention", "size", "parameters", "best_epoch", "preparation", "training")
+    keys = (
+        *("ensemble", "backbone", "backbone_args", "attention", "attention_at", "size", "parameters", "best_epoch"),
+        *("preparation", "training"),
+    )
     return {
         "kind": "run folder",
         "classes": ", ".join(model["classes"]),

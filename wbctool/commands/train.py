@@ -145,8 +145,9 @@ def _train(
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.folders import Selection, Tally, read_inputs
     from wbctool.training.dataset import gather
+    from wbctool.training.processes import is_main_process
 
-    quiet = how["quiet"]
+    quiet = how["quiet"] = how["quiet"] or not is_main_process()
     members = [Path(given) for given in inputs if (Path(given) / "model.json").is_file()]
     images = [given for given in inputs if Path(given) not in members]
     if not images:
@@ -161,7 +162,6 @@ def _train(
     for name, seed, split in splits.over(records, recipe.seed):
         plans.append((out / name, replace(recipe, seed=seed), gather(split, seed, quiet)))
 
-    from wbctool.training.processes import is_main_process
     from wbctool.training.run import Kind, Running, train
 
     rows, failures = [], []

@@ -97,6 +97,9 @@ def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
     if len(counts) < 2:
         found = f"only {next(iter(counts))}" if counts else "none"
         raise InputError(f"training needs two classes or more in the train split; it has {found}")
+    single = sorted(name for name, count in counts.items() if count == 1)
+    if single:
+        warn(f"class {', '.join(single)} has one training image")
     for name in ("val", "test"):
         unknown = sorted({r["label"] for r in splits[name]} - set(counts))
         if unknown:

@@ -169,12 +169,12 @@ def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> np
     return random.permutation(np.concatenate(drawn))
 
 
-def batches_of(order: np.ndarray, batch_size: int, processes: int = 1) -> list[np.ndarray]:
-    """Cut an order into batches; a last one of under two samples for each process joins the one before.
+def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut an order into batches; a last one of under a quarter of the others joins the one before.
 
-    Batch statistics of a single image would be undefined.
+    Batch statistics of a single image would be undefined, those of a few are poor.
     """
     cuts = list(range(0, len(order), batch_size))
-    if len(cuts) > 1 and len(order) - cuts[-1] < 2 * processes:
+    if len(cuts) > 1 and len(order) - cuts[-1] < max(2, batch_size // 4):
         cuts.pop()
     return [order[start:end] for start, end in zip(cuts, [*cuts[1:], len(order)], strict=True)]

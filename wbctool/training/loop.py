@@ -252,7 +252,7 @@ class Trainer:
         return epoch_order(self.feed.train.targets.numpy(), self.recipe.sampling, self.recipe.seed, epoch)
 
     def _batches(self, order: np.ndarray) -> list[np.ndarray]:
-        return batches_of(order, self.recipe.batch_size, self.processes.count)
+        return batches_of(order, self.recipe.batch_size)
 
     def _fetched(self, batches: list[np.ndarray], epoch: int, fixed: Tensor | None) -> Iterator[Batch]:
         """Batches on the device, each with this process' share of it."""

@@ -116,8 +116,15 @@ def train(
     """
     kind = kind or Kind()
     processes = Processes(running.device)
+    if recipe.batch_size < 4 * processes.count:
+        raise UsageProblem(
+            f"--batch-size {recipe.batch_size} is shared out among {processes.count} processes: "
+            f"give {4 * processes.count} or more"
+        )
     device = processes.device or pick_device(running.device)
     recipe = replace(recipe, precision=pick_precision(recipe.precision, device))
+    if kind.ensemble:
+        recipe = replace(recipe, frozen_epochs=recipe.epochs)
     loud = processes.is_main and not running.quiet
     settings = {**recipe.to_json(), **kind.settings(), "device": device.type, "images": dataset.digest()}
     run: dict[str, Any] = {"command": "train", "version": __version__, "settings": settings}
@@ -144,12 +151,12 @@ def train(
     if processes.is_main:
         for reason in pixels.failed.values():
             note(f"failed: {reason}")
+    state = State()
     if kind.probe:
         weighted = recipe.class_weights != "none"
         strength = fit_probe(model, pixels, samples["train"], samples["val"], recipe.precision, weighted, running.quiet)
-        state = State()
         run["strength"] = strength
-    else:
+    elif kind.ensemble != "average":
         feed = Feed(pixels, samples["train"], samples["val"], device, _room(device))
         trainer = Trainer(model, feed, recipe, loss, out, processes, running.quiet, running.compiled)
         done = trainer.resume()

@@ -1,0 +1,208 @@
+"""Probes, ensembles, cross-validation, repeats, and recipes on the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tomllib
+import torch
+from conftest import TINY, contents, in_shell
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from wbctool.modeling import run_folder
+
+ONE = (*TINY, "--epochs", 1, "--frozen-epochs", 0)
+
+
+def vectors(run, records, base):
+    from wbctool.imaging.inputs import to_input
+
+    size = run.model.architecture.size
+    images = torch.from_numpy(np.stack([to_input(str(base / r["path"]), size) for r in records])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return run.model.vector(run.model.features(images)).numpy()
+
+
+@pytest.mark.parametrize("probe", ["linear", "knn"])
+def test_a_probe_is_what_scikit_learn_makes_of_the_same_features(cli, cells, tmp_path, probe):
+    out = tmp_path / "r"
+    done = cli("train", cells, "-o", out, *TINY, "--probe", probe, "--precision", "float32", "-q")
+    assert done.code == 0, done.err
+    assert cli("train", cells, "-o", out, *TINY, "--probe", probe, "--precision", "float32").code == 0
+    run = run_folder.load(out, torch.device("cpu"))
+    records = [json.loads(line) for line in open(cells / "records.jsonl")]
+    train, test = ([r for r in records if r["split"] == split] for split in ("train", "test"))
+    known, asked = vectors(run, train, cells), vectors(run, test, cells)
+    labels = [run.classes.index(r["label"]) for r in train]
+    if probe == "linear":
+        centre, spread = known.mean(0), known.std(0, ddof=1).clip(1e-6)
+        strength = json.loads((out / "run.json").read_text())["strength"]
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit((known - centre) / spread, labels)
+        expected = fitted.predict_proba((asked - centre) / spread)
+    else:
+        fitted = KNeighborsClassifier(min(20, len(labels)), metric="cosine", weights=lambda d: np.exp(-d / 0.07)).fit(
+            known, labels
+        )
+        expected = fitted.predict_proba(asked)
+    rows = {r["id"]: r for r in map(json.loads, open(out / "predictions.jsonl"))}
+    found = np.array([[rows[r["id"]]["probabilities"][name] for name in run.classes] for r in test])
+    assert np.abs(found - expected).max() < 2e-3
+    assert not (out / "resume").exists()
+
+
+def test_a_probe_of_two_classes_works(cli, cells, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "r", *TINY, "--probe", "linear", "-q", "--classes", "band,monocyte")
+    assert done.code == 0, done.err
+    assert len(done.records[0]["probabilities"]) == 2
+
+
+@pytest.fixture(scope="module")
+def members(cells, tmp_path_factory):
+    place = tmp_path_factory.mktemp("members")
+    done = in_shell("train", cells, "-o", place / "a", *ONE, "-q")
+    assert done.code == 0, done.err
+    other = ("--backbone", "mobilenetv3_small_050", "--size", 64, "--mean", 0.5)
+    done = in_shell("train", cells, "-o", place / "b", *ONE, *other, "-q", "--seed", 1)
+    assert done.code == 0, done.err
+    return place
+
+
+def test_an_average_ensemble_is_the_mean_of_its_members_and_stands_alone(cli, cells, members, tmp_path):
+    a = members / "a"
+    shutil.copytree(a, tmp_path / "a")
+    shutil.copytree(a, tmp_path / "c")
+    done = cli("train", tmp_path / "a", members / "b", cells, "-o", tmp_path / "e", "--ensemble", "average", "-q")
+    assert done.code == 0, done.err
+    one, two = (cli("predict", run, cells, "-q").records for run in (tmp_path / "a", members / "b"))
+    shutil.rmtree(tmp_path / "a")
+    both = cli("predict", tmp_path / "e", cells, "-q")
+    assert both.code == 0, both.err
+    for x, y, mean in zip(one, two, both.records, strict=True):
+        for name, share in mean["probabilities"].items():
+            expected = (x["probabilities"][name] + y["probabilities"][name]) / 2
+            assert share == pytest.approx(expected, abs=0.02)  # its smaller member has its images scaled twice
+    info = json.loads((tmp_path / "e" / "model.json").read_text())
+    assert info["backbone"] == "resnet10t+mobilenetv3_small_050"
+    parts = [json.loads((run / "model.json").read_text())["parameters"] for run in (a, members / "b")]
+    assert info["parameters"] == sum(parts)
+    shown = cli("info", tmp_path / "e", "--json")
+    assert json.loads(shown.out)["ensemble"] == "average"
+
+
+def test_a_cbam_ensemble_learns_over_its_members_maps_and_leaves_them_as_they_are(cli, cells, members, tmp_path):
+    words = ("--ensemble", "cbam", "--dense", 16, "--epochs", 4, "--batch-size", 8, "-q")
+    done = cli("train", members / "a", members / "b", cells, "-o", tmp_path / "e", *words)
+    assert done.code == 0, done.err
+    history = [json.loads(line) for line in open(tmp_path / "e" / "history.jsonl")]
+    assert [row["phase"] for row in history] == ["frozen"] * 4
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    run = run_folder.load(tmp_path / "e", torch.device("cpu"))
+    own = run_folder.load(members / "b", torch.device("cpu")).model.state_dict()
+    kept = run.model.members[1].state_dict()
+    assert all(torch.equal(own[key], kept[key]) for key in own)
+    images = torch.rand(2, 3, 64, 64) * 255
+    maps = run.model.fixed(images)
+    assert maps.shape == (2, 512 + 288, 2, 2)
+    assert cli("predict", tmp_path / "e", cells, "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("A", "CELLS", "--ensemble", "average"), "two run folders or more"),
+        (("A", "B", "CELLS"), "is a run folder; --ensemble"),
+        (("A", "B", "--ensemble", "average"), "no images given"),
+        (("A", "B", "CELLS", "--ensemble", "sum"), "choose from average, cbam"),
+        (("A", "B", "CELLS", "--ensemble", "cbam", "--probe", "knn"), "do not go together"),
+        (("A", "B", "CELLS", "--ensemble", "cbam", "--classes", "band,monocyte"), "must be the same classes"),
+        (("CELLS", "--probe", "svm"), "choose from linear, knn"),
+        (("CELLS", "--folds", "2"), "at least 3"),
+        (("CELLS", "--folds", "3", "--repeats", "2"), "do not go together"),
+        (("CELLS", "--ratio", "70/30"), "goes with --repeats"),
+        (("CELLS", "--unfreeze", "last:9999"), "layers"),
+        (("CELLS", "--set", "wings=2"), "no such key"),
+        (("CELLS", "--alpha", "x=1", "--loss", "focal"), "no class x"),
+    ],
+)
+def test_what_does_not_go_together_is_said(cli, cells, members, tmp_path, words, said):
+    places = {"A": members / "a", "B": members / "b", "CELLS": cells}
+    done = cli("train", *(places.get(word, word) for word in words), "-o", tmp_path / "r", *ONE, "-q")
+    assert done.code in (2, 3)
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "r" / "model.json").exists()
+
+
+def test_folds_test_every_image_once_and_no_group_parts(cli, cells, tmp_path):
+    done = cli("train", cells, "-o", tmp_path / "cv", *ONE, "--folds", 3, "-q")
+    assert done.code == 0, done.err
+    tested, groups = [], []
+    for fold in (1, 2, 3):
+        rows = [json.loads(line) for line in open(tmp_path / "cv" / f"fold-{fold}" / "predictions.jsonl")]
+        tested += [row["id"] for row in rows if row["split"] == "test"]
+        groups.append({row["group"] for row in rows if row["split"] == "test"})
+    assert sorted(tested) == sorted(json.loads(line)["id"] for line in open(cells / "records.jsonl"))
+    assert not groups[0] & groups[1] | groups[1] & groups[2]
+    assert len(done.records) == 48 * 2
+    report = in_shell("evaluate", *(tmp_path / "cv" / f"fold-{n}" for n in (1, 2, 3)))
+    assert report.code == 0, report.err
+    assert "fold-3" in report.out
+    again = cli("train", cells, "-o", tmp_path / "cv", "--resume", "--folds", 3)
+    assert again.code == 0, again.err
+    assert again.err.count("was trained before") == 3
+
+
+def test_repeats_have_new_splits_and_seeds(cli, cells, tmp_path):
+    done = cli(
+        "train", cells, "-o", tmp_path / "r", *ONE, "--repeats", 2, "--ratio", "60/20/20", "-q", "--group-regex", "(.+)"
+    )
+    assert done.code == 0, done.err
+    tested = []
+    for number in (1, 2):
+        run = tmp_path / "r" / f"repeat-{number}"
+        assert json.loads((run / "run.json").read_text())["settings"]["seed"] == number - 1
+        rows = [json.loads(line) for line in open(run / "predictions.jsonl")]
+        tested.append({row["id"] for row in rows if row["split"] == "test"})
+        assert {row["split"] for row in rows} == {"val", "test"}
+    assert tested[0] != tested[1]
+
+
+def test_show_prints_a_recipe_that_can_be_given_again(cli, cells, tmp_path):
+    shown = cli("train", "--recipe", "best", "--show", "--epochs", 7, "--set", "rotation=5")
+    assert shown.code == 0, shown.err
+    table = tomllib.loads(shown.out)
+    assert (table["epochs"], table["rotation"]) == (7, 5.0)
+    assert shown.out.startswith("# ")
+    (tmp_path / "mine.toml").write_text(shown.out)
+    again = cli("train", "--recipe", tmp_path / "mine.toml", "--show")
+    assert again.out == shown.out
+    done = cli("train", cells, "-o", tmp_path / "r", "--recipe", tmp_path / "mine.toml", *ONE, "-q")
+    assert done.code == 0, done.err
+    settings = json.loads((tmp_path / "r" / "run.json").read_text())["settings"]
+    assert settings["rotation"] == 5.0
+    assert settings["epochs"] == 1
+
+
+def test_tensorboard_and_compile_change_nothing(cli, cells, tmp_path):
+    assert cli("train", cells, "-o", tmp_path / "a", *ONE, "-q").code == 0
+    done = cli("train", cells, "-o", tmp_path / "b", *ONE, "-q", "--tensorboard", "--cache-gb", 0)
+    assert done.code == 0, done.err
+    one, two = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert one["weights.safetensors"] == two["weights.safetensors"]
+    assert any("tensorboard/events" in name for name in two)
+
+
+def test_a_class_of_one_image_and_a_validation_set_without_a_class_are_told(cli, cells, tmp_path):
+    lines = [json.loads(line) for line in open(cells / "records.jsonl")]
+    few = [r for r in lines if r["label"] != "monocyte"]
+    one = next(r for r in lines if r["label"] == "monocyte" and r["split"] == "train")
+    with open(tmp_path / "r.jsonl", "w") as stream:
+        for record in [*few, one]:
+            stream.write(json.dumps({**record, "path": str(cells / record["path"])}) + "\n")
+    words = ("--class-weights", "effective", "--sampling", "balanced", "--loss", "ce-then-focal", "--ce-epochs", 1)
+    done = cli("train", tmp_path / "r.jsonl", "-o", tmp_path / "run", *TINY, "--epochs", 2, *words)
+    assert done.code == 0, done.err
+    assert "no validation image of class monocyte" in done.err
+    assert "class monocyte has one training image" in done.err
