@@ -11,7 +11,7 @@ from torch.nn import functional
 from wbctool.errors import InputError, UsageProblem
 from wbctool.training.averaging import Average
 from wbctool.training.losses import Loss, balanced_weights, effective_weights, make_loss
-from wbctool.training.recipe import Recipe, parse_pairs, read_recipe, recipe_names, with_choices
+from wbctool.training.recipe import Recipe, of_length, parse_pairs, read_recipe, recipe_names, with_choices
 from wbctool.training.schedules import Schedule
 
 
@@ -207,3 +207,10 @@ def test_recipes_that_are_none_are_refused(tmp_path):
             read_recipe(str(tmp_path / name))
     with pytest.raises(UsageProblem, match="choose from"):
         read_recipe("bset")
+
+
+def test_a_total_of_epochs_keeps_the_phases_in_proportion():
+    two = Recipe(epochs=40, frozen_epochs=15, ce_epochs=10, loss="ce-then-focal")
+    found = {n: (of_length(two, n).frozen_epochs, of_length(two, n).ce_epochs) for n in (0, 1, 2, 8, 40, 80)}
+    assert found == {0: (0, 0), 1: (0, 0), 2: (1, 0), 8: (3, 2), 40: (15, 10), 80: (30, 20)}
+    assert of_length(Recipe(frozen_epochs=0), 5).frozen_epochs == 0

@@ -85,7 +85,7 @@ def train(
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.errors import UsageProblem
     from wbctool.training.many import Splits
-    from wbctool.training.recipe import parse_pairs, read_recipe, read_started, with_choices
+    from wbctool.training.recipe import of_length, parse_pairs, read_recipe, read_started, with_choices
 
     given = {
         **options.given(),
@@ -102,6 +102,9 @@ def train(
     else:
         base, about = read_recipe(recipe or "default")
     chosen = with_choices(base, given)
+    if given["epochs"] is not None and not resume:
+        in_proportion = of_length(with_choices(base, {**given, "epochs": None}), chosen.epochs)
+        chosen = with_choices(in_proportion, given)
     if show:
         print(chosen.to_toml(about), end="")
         return

@@ -70,7 +70,7 @@ class Recipe:
     weight_decay: float = _key(0.01, "After the frozen phase.", FIT)
     frozen_optimizer: str = _one_of("adamw|adam", "adamw", "While frozen.", FIT, flag=False)
     frozen_lr: float = _key(3e-3, "Peak rate while frozen.", FIT)
-    frozen_schedule: str = _one_of("one-cycle|cosine|plateau|constant", "one-cycle", "", FIT, flag=False)
+    frozen_schedule: str = _one_of("one-cycle|cosine|plateau|constant", "one-cycle", "While frozen.", FIT, flag=False)
     frozen_weight_decay: float = _key(0.01, "While frozen.", FIT, flag=False)
     lr_floor: float = _key(1e-6, "Under which cosine and plateau do not go.", FIT, flag=False)
     plateau_patience: int = _key(3, "Epochs without gain till the rate falls.", FIT, flag=False)
@@ -80,6 +80,7 @@ class Recipe:
     ema: float = _key(0.0, "Decay of averaged weights; 0: none.", FIT, 0, 0.999999)
     clip: float = _key(0.0, "Largest norm of the gradient; 0: any.", FIT)
     precision: str = _one_of("auto|float32|bf16", "auto", "Of the network.", FIT)
+    seed: int = _key(0, "Of all chance.", FIT, flag=False)
 
     augment: str = _one_of("none|flips|full|strong", "flips", "Sets those below.", AUGMENT)
     flips: bool | None = _key(None, "Mirrored, both ways.", AUGMENT, flag=False)
@@ -91,9 +92,6 @@ class Recipe:
     brightness: float | None = _key(None, "0.2 is from 0.8 to 1.2.", AUGMENT, 0, 1, flag=False)
     stain: float | None = _key(None, "Spread of the stains' strength.", AUGMENT, 0, 1, flag=False)
     fill: str = _one_of("reflect|nearest", "reflect", "Of what is moved in.", AUGMENT, flag=False)
-    mixup: float = _key(0.0, "Strength of mixup; 0: none.", AUGMENT, 0, 10, flag=False)
-
-    seed: int = _key(0, "Of all chance.", FIT, flag=False)
 
     def to_json(self) -> dict[str, Any]:
         """As `run.json` keeps it."""
@@ -144,6 +142,14 @@ def with_choices(recipe: Recipe, given: Mapping[str, Any], where: str = "") -> R
         if value is not None:
             chosen[key] = _checked(known[key], value, _named(key, where))
     return replace(recipe, **chosen)
+
+
+def of_length(recipe: Recipe, epochs: int) -> Recipe:
+    """A recipe of so many epochs in all, its phases as long in proportion; each has one where there are two."""
+    share = epochs / max(recipe.epochs, 1)
+    frozen = min(max(round(recipe.frozen_epochs * share), 1), max(epochs - 1, 0)) if recipe.frozen_epochs else 0
+    entropy = round(recipe.ce_epochs * share) if recipe.loss == "ce-then-focal" else recipe.ce_epochs
+    return replace(recipe, epochs=epochs, frozen_epochs=frozen, ce_epochs=entropy)
 
 
 def _named(key: str, where: str) -> str:
