@@ -14,8 +14,8 @@ if __name__ == "__main__":
     file = f"{sys.argv.pop(1)}.{os.environ.get('RANK', 0)}"
     step = Trainer._step
 
-    def recorded(self, net, batch, epoch, optimizer):
-        sums = step(self, net, batch, epoch, optimizer)
+    def recorded(self, course, batch, epoch):
+        sums = step(self, course, batch, epoch)
         samples = sorted(round(float(row[15]), 6) for row in batch.draws)  # each sample's own chances name it
         with open(file, "a") as stream:
             row = {"epoch": epoch, "samples": samples, "loss": float(sums[0]), "weight": float(sums[1])}

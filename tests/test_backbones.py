@@ -145,6 +145,12 @@ def test_batch_statistics_of_what_does_not_learn_stay():
     changed = {key for key, value in model.backbone.state_dict().items() if key in before
                and not torch.equal(value, before[key])}  # fmt: skip
     assert changed == {key for key in before if key.startswith("layer4")}
+    model.unfreeze("all", keep_statistics=True)
+    model.train()
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items() if "running" in key}
+    model(torch.rand(4, 3, 64, 64) * 255)
+    assert all(torch.equal(model.backbone.state_dict()[key], before[key]) for key in before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_rates_can_fall_from_the_head_to_the_first_layer():

@@ -67,21 +67,34 @@ def test_the_two_commands_of_the_readme_are_these():
     assert "pip install --quiet uv && uv run pytest" in (ROOT / ".ci" / "run").read_text()
 
 
+def _copies_of_originals(fields, folder):
+    """Laid out as the public set whose copies are numbered: `TRAIN/MONOCYTE/_3_17.jpeg`."""
+    for number, path in enumerate(sorted(fields.glob("*/*.jpg"))):
+        place = folder / "TRAIN" / path.parent.name.upper().replace("_", "") / f"_{number // 3}_{number}.jpeg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+
+
 def test_examples_run(workplace):
     scripts = sorted((ROOT / "examples").glob("*.sh"))
     assert all(script.stat().st_mode & stat.S_IXUSR for script in scripts)
     lines = {
         "prepare-dataset.sh": r"smears prepared 's(\d+)_'",
-        "cross-validation.sh": "prepared/cells crossed 3 --loss focal",
+        "eight-configurations.sh": "prepared/split.jsonl eight resnet10t",
+        "random-or-by-original.sh": "originals leak --backbone resnet10t",
         "colour-spaces.sh": "smears experts compared",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
     shown = {}
-    for name in ("prepare-dataset.sh", "cross-validation.sh", "colour-spaces.sh"):
+    _copies_of_originals(workplace / "smears", workplace / "originals")
+    for name in sorted(lines, key=lambda name: name != "prepare-dataset.sh"):
         done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
         assert done.returncode == 0, done.stderr
         shown[name] = done.stdout
-    assert "run-3" in shown["cross-validation.sh"]
+    for parts in ("", "+CW", "+CBAM+CW+FL"):
+        assert (workplace / "eight" / f"resnet10t{parts}" / "model.json").exists()
+    assert "eight/resnet10t+CBAM" in shown["eight-configurations.sh"]
+    assert "leak/by-original" in shown["random-or-by-original.sh"]
     assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import Recipe, read_recipe
+
+_BEST, _ = read_recipe("best")  # what is done where no recipe is named
 
 
 def _flag(own: Any) -> Any:
@@ -15,7 +17,7 @@ def _flag(own: Any) -> Any:
     about = own.metadata
     kind = {"int": int, "float": float}.get(own.type, str)
     form = about.get("form") or "|".join(map(str, about.get("choices", ()))) or {int: "N", float: "X"}.get(kind)
-    words = f"{about['help']} ({_shown(own.default)})"
+    words = f"{about['help']} ({_shown(getattr(_BEST, own.name))})"
     return Annotated[kind | None, typer.Option(metavar=form, help=words, rich_help_panel=about["panel"])]
 
 

@@ -39,7 +39,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="What is chosen where no flag says otherwise.")
+        str | None, typer.Option(metavar="NAME|FILE", help="What is chosen where no flag says otherwise. (best)")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe with its flags as TOML, and end.")] = False,
     set_: Annotated[
@@ -100,7 +100,7 @@ def train(
             raise UsageProblem("--resume: name the run folder with -o RUN")
         base, about = read_started(out), []
     else:
-        base, about = read_recipe(recipe or "default")
+        base, about = read_recipe(recipe or "best")
     chosen = with_choices(base, given)
     if given["epochs"] is not None and not resume:
         in_proportion = of_length(with_choices(base, {**given, "epochs": None}), chosen.epochs)

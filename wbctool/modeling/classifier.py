@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbctool.errors import UsageProblem
 from wbctool.modeling import attention, custom_cnn, heads, layout
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.backbone = make_backbone(architecture)
-        self._frozen_backbone = False
+        self._frozen_backbone = self._keep_statistics = False
         self.attention: nn.Module = nn.Identity()
         self.inner_attention: nn.Module = nn.ModuleDict()
         shape = self._map_shape()
@@ -80,10 +81,11 @@ class Classifier(nn.Module):
         """Whether all that learns over a frozen backbone comes after it."""
         return len(self.inner_attention) == 0
 
-    def unfreeze(self, rule: str) -> None:
+    def unfreeze(self, rule: str, keep_statistics: bool = False) -> None:
         """Let the new parts learn (attention, head), and of the backbone what the rule says.
 
-        Batch statistics of layers that do not learn stay as they are.
+        Batch statistics of layers that do not learn stay as they are; with `keep_statistics` all of the
+        backbone's do.
 
         Raises:
             UsageProblem: no such rule (`layout.trained_names`).
@@ -93,13 +95,15 @@ class Classifier(nn.Module):
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name in names)
         self._frozen_backbone = not names
+        self._keep_statistics = keep_statistics
 
     def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
         if mode:
             for module in self.backbone.modules():
                 own = list(module.parameters(recurse=False))
-                if self._frozen_backbone or (own and not any(parameter.requires_grad for parameter in own)):
+                kept = self._keep_statistics and isinstance(module, _BatchNorm)
+                if self._frozen_backbone or kept or (own and not any(part.requires_grad for part in own)):
                     module.training = False
         return self
 

@@ -117,7 +117,7 @@ class CbamEnsemble(nn.Module):
         maps = given if fixed else self.fixed(given)
         return self.head(heads.pooled(self.attention(maps), "avg"))
 
-    def unfreeze(self, _rule: str) -> None:
+    def unfreeze(self, _rule: str, keep_statistics: bool = False) -> None:
         """Let attention and head learn."""
         self.requires_grad_(True)
         self.members.requires_grad_(False)

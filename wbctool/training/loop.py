@@ -6,7 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from wbctool.training.recipe import Recipe
 from wbctool.training.schedules import Schedule, make_optimizer
 from wbctool.training.stopping import Stopping
 
-SAVE_EVERY = 300.0  # seconds between two states kept within an epoch
+SAVE_EVERY = 60.0  # seconds between two states that are kept unasked
 CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which waits for it
 
 
@@ -46,6 +48,23 @@ class State:
     best_score: tuple[float, float] = (-math.inf, -math.inf)
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Course:
+    """What a phase trains with.
+
+    Attributes:
+        net: the model as it is called, in a wrapper or not.
+        fixed: what a frozen backbone made of the images; None where it works anew.
+        optimizer, schedule, average: as they are; no average where none is asked for.
+    """
+
+    net: nn.Module
+    fixed: Tensor | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: Average | None
 
 
 class Trainer:
@@ -83,6 +102,7 @@ class Trainer:
         self._file = folder / "resume" / "state.pt"
         self._saved: dict[str, Any] | None = None
         self._kept_at = time.monotonic()
+        self._started = time.perf_counter()
         self.phases = phases_of(recipe)
 
     def resume(self) -> int:
@@ -131,13 +151,38 @@ class Trainer:
         end = self.state.phase_start + phase.epochs
         if self.state.epoch >= end or self._exhausted():
             return
-        self.model.unfreeze(phase.unfreeze)
+        course = self._begin(phase, stopping)
+        while self.state.epoch < end and not self._exhausted():
+            epoch, rate = self.state.epoch + 1, course.schedule.rate
+            self._started = time.perf_counter() - self.state.spent
+            self.model.train()
+            row = {"epoch": epoch, "phase": phase.name, "lr": rate, **self._epoch(course, epoch, progress, stopping)}
+            self.processes.align(self.model)
+            with course.average.in_place() if course.average else nullcontext():
+                row |= self.evaluate(course.fixed is not None)
+                row["seconds"] = round(time.perf_counter() - self._started, 3)
+                self._keep(row)
+            course.schedule.after_epoch(row.get("val_loss"))
+            self.state.step, self.state.sums = 0, [0.0, 0.0, 0.0]
+            self.state.spent = 0.0
+            self._started = time.perf_counter()
+            if self._is_due() or stopping.asked is not None or not self._file.exists():
+                self._save(course)
+            progress.clear()
+            on_epoch(self.state)
+            stopping.end_if_asked(lambda: None)
+
+    def _begin(self, phase: Phase, stopping: Stopping) -> Course:
+        """Set up a phase, or take it up where it was saved."""
+        # random weights come without statistics worth keeping
+        keep = self.recipe.batch_statistics == "keep" and self.recipe.weights != "none"
+        self.model.unfreeze(phase.unfreeze, keep)
         self.model.train()
         optimizer = make_optimizer(self.model, self.recipe, phase.frozen)
-        order = self._order(self.state.phase_start + 1)
-        schedule = Schedule(optimizer, phase.schedule, phase.epochs * len(self._batches(order)), self.recipe)
+        steps = phase.epochs * len(self._batches(self.state.phase_start + 1))
+        schedule = Schedule(optimizer, phase.schedule, steps, self.recipe)
         average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
-        if self._saved and self._saved["state"]["phase"] == self.state.phase and "optimizer" in self._saved:
+        if self._saved and self._saved["state"]["phase"] == self.state.phase:
             optimizer.load_state_dict(self._saved["optimizer"])
             schedule.load(self._saved["schedule"])
             if average:
@@ -145,78 +190,40 @@ class Trainer:
         self._saved = None
         fixed = self.feed.fixed(self.model, phase, self.augment, self.recipe, self.processes, stopping, self.quiet)
         net = self.processes.wrapped(torch.compile(self.model) if self._compiled else self.model)
-        for epoch in range(self.state.epoch + 1, end + 1):
-            if self._exhausted():
-                return
-            start = time.perf_counter() - self.state.spent
-            rate = schedule.rate
+        return Course(net, fixed, optimizer, schedule, average)
 
-            def save(start: float = start) -> None:
-                self.state.spent = time.perf_counter() - start
-                self._save(optimizer, schedule, average)
-
-            self.model.train()
-            measured = self._epoch(net, epoch, fixed, optimizer, schedule, average, progress, stopping, save)
-            self.processes.align(self.model)
-            with average.in_place() if average else torch.no_grad():
-                measured |= self.evaluate(fixed)
-                row = {"epoch": epoch, "phase": phase.name, "lr": rate, **measured}
-                row["seconds"] = round(time.perf_counter() - start, 3)
-                self._keep(row)
-            schedule.after_epoch(row.get("val_loss"))
-            self._save(optimizer, schedule, average)
-            progress.clear()
-            on_epoch(self.state)
-            stopping.end_if_asked(lambda: None)
-
-    def _epoch(
-        self,
-        net: nn.Module,
-        epoch: int,
-        fixed: Tensor | None,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        average: Average | None,
-        progress: Progress,
-        stopping: Stopping,
-        save: Any,
-    ) -> dict[str, float]:
-        batches = self._batches(self._order(epoch))
+    def _epoch(self, course: Course, epoch: int, progress: Progress, stopping: Stopping) -> dict[str, float]:
+        batches = self._batches(epoch)
         first = self.state.step
         progress.done = (epoch - 1) * len(self.feed.train.targets) + sum(map(len, batches[:first]))
         sums = torch.tensor(self.state.sums, dtype=torch.float64, device=self.device)
-        fetched = self._fetched(batches[first:], epoch, fixed)
-        for step, batch in enumerate(fetched, first):
+        for step, batch in enumerate(self._fetched(batches[first:], epoch, course.fixed), first):
             # all chance of a step follows from its number, so that a resumed training has the same
             torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
-            sums += self._step(net, batch, epoch, optimizer)
-            schedule.after_step()
-            if average:
-                average.update()
+            sums += self._step(course, batch, epoch)
             self.state.step = step + 1
             last = step + 1 == len(batches)
             if self.device.type == "cpu" or step % CHECK_EVERY == 0 or last:
                 self._check(float(sums[0]), epoch)
             progress.step(count=len(batches[step]), detail=f"epoch {epoch}/{self.recipe.epochs}")
-            long_ago = time.monotonic() - self._kept_at > SAVE_EVERY
-            if stopping.asked is not None or (long_ago and not last):
+            if stopping.asked is not None or (self._is_due() and not last):
                 self.state.sums = sums.tolist()
-                stopping.end_if_asked(save) if stopping.asked is not None else save()
+                stopping.end_if_asked(partial(self._save, course))
+                self._save(course)
         loss, weight, right = self.processes.sum(sums).tolist()
-        self.state.step, self.state.sums = 0, [0.0, 0.0, 0.0]
         seen = sum(map(len, batches))
         return {"train_loss": round(loss / weight * self.processes.count, 6), "train_accuracy": round(right / seen, 6)}
 
-    def _step(self, net: nn.Module, batch: Batch, epoch: int, optimizer: torch.optim.Optimizer) -> Tensor:
+    def _step(self, course: Course, batch: Batch, epoch: int) -> Tensor:
         """One step of the optimiser; the sum of the loss, its weight, and how many were right."""
         while True:
             try:
-                optimizer.zero_grad()
+                course.optimizer.zero_grad()
                 sums = torch.zeros(3, dtype=torch.float64, device=self.device)
                 for part in batch.parts(self.parts):
                     images = part.images if batch.fixed else self.augment(part.images, part.draws)
                     with autocast(self.device, self.recipe.precision):
-                        logits = net(images, fixed=batch.fixed)
+                        logits = course.net(images, fixed=batch.fixed)
                     total, _ = self.loss.parts(logits, part.targets, epoch)
                     (total * (self.processes.count / batch.weight)).backward()
                     sums[0] += total.detach()
@@ -227,7 +234,10 @@ class Trainer:
                 self._cut_smaller(error, len(batch.targets))
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        optimizer.step()
+        course.optimizer.step()
+        course.schedule.after_step()
+        if course.average:
+            course.average.update()
         return sums
 
     def _cut_smaller(self, error: Exception, size: int) -> None:
@@ -248,10 +258,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise InputError(f"the loss became {loss} in epoch {epoch}; give a lower --lr, or --precision float32")
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return epoch_order(self.feed.train.targets.numpy(), self.recipe.sampling, self.recipe.seed, epoch)
-
-    def _batches(self, order: np.ndarray) -> list[np.ndarray]:
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        order = epoch_order(self.feed.train.targets.numpy(), self.recipe.sampling, self.recipe.seed, epoch)
         return batches_of(order, self.recipe.batch_size)
 
     def _fetched(self, batches: list[np.ndarray], epoch: int, fixed: Tensor | None) -> Iterator[Batch]:
@@ -271,13 +279,13 @@ class Trainer:
             yield batch.on(self.device)
 
     @torch.no_grad()
-    def evaluate(self, fixed: Tensor | None) -> dict[str, float]:
+    def evaluate(self, fixed: bool) -> dict[str, float]:
         """Loss, accuracy and balanced accuracy on validation images; empty where there are none."""
         targets = self.feed.val.targets.to(self.device)
         if len(targets) == 0:
             return {}
         self.model.eval()
-        scores = self.feed.val_scores(self.model, fixed is not None, self.recipe.precision, self.processes)
+        scores = self.feed.val_scores(self.model, fixed, self.recipe.precision, self.processes)
         loss = float(self.loss.mean(scores, targets, self.state.epoch + 1))
         self._check(loss, self.state.epoch + 1)
         right = (scores.argmax(1) == targets).double()
@@ -305,18 +313,22 @@ class Trainer:
             self.state.best_score, self.state.best_epoch = score, row["epoch"]
             self.state.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
 
-    def _save(self, optimizer: torch.optim.Optimizer, schedule: Schedule, average: Average | None) -> None:
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._kept_at > SAVE_EVERY
+
+    def _save(self, course: Course) -> None:
         self._kept_at = time.monotonic()
         if not self.processes.is_main:
             return
+        self.state.spent = time.perf_counter() - self._started
         saved = {
             "model": self.model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state(),
+            "optimizer": course.optimizer.state_dict(),
+            "schedule": course.schedule.state(),
             "state": vars(self.state),
         }
-        if average:
-            saved |= {"average": average.state, "averaged": average.steps}
+        if course.average:
+            saved |= {"average": course.average.state, "averaged": course.average.steps}
         with atomic(self._file) as stream:
             torch.save(saved, stream)
             stream.flush()

@@ -62,6 +62,7 @@ class Recipe:
     frozen_epochs: int = _key(1, "Of these, backbone frozen.", FIT)
     frozen_views: int = _key(1, "Views of each image then; 0: new ones each epoch.", FIT)
     unfreeze: str = _key("all", "What learns after.", FIT, form="all|last:N|stages:N")
+    batch_statistics: str = _one_of("learn|keep", "learn", "Of the backbone's normalisations.", FIT, flag=False)
     batch_size: int = _key(32, "Images a step, over all devices.", FIT, 2)
     optimizer: str = _one_of("adamw|adam", "adamw", "After the frozen phase.", FIT)
     lr: float = _key(1e-3, "Peak rate after it.", FIT)
@@ -239,8 +240,6 @@ def read_recipe(name: str) -> tuple[Recipe, list[str]]:
         UsageProblem: no recipe or variant has that name, or it holds what no recipe has.
         InputError: a file is no TOML.
     """
-    if name == "default":
-        return Recipe(), ["What is done where no recipe is named."]
     stem, _, variant = name.partition(":")
     if name.endswith(".toml") or "/" in name:
         stem, variant = name, ""
