@@ -58,11 +58,12 @@ class Ours:
         self.model = Classifier(Architecture(options.backbone, names)).to(device, memory_format=torch.channels_last)
         loss = make_loss(recipe, names, torch.bincount(targets))
         nothing = Samples(np.zeros(0, int), torch.zeros(0, dtype=torch.int64))
-        feed = Feed(pixels, Samples(np.arange(len(items)), targets), nothing, device, 0)
+        processes = Processes("auto")
+        feed = Feed(pixels, Samples(np.arange(len(items)), targets), nothing, device, recipe, processes, 0)
         self.count, self.precision, self.device = len(items), precision, device
 
         def train():
-            Trainer(self.model, feed, recipe, loss, folder / "state", Processes("auto"), quiet=True).run(lambda s: None)
+            Trainer(self.model, feed, recipe, loss, folder / "state", processes, quiet=True).run(lambda s: None)
             (folder / "state" / "resume" / "state.pt").unlink(missing_ok=True)
 
         self.epoch = train

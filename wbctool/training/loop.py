@@ -20,7 +20,6 @@ from wbctool.console import Progress, note
 from wbctool.device import autocast
 from wbctool.errors import DeviceError, InputError
 from wbctool.outputs import atomic
-from wbctool.training.augmentation import Augmentation
 from wbctool.training.averaging import Average
 from wbctool.training.feed import ahead, batches_of, epoch_order
 from wbctool.training.losses import Loss
@@ -94,7 +93,6 @@ class Trainer:
     ) -> None:
         self.model, self.feed, self.recipe, self.loss, self.processes = model, feed, recipe, loss, processes
         self.device = next(model.parameters()).device
-        self.augment = Augmentation(recipe)
         self.state = State()
         self.quiet = quiet
         self.parts = 1  # into which a batch is cut where memory does not suffice
@@ -188,7 +186,7 @@ class Trainer:
             if average:
                 average.load(self._saved["average"], self._saved["averaged"])
         self._saved = None
-        fixed = self.feed.fixed(self.model, phase, self.augment, self.recipe, self.processes, stopping, self.quiet)
+        fixed = self.feed.fixed(self.model, phase, stopping)
         net = self.processes.wrapped(torch.compile(self.model) if self._compiled else self.model)
         return Course(net, fixed, optimizer, schedule, average)
 
@@ -221,7 +219,7 @@ class Trainer:
                 course.optimizer.zero_grad()
                 sums = torch.zeros(3, dtype=torch.float64, device=self.device)
                 for part in batch.parts(self.parts):
-                    images = part.images if batch.fixed else self.augment(part.images, part.draws)
+                    images = part.images if batch.fixed else self.feed.augment(part.images, part.draws)
                     with autocast(self.device, self.recipe.precision):
                         logits = course.net(images, fixed=batch.fixed)
                     total, _ = self.loss.parts(logits, part.targets, epoch)
@@ -264,7 +262,7 @@ class Trainer:
 
     def _fetched(self, batches: list[np.ndarray], epoch: int, fixed: Tensor | None) -> Iterator[Batch]:
         """Batches on the device, each with this process' share of it."""
-        draws = self.augment.draws(len(self.feed.train.targets), self.recipe.seed, epoch)
+        draws = self.feed.augment.draws(len(self.feed.train.targets), self.recipe.seed, epoch)
         targets = self.feed.train.targets
         views = 1 if fixed is None else len(fixed)
 
@@ -285,7 +283,7 @@ class Trainer:
         if len(targets) == 0:
             return {}
         self.model.eval()
-        scores = self.feed.val_scores(self.model, fixed, self.recipe.precision, self.processes)
+        scores = self.feed.val_scores(self.model, fixed)
         loss = float(self.loss.mean(scores, targets, self.state.epoch + 1))
         self._check(loss, self.state.epoch + 1)
         right = (scores.argmax(1) == targets).double()

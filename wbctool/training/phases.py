@@ -96,30 +96,38 @@ class Feed:
 
     Args:
         pixels: decoded images.
-        train, val: the two splits; without validation images the last epoch is kept.
+        train: the images to fit.
+        val: those to stop on; without any the last epoch is kept.
         device: where the model is.
+        recipe: the choices.
+        processes: among which work is shared out.
         room: bytes of memory that features may take.
+        quiet: no progress.
     """
 
-    def __init__(self, pixels: Pixels, train: Samples, val: Samples, device: torch.device, room: int) -> None:
-        self.pixels, self.train, self.val, self.device, self.room = pixels, train, val, device, room
+    def __init__(
+        self,
+        pixels: Pixels,
+        train: Samples,
+        val: Samples,
+        device: torch.device,
+        recipe: Recipe,
+        processes: Processes,
+        room: int,
+        quiet: bool = False,
+    ) -> None:
+        self.pixels, self.train, self.val, self.device = pixels, train, val, device
+        self.recipe, self.processes, self.room = recipe, processes, room
+        self.quiet = quiet or not processes.is_main
+        self.augment = Augmentation(recipe)
         self._val_fixed: Tensor | None = None
 
     def images(self, index: np.ndarray) -> Tensor:
         """Training images by their number in the split."""
         return self.pixels.batch(self.train.rows[index])
 
-    def fixed(
-        self,
-        model: nn.Module,
-        phase: Phase,
-        augment: Augmentation,
-        recipe: Recipe,
-        processes: Processes,
-        stopping: Stopping,
-        quiet: bool,
-    ) -> Tensor | None:
-        """What the frozen backbone makes of each training image, and keeps of each validation image.
+    def fixed(self, model: nn.Module, phase: Phase, stopping: Stopping) -> Tensor | None:
+        """What the frozen backbone makes of each training image; that of validation images is kept here.
 
         Of several views the first is the image as it is, the others are augmented.
 
@@ -127,30 +135,29 @@ class Feed:
             Shape (views, n, …); None where it changes, or memory does not hold it.
         """
         self._val_fixed = None
-        views = min(recipe.frozen_views, phase.epochs)
+        views = min(self.recipe.frozen_views, phase.epochs)
         if not phase.frozen or not model.has_fixed_part or views == 0:
             return None
         model.eval()
-        one = self._made(model, self.train.rows[:1], recipe.precision)
-        need = one.numel() * one.element_size() * (views * len(self.train.rows) + len(self.val.rows))
+        one = self._made(model, self.train.rows[:1], 0)
+        total = views * len(self.train.rows) + len(self.val.rows)
+        need = one.numel() * one.element_size() * total
         if need > self.room:
-            if not quiet:
+            if not self.quiet:
                 note(f"features of {need / 2**30:.1f} GiB are too many to keep: computed anew in each frozen epoch")
             return None
-        total = views * len(self.train.rows) + len(self.val.rows)
-        with Progress("train: features", "images", quiet or not processes.is_main, total) as progress:
+        with Progress("train: features", "images", self.quiet, total) as progress:
 
             def over(rows: np.ndarray, view: int) -> Tensor:
                 made = torch.zeros(len(rows), *one.shape[1:], dtype=one.dtype, device=self.device)
-                draws = augment.draws(len(rows), recipe.seed, view)
-                step = EVALUATION_BATCH * processes.count
+                step = EVALUATION_BATCH * self.processes.count
                 for start in range(0, len(rows), step):
-                    own = np.arange(start, min(start + step, len(rows)))[processes.number :: processes.count]
+                    own = np.arange(start, min(start + step, len(rows)))[self.processes.number :: self.processes.count]
                     if len(own):
-                        made[own] = self._made(model, rows[own], recipe.precision, augment, draws[own], view)
+                        made[own] = self._made(model, rows, view, own)
                     progress.step(count=min(step, len(rows) - start))
                     stopping.end_if_asked(lambda: None)
-                return processes.sum(made)
+                return self.processes.sum(made)
 
             train = torch.stack([over(self.train.rows, view) for view in range(views)])
             self._val_fixed = over(self.val.rows, 0)
@@ -158,30 +165,25 @@ class Feed:
         return train
 
     @torch.no_grad()
-    def _made(
-        self,
-        model: nn.Module,
-        rows: np.ndarray,
-        precision: str,
-        augment: Augmentation | None = None,
-        draws: Tensor | None = None,
-        view: int = 0,
-    ) -> Tensor:
-        images = self.pixels.batch(rows).to(self.device)
-        if view and augment and draws is not None:
-            images = augment(images, draws.to(self.device))
-        with autocast(self.device, precision):
+    def _made(self, model: nn.Module, rows: np.ndarray, view: int, own: np.ndarray | None = None) -> Tensor:
+        """Features of some of the rows (all where `own` is None), of a view."""
+        own = np.arange(len(rows)) if own is None else own
+        images = self.pixels.batch(rows[own]).to(self.device)
+        if view:
+            draws = self.augment.draws(len(rows), self.recipe.seed, view)[own]
+            images = self.augment(images, draws.to(self.device))
+        with autocast(self.device, self.recipe.precision):
             made = model.fixed(images)
-        return made.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        return made.to(torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32)
 
-    def val_scores(self, model: nn.Module, fixed: bool, precision: str, processes: Processes) -> Tensor:
+    def val_scores(self, model: nn.Module, fixed: bool) -> Tensor:
         """Logits of all validation images, (n, classes), float32."""
         count = len(self.val.rows)
         scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
-        own = np.arange(count)[processes.number :: processes.count]
+        own = np.arange(count)[self.processes.number :: self.processes.count]
         for start in range(0, len(own), EVALUATION_BATCH):
             index = own[start : start + EVALUATION_BATCH]
             given = self._val_fixed[index] if fixed else self.pixels.batch(self.val.rows[index]).to(self.device)
-            with autocast(self.device, precision):
+            with autocast(self.device, self.recipe.precision):
                 scores[index] = model(given, fixed=fixed).float()
-        return processes.sum(scores)
+        return self.processes.sum(scores)

@@ -157,7 +157,7 @@ def train(
         strength = fit_probe(model, pixels, samples["train"], samples["val"], recipe.precision, weighted, running.quiet)
         run["strength"] = strength
     elif kind.ensemble != "average":
-        feed = Feed(pixels, samples["train"], samples["val"], device, _room(device))
+        feed = Feed(pixels, samples["train"], samples["val"], device, recipe, processes, _room(device), running.quiet)
         trainer = Trainer(model, feed, recipe, loss, out, processes, running.quiet, running.compiled)
         done = trainer.resume()
         if done and loud:
