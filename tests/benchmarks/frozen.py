@@ -3,7 +3,7 @@
     python tests/benchmarks/frozen.py
 
 mobilenetv2_100 with the given weights, 11 PBC classes at 224, 50/10/40, 5 epochs, no augmentation, one view
-(`--frozen-views 1`) against none kept (`--frozen-views 0`). Time is that of the phase without start-up and
+(`--set frozen_views=1`) against none kept (0). Time is that of the phase without start-up and
 decoding; accuracy is on test.
 """
 
@@ -64,7 +64,7 @@ def child(split: str, attention: str, views: str, epochs: int) -> None:
         words = ["train", split, "-o", str(out), "-q", "--epochs", str(epochs), "--frozen-epochs", str(epochs)]
         words += ["--backbone", "mobilenetv2_100", "--backbone-arg", "pad_type=same", "--weights", str(WEIGHTS)]
         words += ["--mean", "0.5", "--std", "0.5", "--augment", "none", "--attention", attention, "--patience", "0"]
-        code = _run([*words, "--frozen-views", views, "--device", "cpu"], False)
+        code = _run([*words, "--set", f"frozen_views={views}", "--device", "cpu"], False)
         assert code == 0
         rows = [json.loads(line) for line in open(out / "predictions.jsonl")]
     test = [row["predicted"] == row["label"] for row in rows if row["split"] == "test"]

@@ -85,7 +85,7 @@ def train(
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.errors import UsageProblem
     from wbctool.training.many import Splits
-    from wbctool.training.recipe import of_length, parse_pairs, read_recipe, read_started, with_choices
+    from wbctool.training.recipe import CUSTOM_CNN, of_length, parse_pairs, read_recipe, read_started, with_choices
 
     given = {
         **options.given(),
@@ -100,7 +100,10 @@ def train(
             raise UsageProblem("--resume: name the run folder with -o RUN")
         base, about = read_started(out), []
     else:
-        base, about = read_recipe(recipe or "best")
+        if given["backbone"] == CUSTOM_CNN and given["weights"] is None:
+            given["weights"] = "none"  # there are none for it
+        name = recipe or "best"
+        base, about = read_recipe(f"{name}:scratch" if name == "best" and given["weights"] == "none" else name)
     chosen = with_choices(base, given)
     if given["epochs"] is not None and not resume:
         in_proportion = of_length(with_choices(base, {**given, "epochs": None}), chosen.epochs)

@@ -52,7 +52,8 @@ class Classifier(nn.Module):
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """The backbone's feature map (n, channels, h, w), or its tokens (n, tokens, channels), of a batch."""
-        return self.backbone.forward_features((images.float() - self.mean) / self.std)
+        maps = self.backbone.forward_features((images.float() - self.mean) / self.std)
+        return maps.float() if maps.device.type == "cpu" else maps  # a CPU is slow at pooling bfloat16
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The attended feature map of a batch."""

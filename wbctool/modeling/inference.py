@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wbctool.device import autocast
+from wbctool.device import autocast, images_at_once
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.inputs import to_input
 from wbctool.modeling.run_folder import Run
@@ -32,10 +32,12 @@ def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str) 
     Returns:
         Shape (n, classes), float64; rows sum to 1.
     """
-    views = symmetries(images, model.architecture.symmetries)
+    shares = []
     with torch.inference_mode(), autocast(images.device, precision):
-        shares = [torch.softmax(model(view).double(), dim=1) for view in views]
-    return torch.stack(shares).mean(0).cpu().numpy()
+        for part in images.split(images_at_once(images.device)):
+            views = symmetries(part, model.architecture.symmetries)
+            shares.append(torch.stack([torch.softmax(model(view).double(), dim=1) for view in views]).mean(0))
+    return torch.cat(shares).cpu().numpy()
 
 
 def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:

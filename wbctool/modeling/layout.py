@@ -132,7 +132,8 @@ def trained_names(backbone: nn.Module, name: str, order: Order, rule: str) -> se
     """Names of the backbone's parameters that an `--unfreeze` rule lets learn.
 
     `all`; `none`; `last:80`, those of the last 80 layers in the order of execution, whether they have
-    parameters or not, as in Keras; `stages:2`, those of the last two stages and whatever follows.
+    parameters or not, as in Keras; `last:60%`, of that share of them; `stages:2`, those of the last two
+    stages and whatever follows.
 
     Args:
         backbone: the network.
@@ -144,11 +145,14 @@ def trained_names(backbone: nn.Module, name: str, order: Order, rule: str) -> se
         UsageProblem: no such rule, or more than the backbone has.
     """
     kind, _, text = rule.partition(":")
-    count = int(text) if text.isdecimal() else 0
+    count = int(text.removesuffix("%")) if text.removesuffix("%").isdecimal() else 0
     if rule in ("all", "none"):
         return {parameter for parameter, _ in backbone.named_parameters()} if rule == "all" else set()
-    if kind not in ("last", "stages") or count < 1:
-        raise UsageProblem(f"--unfreeze {rule}: choose from all, none, last:N (layers), stages:N")
+    is_share = kind == "last" and text.endswith("%")
+    if kind not in ("last", "stages") or count < 1 or (text.endswith("%") and not is_share):
+        raise UsageProblem(f"--unfreeze {rule}: choose from all, none, last:N (layers), last:N%, stages:N")
+    if is_share:
+        count = round(min(count, 100) / 100 * len(order.layers))
     if kind == "stages":
         stages(backbone, name)
         starts = [0, *order.ends.values()][: len(order.ends)]

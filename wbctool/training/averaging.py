@@ -20,20 +20,20 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.steps = model, decay, 0
         self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        own = model.state_dict()  # the tensors themselves, which stay the same throughout
+        self._floats = [key for key, value in own.items() if value.is_floating_point()]
+        self._others = [key for key in own if key not in set(self._floats)]
+        self._own = own
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the model's weights after a step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        averages, values = [], []
-        for key, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                averages.append(self.state[key])
-                values.append(value)
-            else:
-                self.state[key].copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        averages = [self.state[key] for key in self._floats]
+        torch._foreach_lerp_(averages, [self._own[key] for key in self._floats], 1 - decay)
+        for key in self._others:
+            self.state[key].copy_(self._own[key])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -172,9 +172,7 @@ class Trainer:
 
     def _begin(self, phase: Phase, stopping: Stopping) -> Course:
         """Set up a phase, or take it up where it was saved."""
-        # random weights come without statistics worth keeping
-        keep = self.recipe.batch_statistics == "keep" and self.recipe.weights != "none"
-        self.model.unfreeze(phase.unfreeze, keep)
+        self.model.unfreeze(phase.unfreeze, self.recipe.batch_statistics == "keep")
         self.model.train()
         optimizer = make_optimizer(self.model, self.recipe, phase.frozen)
         steps = phase.epochs * len(self._batches(self.state.phase_start + 1))

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from wbctool.console import Progress, note
-from wbctool.device import autocast
+from wbctool.device import autocast, images_at_once
 from wbctool.training.augmentation import Augmentation
 from wbctool.training.feed import Pixels
 from wbctool.training.processes import Processes
 from wbctool.training.recipe import Recipe
 from wbctool.training.stopping import Stopping
-
-EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ class Feed:
 
             def over(rows: np.ndarray, view: int) -> Tensor:
                 made = torch.zeros(len(rows), *one.shape[1:], dtype=one.dtype, device=self.device)
-                step = EVALUATION_BATCH * self.processes.count
+                step = images_at_once(self.device) * self.processes.count
                 for start in range(0, len(rows), step):
                     own = np.arange(start, min(start + step, len(rows)))[self.processes.number :: self.processes.count]
                     if len(own):
@@ -173,16 +171,16 @@ class Feed:
             draws = self.augment.draws(len(rows), self.recipe.seed, view)[own]
             images = self.augment(images, draws.to(self.device))
         with autocast(self.device, self.recipe.precision):
-            made = model.fixed(images)
-        return made.to(torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32)
+            return model.fixed(images)
 
     def val_scores(self, model: nn.Module, fixed: bool) -> Tensor:
         """Logits of all validation images, (n, classes), float32."""
         count = len(self.val.rows)
         scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
         own = np.arange(count)[self.processes.number :: self.processes.count]
-        for start in range(0, len(own), EVALUATION_BATCH):
-            index = own[start : start + EVALUATION_BATCH]
+        step = images_at_once(self.device)
+        for start in range(0, len(own), step):
+            index = own[start : start + step]
             given = self._val_fixed[index] if fixed else self.pixels.batch(self.val.rows[index]).to(self.device)
             with autocast(self.device, self.recipe.precision):
                 scores[index] = model(given, fixed=fixed).float()

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from wbctool.console import Progress
-from wbctool.device import autocast
+from wbctool.device import autocast, images_at_once
 from wbctool.errors import InputError
 from wbctool.modeling.classifier import Classifier
 from wbctool.training.feed import Pixels
-from wbctool.training.phases import EVALUATION_BATCH, Samples
+from wbctool.training.phases import Samples
 
 PROBES = ("linear", "knn")
 NEIGHBOURS = 20
@@ -25,8 +25,9 @@ def vectors(model: Classifier, pixels: Pixels, samples: Samples, precision: str,
     device = next(model.parameters()).device
     found = []
     with torch.inference_mode(), Progress("train: features", "images", quiet, len(samples.rows)) as progress:
-        for start in range(0, len(samples.rows), EVALUATION_BATCH):
-            images = pixels.batch(samples.rows[start : start + EVALUATION_BATCH]).to(device)
+        step = images_at_once(device)
+        for start in range(0, len(samples.rows), step):
+            images = pixels.batch(samples.rows[start : start + step]).to(device)
             with autocast(device, precision):
                 found.append(model.vector(model.features(images)).float().cpu())
             progress.step(count=len(images))

@@ -17,6 +17,7 @@ from typing import Any
 from wbctool.errors import InputError, UsageProblem
 from wbctool.outputs import read_json
 
+CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 MODEL, LOSS, FIT, AUGMENT = "Model", "Loss", "Training", "Augmentation"
 
 
@@ -41,27 +42,27 @@ class Recipe:
     attention: str = _one_of("none|cbam", "none", "Of a convolutional backbone.", MODEL)
     attention_at: str = _one_of("head|stages|blocks", "head", "After it, each stage, each block.", MODEL)
     size: int = _key(224, "Side of the input, pixels.", MODEL, 16, 2048)
-    pool: str = _one_of("backbone|avg|max|avgmax", "backbone", "Of the feature map.", MODEL)
+    pool: str = _one_of("backbone|avg|max|avgmax", "backbone", "Of the feature map.", MODEL, flag=False)
     norm: str = _one_of("none|batch|layer", "none", "Of the pooled vector.", MODEL)
     dense: tuple[int, ...] = _key((), "Widths of hidden layers.", MODEL, form="N,N")
     dropout: float = _key(0.2, "Before each layer of the head.", MODEL, 0, 0.95)
     mean: tuple[float, ...] | None = _key(None, "Of the input, 0 to 1.", MODEL, form="M[,M,M]")
     std: tuple[float, ...] | None = _key(None, "Of the input, 0 to 1.", MODEL, form="S[,S,S]")
-    symmetries: int = _key(1, "1, or 8: predictions over flips and turns.", MODEL, choices=(1, 8))
+    symmetries: int = _key(1, "Of the square, predicted over.", MODEL, choices=(1, 8))
 
     loss: str = _one_of("ce|focal|ce-then-focal", "ce", "The loss.", LOSS)
     gamma: float = _key(2.0, "Focusing of the focal loss.", LOSS, 0, 100)
-    alpha: str = _key("", "Factor of the focal loss, one or per class.", LOSS, form="X|A=X,B=X")
+    alpha: str = _key("", "Factor of focal loss.", LOSS, form="X|A=X,B=X")
     ce_epochs: int = _key(5, "Of ce-then-focal, the first.", LOSS)
-    label_smoothing: float = _key(0.0, "Share of the label spread over all classes.", LOSS, 0, 0.99)
+    label_smoothing: float = _key(0.0, "Share of labels spread over all.", LOSS, 0, 0.99)
     class_weights: str = _one_of("none|balanced|effective", "none", "Weights in the loss.", LOSS)
-    beta: float = _key(0.999, "Of effective class weights.", LOSS, 0, 0.999999)
+    beta: float = _key(0.999, "Of effective class weights.", LOSS, 0, 0.999999, flag=False)
     sampling: str = _one_of("shuffled|balanced", "shuffled", "How an epoch is drawn.", LOSS)
 
     epochs: int = _key(20, "In all; 0 saves it untrained.", FIT)
     frozen_epochs: int = _key(1, "Of these, backbone frozen.", FIT)
-    frozen_views: int = _key(1, "Views of each image then; 0: new ones each epoch.", FIT)
-    unfreeze: str = _key("all", "What learns after.", FIT, form="all|last:N|stages:N")
+    frozen_views: int = _key(1, "Views of each image then; 0: new ones each epoch.", FIT, flag=False)
+    unfreeze: str = _key("all", "What learns after.", FIT, form="all|last:N|last:N%|stages:N")
     batch_statistics: str = _one_of("learn|keep", "learn", "Of the backbone's normalisations.", FIT, flag=False)
     batch_size: int = _key(32, "Images a step, over all devices.", FIT, 2)
     optimizer: str = _one_of("adamw|adam", "adamw", "After the frozen phase.", FIT)
@@ -76,10 +77,10 @@ class Recipe:
     lr_floor: float = _key(1e-6, "Under which cosine and plateau do not go.", FIT, flag=False)
     plateau_patience: int = _key(3, "Epochs without gain till the rate falls.", FIT, flag=False)
     plateau_factor: float = _key(0.5, "By which it falls.", FIT, 1e-6, 0.999, flag=False)
-    patience: int = _key(10, "Epochs without gain till the end; 0: never.", FIT)
+    patience: int = _key(10, "Epochs without gain; 0: never ends.", FIT)
     best_by: str = _one_of("balanced_accuracy|loss", "balanced_accuracy", "On validation.", FIT, flag=False)
-    ema: float = _key(0.0, "Decay of averaged weights; 0: none.", FIT, 0, 0.999999)
-    clip: float = _key(0.0, "Largest norm of the gradient; 0: any.", FIT)
+    ema: float = _key(0.0, "Decay of averaged weights.", FIT, 0, 0.999999)
+    clip: float = _key(0.0, "Largest norm of the gradient; 0: any.", FIT, flag=False)
     precision: str = _one_of("auto|float32|bf16", "auto", "Of the network.", FIT)
     seed: int = _key(0, "Of all chance.", FIT, flag=False)
 

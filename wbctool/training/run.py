@@ -21,7 +21,7 @@ from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
-from wbctool.modeling.inference import prediction_record, probabilities
+from wbctool.modeling.inference import BATCH, prediction_record, probabilities
 from wbctool.modeling.weights import load_pretrained
 from wbctool.outputs import atomic, check_settings, read_json, write_json
 from wbctool.records import to_line, with_relative_paths
@@ -29,7 +29,7 @@ from wbctool.training.dataset import Dataset
 from wbctool.training.feed import Pixels
 from wbctool.training.loop import State, Trainer
 from wbctool.training.losses import make_loss
-from wbctool.training.phases import EVALUATION_BATCH, Feed, Samples
+from wbctool.training.phases import Feed, Samples
 from wbctool.training.probe import NEIGHBOURS, PROBES, fit_probe
 from wbctool.training.processes import Processes
 from wbctool.training.recipe import Recipe
@@ -335,8 +335,8 @@ def _write_predictions(
     device = next(model.parameters()).device
     with atomic(out / "predictions.jsonl", "w") as stream:
         for split in ("val", "test"):
-            for start in range(0, len(samples[split].rows), EVALUATION_BATCH):
-                rows: Sequence[int] = samples[split].rows[start : start + EVALUATION_BATCH]
+            for start in range(0, len(samples[split].rows), BATCH):
+                rows: Sequence[int] = samples[split].rows[start : start + BATCH]
                 scores = probabilities(model, pixels.batch(rows).to(device), recipe.precision)
                 for index, row in zip(rows, scores, strict=True):
                     made = prediction_record(dataset.everything[index], name, dataset.classes, row)
