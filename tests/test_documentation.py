@@ -29,7 +29,7 @@ def workplace(tmp_path_factory, drawn, experts):
     shutil.copy(next((drawn / "images").glob("*/*.jpg")), place / "reference.jpg")
     programs = place / "bin"
     programs.mkdir()
-    small = "--weights none --backbone resnet10t --size 32 --epochs 2 --batch-size 8 --device cpu"
+    small = "--weights none --backbone resnet26t --size 32 --epochs 2 --batch-size 8 --device cpu"
     (programs / "wbctool").write_text(
         f'#!/bin/sh\nmore=""\n[ "$1" = train ] && more="{small}"\nexec {sys.executable} -m wbctool "$@" $more\n'
     )
@@ -70,9 +70,10 @@ def test_the_two_commands_of_the_readme_are_these():
 def _copies_of_originals(fields, folder):
     """Laid out as the public set whose copies are numbered: `TRAIN/MONOCYTE/_3_17.jpeg`."""
     for number, path in enumerate(sorted(fields.glob("*/*.jpg"))):
-        place = folder / "TRAIN" / path.parent.name.upper().replace("_", "") / f"_{number // 3}_{number}.jpeg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+        place = folder / "TRAIN" / path.parent.name.upper().replace("_", "")
+        place.mkdir(parents=True, exist_ok=True)
+        for copy in range(2):
+            shutil.copy(path, place / f"_{number}_{copy}.jpeg")
 
 
 def test_examples_run(workplace):
@@ -80,20 +81,21 @@ def test_examples_run(workplace):
     assert all(script.stat().st_mode & stat.S_IXUSR for script in scripts)
     lines = {
         "prepare-dataset.sh": r"smears prepared 's(\d+)_'",
-        "eight-configurations.sh": "prepared/split.jsonl eight resnet10t",
-        "random-or-by-original.sh": "originals leak --backbone resnet10t",
+        "eight-configurations.sh": "eight.jsonl eight resnet26t",
+        "random-or-by-original.sh": "originals leak",
         "colour-spaces.sh": "smears experts compared",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
     shown = {}
     _copies_of_originals(workplace / "smears", workplace / "originals")
+    assert run("wbctool split smears --ratio 2/1/1 > eight.jsonl", workplace).returncode == 0
     for name in sorted(lines, key=lambda name: name != "prepare-dataset.sh"):
         done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
         assert done.returncode == 0, done.stderr
         shown[name] = done.stdout
     for parts in ("", "+CW", "+CBAM+CW+FL"):
-        assert (workplace / "eight" / f"resnet10t{parts}" / "model.json").exists()
-    assert "eight/resnet10t+CBAM" in shown["eight-configurations.sh"]
+        assert (workplace / "eight" / f"resnet26t{parts}" / "model.json").exists()
+    assert "eight/resnet26t+CBAM" in shown["eight-configurations.sh"]
     assert "leak/by-original" in shown["random-or-by-original.sh"]
     assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
 

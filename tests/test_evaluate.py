@@ -124,7 +124,7 @@ def test_one_class_has_no_auc_and_json_stays_valid(cli):
 
 def test_info_tells_runs_records_and_images_apart(cli, drawn, masks, run_folder):
     run = json.loads(cli("info", run_folder, "--json").out)
-    assert (run["kind"], run["backbone"], run["attention"]) == ("run folder", "resnet10t", "cbam")
+    assert (run["kind"], run["backbone"], run["attention"]) == ("run folder", "resnet10t", "none")
     records = json.loads(cli("info", masks, "--json").out)
     assert records["records"] == {"wbctool.mask/1": 48}
     assert records["classes"]["band"] == 6

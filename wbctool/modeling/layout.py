@@ -158,6 +158,7 @@ def trained_names(backbone: nn.Module, name: str, order: Order, rule: str) -> se
         starts = [0, *order.ends.values()][: len(order.ends)]
     has = len(order.layers) if kind == "last" else len(starts)
     if count > has:
-        raise UsageProblem(f"--unfreeze {rule}: {name} has {has} {'layers' if kind == 'last' else 'stages'}")
+        parts = "layers" if kind == "last" else "stages"
+        raise UsageProblem(f"--unfreeze {rule}: {name} has {has} {parts}; give all, or fewer")
     start = len(order.layers) - count if kind == "last" else starts[-count]
     return {parameter for layer in order.layers[start:] for parameter in layer}
