@@ -163,9 +163,19 @@ def main() -> NoReturn:
     if debug:  # accepted anywhere on the line, as people add it to the end of what failed
         arguments.remove("--debug")
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job may ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     for stream, errors_as in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
         stream.reconfigure(encoding="utf-8", errors=errors_as)  # records are UTF-8 whatever the locale
     sys.exit(_run(arguments, debug))
+
+
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, _frame: Any) -> NoReturn:
+    _interrupts.append(number)  # where Python drops the exception, as it does in weakref callbacks
+    raise KeyboardInterrupt
 
 
 def _terminate(_number: int, _frame: Any) -> NoReturn:
@@ -176,7 +186,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         code = app(args=arguments, prog_name="wbctool", standalone_mode=False)
         sys.stdout.flush()
-        return int(code or 0)
+        return _stopped(debug) if _interrupts else int(code or 0)
     except errors.WbctoolError as error:
         return _fail(str(error), error.exit_code, debug)
     except _UsageError as error:
@@ -189,7 +199,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except _Ended as ended:
         if isinstance(ended.args[0], BrokenPipeError):
             return _hang_up()
-        return _fail("interrupted; run the same command again to go on", errors.INTERRUPTED, debug)
+        return _stopped(debug)
     except BrokenPipeError:
         return _hang_up()
     except SystemExit as ended:  # so rich leaves, in typer's help, where the pipe is closed
@@ -216,6 +226,10 @@ def _hang_up() -> int:
     # the reader has what it wanted; keep Python from complaining at shutdown
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return errors.DONE
+
+
+def _stopped(debug: bool) -> int:
+    return _fail("interrupted; run the same command again to go on", errors.INTERRUPTED, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

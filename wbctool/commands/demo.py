@@ -55,7 +55,7 @@ def demo(
     run("crop", str(out / "split.jsonl"), "-o", place["cells"], "--size", "96")
     run(
         *("train", place["cells"], "-o", place["run"], "--backbone", "resnet10t", "--weights", "none"),
-        *("--size", "96", "--epochs", "40", "--frozen-epochs", "0", "--patience", "0", "--seed", str(seed)),
+        *("--size", "96", "--batch-size", "8", "--epochs", "20", "--seed", str(seed)),
     )
     run("predict", place["run"], place["cells"], "-o", str(out / "predictions.jsonl"))
     run("evaluate", str(out / "predictions.jsonl"))

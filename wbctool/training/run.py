@@ -166,7 +166,13 @@ def train(
             _on_epoch(out, recipe, running, len(samples["train"].rows)) if processes.is_main else lambda state: None
         )
     if processes.is_main:
-        _finish(out, model, dataset, samples, pixels, recipe, state, shown_out or str(out), {**run, "weights": loaded})
+        run |= {
+            "weights": loaded,
+            "counts": {split: len(own.rows) for split, own in samples.items()},
+            "failures": sorted(pixels.failed.values()),
+        }
+        _write_predictions(out, model, dataset, samples, pixels, recipe, shown_out or str(out))
+        _finish(out, model, {"training": recipe.to_json(), "preparation": dataset.preparation}, state, run)
     processes.wait()
     return {**run, "failures": sorted(pixels.failed.values()), "done_before": False}
 
@@ -272,8 +278,7 @@ def _on_epoch(out: Path, recipe: Recipe, running: Running, images: int) -> Calla
 
     def told(state: State) -> None:
         row = state.history[-1]
-        with atomic(out / "history.jsonl", "w") as stream:
-            stream.writelines(to_line(each) + "\n" for each in state.history)
+        _write_history(out, state)
         if not running.quiet:
             note(_line(row, recipe.epochs, images))
         if writer:
@@ -292,34 +297,20 @@ def _line(row: dict[str, Any], epochs: int, images: int) -> str:
     return f"{text}, {row['seconds']:.0f} s, {images / max(row['seconds'], 1e-3):.0f} images/s"
 
 
-def _finish(
-    out: Path,
-    model: torch.nn.Module,
-    dataset: Dataset,
-    samples: dict[str, Samples],
-    pixels: Pixels,
-    recipe: Recipe,
-    state: State,
-    name: str,
-    run: dict[str, Any],
-) -> None:
-    """Write all that a run folder holds; `model.json` last, as it says that the run is complete."""
+def _finish(out: Path, model: torch.nn.Module, about: dict[str, Any], state: State, run: dict[str, Any]) -> None:
+    """Write all else that a run folder holds; `model.json` last, as it says that the run is complete."""
     from wbctool.training.curves import draw_curves
 
-    _write_predictions(out, model, dataset, samples, pixels, recipe, name)
+    _write_history(out, state)
+    draw_curves(state.history, state.best_epoch, out / "curves.png")
+    run_folder.save(out, model, {**about, "best_epoch": state.best_epoch})
+    write_json(out / "run.json", {**run, "epochs": state.epoch, "best_epoch": state.best_epoch, "finished": True})
+    shutil.rmtree(out / "resume", ignore_errors=True)
+
+
+def _write_history(out: Path, state: State) -> None:
     with atomic(out / "history.jsonl", "w") as stream:
         stream.writelines(to_line(row) + "\n" for row in state.history)
-    draw_curves(state.history, state.best_epoch, out / "curves.png")
-    about = {"training": recipe.to_json(), "best_epoch": state.best_epoch, "preparation": dataset.preparation}
-    run_folder.save(out, model, about)
-    run |= {
-        "counts": {split: len(own.rows) for split, own in samples.items()},
-        "failures": sorted(pixels.failed.values()),
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-    }
-    write_json(out / "run.json", {**run, "finished": True})
-    shutil.rmtree(out / "resume", ignore_errors=True)
 
 
 def _write_predictions(
