@@ -9,8 +9,6 @@ from wbctool.errors import UsageProblem
 
 ATTENTIONS = ("none", "cbam")
 PLACES = ("head", "stages", "blocks")
-POOLS = ("backbone", "avg", "max", "avgmax")
-NORMS = ("none", "batch", "layer")
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Architecture:
         norm: normalisation of that vector: `none`, `batch` or `layer`.
         dense: widths of hidden layers between it and the last layer.
         dropout: rate before each of these layers.
+        side_heads: `none`, or `covariance`, further heads on the backbone's maps half-way.
         symmetries: of the square, over which probabilities are averaged: 1, or all 8.
         neighbours: (count, stored) of a nearest-neighbour head; None for a linear one.
         backbone_args: keyword arguments for timm, such as `pad_type`.
@@ -43,6 +42,7 @@ class Architecture:
     norm: str = "none"
     dense: tuple[int, ...] = ()
     dropout: float = 0.0
+    side_heads: str = "none"
     symmetries: int = 1
     neighbours: tuple[int, int] | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)

@@ -40,9 +40,10 @@ class InsideAttention(nn.ModuleDict):
 
     def __init__(self, backbone: nn.Module, name: str, places: list[str], probe: Callable[[], object]) -> None:
         super().__init__()
-        channels = _channels_at(backbone, name, places, probe)
-        for place in places:
-            module = cbam(channels[place])
+        for place, shape in layout.shapes(backbone, places, probe).items():
+            if len(shape) != 4:
+                raise no_maps(name)
+            module = cbam(shape[1])
             nn.init.constant_(module.channel.fc2.bias, OPEN / 2)  # once for the average, once for the maximum
             nn.init.constant_(module.spatial.conv.bn.bias, OPEN)
             self[place.replace(".", "_")] = module
@@ -63,26 +64,6 @@ def inside(backbone: nn.Module, name: str, at: str, probe: Callable[[], object])
     """
     places = layout.stages(backbone, name) if at == "stages" else layout.blocks(backbone, name)
     return InsideAttention(backbone, name, places, probe)
-
-
-def _channels_at(backbone: nn.Module, name: str, places: list[str], probe: Callable[[], object]) -> dict[str, int]:
-    found: dict[str, int] = {}
-
-    def watch(place: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def note(_module: nn.Module, _given: object, maps: torch.Tensor) -> None:
-            if maps.ndim != 4:
-                raise no_maps(name)
-            found[place] = maps.shape[1]
-
-        return note
-
-    handles = [backbone.get_submodule(place).register_forward_hook(watch(place)) for place in places]
-    try:
-        probe()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def no_maps(name: str) -> UsageProblem:

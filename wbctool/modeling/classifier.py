@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wbctool.errors import UsageProblem
 from wbctool.modeling import attention, custom_cnn, heads, layout
 from wbctool.modeling.architecture import Architecture
+from wbctool.modeling.side_heads import SideHeads, together
 
 
 class Classifier(nn.Module):
@@ -36,9 +37,12 @@ class Classifier(nn.Module):
         self._frozen_backbone = self._keep_statistics = False
         self.attention: nn.Module = nn.Identity()
         self.inner_attention: nn.Module = nn.ModuleDict()
+        self.side_heads: SideHeads | None = None
         shape = self._map_shape()
         if architecture.attention == "cbam":
             self._attend(shape)
+        if architecture.side_heads == "covariance":
+            self._listen()
         if architecture.pool != "backbone" and not _is_map(shape):
             raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
         self._drop_unused()
@@ -67,10 +71,18 @@ class Classifier(nn.Module):
         return vector.mean((2, 3)) if vector.ndim == 4 else vector
 
     def forward(self, given: torch.Tensor, fixed: bool = False) -> torch.Tensor:
-        """Logits of images; or, where `fixed`, of what `fixed()` gave."""
-        if not fixed:
+        """Logits (n, classes) of images; or, where `fixed`, of what `fixed()` gave.
+
+        In training, those of each head, (heads, n, classes), where there are side heads.
+        """
+        if fixed:
+            return self.head(self.vector(self.attention(given)) if self.architecture.attention == "cbam" else given)
+        if not self.side_heads:
             return self.head(self.vector(self.features(given)))
-        return self.head(self.vector(self.attention(given)) if self.architecture.attention == "cbam" else given)
+        with self.side_heads.listening() as said:
+            logits = self.head(self.vector(self.features(given)))
+        every = torch.stack([logits.float(), *said])
+        return every if self.training else together(every)
 
     def fixed(self, images: torch.Tensor) -> torch.Tensor:
         """What a frozen backbone makes of a batch once and for all, up to the first part that learns."""
@@ -80,7 +92,7 @@ class Classifier(nn.Module):
     @property
     def has_fixed_part(self) -> bool:
         """Whether all that learns over a frozen backbone comes after it."""
-        return len(self.inner_attention) == 0
+        return len(self.inner_attention) == 0 and not self.side_heads
 
     def unfreeze(self, rule: str, keep_statistics: bool = False) -> None:
         """Let the new parts learn (attention, head), and of the backbone what the rule says.
@@ -149,6 +161,14 @@ class Classifier(nn.Module):
         self.backbone.eval()
         probe = self._blank()
         self.inner_attention = attention.inside(self.backbone, name, at, lambda: self.backbone.forward_features(probe))
+        self.backbone.train()
+
+    @torch.no_grad()
+    def _listen(self) -> None:
+        name, size, classes = self.architecture.backbone, self.architecture.size, len(self.architecture.classes)
+        self.backbone.eval()
+        probe = self._blank()
+        self.side_heads = SideHeads(self.backbone, name, size, classes, lambda: self.backbone.forward_features(probe))
         self.backbone.train()
 
     @torch.no_grad()

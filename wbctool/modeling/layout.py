@@ -50,6 +50,39 @@ def stages(backbone: nn.Module, name: str) -> list[str]:
     return found
 
 
+def known_stages(backbone: nn.Module, name: str) -> list[str]:
+    """The same; none where the backbone has none."""
+    try:
+        return stages(backbone, name)
+    except UsageProblem:
+        return []
+
+
+def shapes(backbone: nn.Module, places: list[str], probe: Callable[[], object]) -> dict[str, torch.Size]:
+    """The shapes of what the modules at some places give, in the order of execution.
+
+    Args:
+        backbone: the network.
+        places: names of its modules.
+        probe: runs it once.
+    """
+    found: dict[str, torch.Size] = {}
+
+    def watch(place: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def note(_module: nn.Module, _given: object, maps: torch.Tensor) -> None:
+            found[place] = maps.shape
+
+        return note
+
+    handles = [backbone.get_submodule(place).register_forward_hook(watch(place)) for place in places]
+    try:
+        probe()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def blocks(backbone: nn.Module, name: str) -> list[str]:
     """Names of the units that the family repeats, shallow first.
 
@@ -108,11 +141,7 @@ class Order:
         """Of a backbone that a call runs once."""
         names = {p.untyped_storage().data_ptr(): parameter for parameter, p in backbone.named_parameters()}
         recorder, ends, handles = _Recorder(names), {}, []
-        try:
-            known = stages(backbone, name)
-        except UsageProblem:
-            known = []
-        for stage in known:
+        for stage in known_stages(backbone, name):
 
             def mark(_module: nn.Module, _given: object, _maps: object, stage: str = stage) -> None:
                 ends[stage] = len(recorder.layers)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wbctool.console import Progress, note
 from wbctool.device import autocast
 from wbctool.errors import DeviceError, InputError
+from wbctool.modeling.side_heads import together
 from wbctool.outputs import atomic
 from wbctool.training.averaging import Average
 from wbctool.training.feed import ahead, batches_of, epoch_order
@@ -220,10 +221,12 @@ class Trainer:
                     images = part.images if batch.fixed else self.feed.augment(part.images, part.draws)
                     with autocast(self.device, self.recipe.precision):
                         logits = course.net(images, fixed=batch.fixed)
-                    total, _ = self.loss.parts(logits, part.targets, epoch)
+                    every = logits.unbind() if logits.ndim == 3 else (logits,)  # a network may have several heads
+                    total = sum(self.loss.parts(each, part.targets, epoch)[0] for each in every) / len(every)
                     (total * (self.processes.count / batch.weight)).backward()
                     sums[0] += total.detach()
-                    sums[2] += (logits.detach().argmax(1) == part.targets).sum()
+                    answers = together(logits.detach()) if len(every) > 1 else logits.detach()
+                    sums[2] += (answers.argmax(1) == part.targets).sum()
                 sums[1] = batch.weight
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -305,7 +308,7 @@ class Trainer:
             score = score[::-1]
             if self.loss.focal_from == row["epoch"]:  # another loss: what was best by the first says nothing now
                 self.state.best_score = (-math.inf, -math.inf)
-        if score >= self.state.best_score:
+        if score >= self.state.best_score or self.recipe.best_by == "last":
             self.state.best_score, self.state.best_epoch = score, row["epoch"]
             self.state.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
 

@@ -225,6 +225,7 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
         norm="none" if kind.probe else recipe.norm,
         dense=() if kind.probe else recipe.dense,
         dropout=recipe.dropout,
+        side_heads="none" if kind.probe else recipe.side_heads,
         symmetries=recipe.symmetries,
         neighbours=(NEIGHBOURS, 0) if kind.probe == "knn" else None,
         backbone_args=recipe.backbone_args,
