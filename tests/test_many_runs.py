@@ -186,6 +186,26 @@ def test_show_prints_a_recipe_that_can_be_given_again(cli, cells, tmp_path):
     assert settings["epochs"] == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), {"size": 288, "side_heads": "covariance", "unfreeze": "last:70%", "lr": 1e-3, "best_by": "last"}),
+        (("--backbone", "resnet26t"), {"size": 288, "lr": 1e-3}),
+        (("--backbone", "vit_small_patch14_dinov2"), {"size": 224, "lr": 1e-4, "lr_depth": 0.1, "unfreeze": "all"}),
+        (("--backbone", "convnext_tiny", "--recipe", "best"), {"size": 224, "lr": 1e-4}),
+        (("--weights", "none"), {"size": 224, "side_heads": "none", "batch_statistics": "learn", "lr": 1e-3}),
+        (("--backbone", "custom-cnn"), {"weights": "none", "side_heads": "none", "unfreeze": "all"}),
+        (("--patience", 3), {"patience": 3, "best_by": "balanced_accuracy"}),
+        (("--patience", 3, "--set", "best_by=loss"), {"best_by": "loss"}),
+    ],
+)
+def test_best_has_a_variant_for_each_kind_of_network(cli, flags, expected):
+    shown = cli("train", "--show", *flags)
+    assert shown.code == 0, shown.err
+    table = tomllib.loads(shown.out)
+    assert {key: table[key] for key in expected} == expected
+
+
 def test_tensorboard_and_compile_change_nothing(cli, cells, tmp_path):
     assert cli("train", cells, "-o", tmp_path / "a", *ONE, "-q").code == 0
     done = cli("train", cells, "-o", tmp_path / "b", *ONE, "-q", "--tensorboard", "--cache-gb", 0)

@@ -102,8 +102,9 @@ def train(
     else:
         if given["backbone"] == CUSTOM_CNN and given["weights"] is None:
             given["weights"] = "none"  # there are none for it
-        name = recipe or "best"
-        base, about = read_recipe(f"{name}:scratch" if name == "best" and given["weights"] == "none" else name)
+        base, about = read_recipe(_best_for(given) if recipe in (None, "best") else recipe)
+    if given["patience"] and base.best_by == "last":  # to wait for a gain is to want the best
+        given = {"best_by": "balanced_accuracy", **given}
     chosen = with_choices(base, given)
     if given["epochs"] is not None and not resume:
         in_proportion = of_length(with_choices(base, {**given, "epochs": None}), chosen.epochs)
@@ -132,6 +133,16 @@ def train(
             *(skip_bad, json),
         )
     )
+
+
+def _best_for(given: dict[str, Any]) -> str:
+    """`best`, or the variant of it that the network is trained by."""
+    from wbctool.modeling.classifier import has_batch_norm
+    from wbctool.training.recipe import Recipe
+
+    if given["weights"] == "none":
+        return "best:scratch"
+    return "best" if has_batch_norm(given["backbone"] or Recipe().backbone) else "best:no-batch-norm"
 
 
 def _train(

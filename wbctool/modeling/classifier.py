@@ -215,6 +215,17 @@ def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
         raise UsageProblem(f"--backbone {name} with {architecture.backbone_args}: {error}") from None
 
 
+def has_batch_norm(backbone: str) -> bool:
+    """Whether a backbone is normalised by batches, as ResNets are, and ViT, ConvNeXt and VGG are not.
+
+    Raises:
+        UsageProblem: there is no such model.
+    """
+    with torch.device("meta"):  # no numbers are needed
+        network = make_backbone(Architecture(backbone, ()))
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
 def default_normalisation(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and standard deviation timm states for a backbone's weights."""
     config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
