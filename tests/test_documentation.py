@@ -70,7 +70,7 @@ def test_the_two_commands_of_the_readme_are_these():
 def _copies_of_originals(fields, folder):
     """Laid out as the public set whose copies are numbered: `TRAIN/MONOCYTE/_3_17.jpeg`."""
     for number, path in enumerate(sorted(fields.glob("*/*.jpg"))):
-        place = folder / "TRAIN" / path.parent.name.upper().replace("_", "")
+        place = folder / ("TEST" if number % 3 == 0 else "TRAIN") / path.parent.name.upper().replace("_", "")
         place.mkdir(parents=True, exist_ok=True)
         for copy in range(2):
             shutil.copy(path, place / f"_{number}_{copy}.jpeg")
