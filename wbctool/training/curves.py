@@ -26,7 +26,7 @@ def draw_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> N
         if tuned and tuned[0] > 1:
             axes.axvline(tuned[0] - 0.5, color="grey", linestyle=":", label="fine-tuning starts")
         if best_epoch:
-            axes.axvline(best_epoch, color="tab:green", linewidth=0.8, label="best epoch")
+            axes.axvline(best_epoch, color="tab:green", linewidth=0.8, label="epoch kept")
         axes.set(xlabel="epoch", ylabel=measure)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
