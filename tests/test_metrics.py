@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from wbctool.evaluation.metrics import auc, confusion_matrix, macro_auc, matthews, per_class, summary
+from wbctool.evaluation import metrics
 
 CASES = {
     "random": (300, [0.25] * 4, 0.3),
@@ -31,36 +31,53 @@ def draw(name, seed):
 @pytest.mark.filterwarnings("ignore")
 def test_figures_equal_those_of_scikit_learn(name, seed):
     truth, predicted, scores = draw(name, seed)
-    found = summary(truth, predicted, scores)
-    same = {"zero_division": 0, "average": "macro"}
+    found = metrics.summary(truth, predicted, scores)
     expected = {
         "accuracy": sk.accuracy_score(truth, predicted),
         "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
-        "macro_precision": sk.precision_score(truth, predicted, **same),
-        "macro_recall": sk.recall_score(truth, predicted, **same),
-        "macro_f1": sk.f1_score(truth, predicted, **same),
         "mcc": sk.matthews_corrcoef(truth, predicted),
+        "kappa": sk.cohen_kappa_score(truth, predicted),
+        "log_loss": sk.log_loss(truth, scores, labels=range(4)),
     }
+    for average in ("macro", "weighted"):
+        p, r, f, _ = sk.precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
+        expected |= {f"{average}_precision": p, f"{average}_recall": r, f"{average}_f1": f}
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, abs=1e-9), key
-    areas = [sk.roc_auc_score(truth == c, scores[:, c]) for c in np.unique(truth) if len(np.unique(truth)) > 1]
-    if areas:
+        assert found[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
+    met = np.unique(truth)
+    assert found["macro_average_precision"] == pytest.approx(
+        np.mean([sk.average_precision_score(truth == c, scores[:, c]) for c in met]), abs=1e-9
+    )
+    if len(met) > 1:
+        areas = [sk.roc_auc_score(truth == c, scores[:, c]) for c in met]
         assert found["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
     else:
         assert np.isnan(found["macro_auc"])
 
 
+def test_the_calibration_error_is_that_of_its_definition():
+    truth, predicted, scores = draw("random", 3)
+    confidence = scores[np.arange(len(truth)), predicted]
+    total = 0.0
+    for low in range(15):
+        own = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if own.any():
+            total += own.mean() * abs((predicted == truth)[own].mean() - confidence[own].mean())
+    assert metrics.summary(truth, predicted, scores)["calibration_error"] == pytest.approx(total, abs=1e-12)
+
+
 def test_macro_auc_equals_scikit_learns_multiclass_figure():
-    truth, _, scores = draw("random", 1)
+    truth, predicted, scores = draw("random", 1)
     scores /= scores.sum(axis=1, keepdims=True)
-    assert macro_auc(truth, scores) == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"), abs=1e-12)
+    expected = sk.roc_auc_score(truth, scores, multi_class="ovr")
+    assert metrics.summary(truth, predicted, scores)["macro_auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_per_class_figures_and_specificity():
     truth, predicted, _ = draw("imbalanced", 0)
-    confusion = confusion_matrix(truth, predicted, 4)
+    confusion = metrics.confusion_matrix(truth, predicted, 4)
     assert np.array_equal(confusion, sk.confusion_matrix(truth, predicted, labels=range(4)))
-    each = per_class(confusion)
+    each = metrics.per_class(confusion)
     p, r, f, s = sk.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0)
     for key, value in zip(("precision", "recall", "f1", "support"), (p, r, f, s), strict=True):
         assert np.allclose(each[key], value, atol=1e-12)
@@ -69,5 +86,16 @@ def test_per_class_figures_and_specificity():
 
 
 def test_the_undefined_is_said_to_be_so():
-    assert np.isnan(auc(np.ones(3, bool), np.arange(3.0)))
-    assert matthews(np.array([[5, 0], [0, 0]])) == 0.0
+    one = metrics.figures_of(np.array([[5, 0], [0, 0]]))
+    assert one["mcc"] == 0.0
+    assert np.isnan(one["kappa"])
+    hits, alarms, _ = metrics.steps(np.ones(3, bool), np.arange(3.0))
+    assert np.isnan(metrics.areas(hits, alarms)[0])
+
+
+def test_figures_of_many_draws_are_those_of_each():
+    drawn = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
+    together = metrics.figures_of(drawn)
+    for number, confusion in enumerate(drawn):
+        for name, value in metrics.figures_of(confusion).items():
+            assert together[name][number] == pytest.approx(float(value), abs=1e-12), name

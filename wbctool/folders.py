@@ -36,6 +36,13 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     unlabelled_example: str = ""
     first_damage: str = ""
+    file: str = ""  # that is being read, and its line
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where the record that came last was read."""
+        return f"{self.file} line {self.line}"
 
     def damage(self, message: str) -> None:
         """Count a line or folder that cannot be read."""
@@ -265,11 +272,13 @@ def record_files(folder: Path) -> list[Path]:
 
 def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
     stream = sys.stdin.buffer if file == "stdin" else open(file, "rb")
+    tally.file = str(file)
     with stream:
         for number, raw in enumerate(stream, 1):
             if not raw.strip():
                 continue
-            where = f"{file} line {number}"
+            tally.line = number
+            where = tally.place
             try:
                 yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.resolve())
             except UnicodeDecodeError:

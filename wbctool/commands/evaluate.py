@@ -32,6 +32,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME|all", help="train, val, test or all. (test where records carry splits)"),
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Of several runs, the one that the others are tested against.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")
+    ] = "table",
     truth: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Measure masks against truth masks of the same path and stem.")
     ] = None,
@@ -46,46 +52,78 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Show figures for predictions (run folders, prediction records or -), or for masks against --truth."""
-    from json import dumps
-
-    from wbctool.console import note, stdout_console, table
     from wbctool.errors import UsageProblem
-    from wbctool.evaluation.predictions import collect
-    from wbctool.evaluation.report import print_report, to_json
-    from wbctool.folders import Tally, read_inputs
 
     if truth:
+        if baseline or form != "table":
+            raise UsageProblem("--baseline and --format are for predictions, not for --truth")
         _agreement(inputs, truth, which, truth_values, selection, split, quiet, json)
         return
     if truth_values or which != "all":
         raise UsageProblem("--which and --truth-values go with --truth DIR")
+    _predictions(inputs, selection, split, baseline, form, quiet, json)
+
+
+def _predictions(
+    inputs: list[str],
+    selection: SelectionOptions,
+    split: str | None,
+    baseline: str | None,
+    form: str,
+    quiet: bool,
+    json: bool,
+) -> None:
+    from json import dumps
+
+    from wbctool.console import note, stdout_console
+    from wbctool.errors import UsageProblem
+    from wbctool.evaluation.comparison import candidates
+    from wbctool.evaluation.predictions import collect
+    from wbctool.evaluation.report import figure_table, print_report, to_json
+    from wbctool.evaluation.side_by_side import compared, print_side_by_side, table_of
+    from wbctool.evaluation.tables import FORMATS, written
+    from wbctool.folders import Tally, read_inputs
+
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
-    reports = []
+    if form not in FORMATS:
+        raise UsageProblem(f"--format {form}: choose from {', '.join(FORMATS)}")
+    runs = []
     for given in inputs:
         tally = Tally()
         file = Path(given) / "predictions.jsonl"
         source = str(file) if given != "-" and file.exists() else given
-        records = list(read_inputs([source], selection.selection(), tally))
+        found = collect(read_inputs([source], selection.selection(), tally), split, given, tally)
         tally.refuse_damage()
-        reports.append((given, to_json(collect(records, split, given))))
-    if not quiet and split is None and any(report["split"] == "test" for _, report in reports):
+        runs += [(given if len(found) == 1 else run.run, run) for run in found]
+    if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
-    if json:
-        for _, report in reports:
+    if len(runs) == 1:
+        if baseline:
+            raise UsageProblem("--baseline: give the runs that are compared with it, too")
+        ((source, run),) = runs
+        report = to_json(run)
+        if json:
             print(dumps(report, allow_nan=False))
+        elif form != "table":
+            print(written(figure_table(report), form), end="")
+        else:
+            print_report(report, "stdin" if source == "-" else source, stdout_console())
         return
-    if len(reports) == 1:
-        ((source, report),) = reports
-        print_report(report, "stdin" if source == "-" else source, stdout_console())
-        return
-    keys = ("n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
-    names = ("images", "acc.", "prec.", "recall", "F1", "AUC", "MCC")
-    rows = [
-        (source, *(f"{r[key]:,}" if key == "n" else "–" if r[key] is None else f"{r[key]:.4f}" for key in keys))
-        for source, r in reports
-    ]
-    table("Runs (macro averages)", ("run", *names), rows)
+    joined = candidates(runs)
+    names = [one.name for one in joined]
+    if baseline is not None and baseline.rstrip("/") not in [name.rstrip("/") for name in names]:
+        raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(names)}")
+    reference = next((one for one in joined if baseline and one.name.rstrip("/") == baseline.rstrip("/")), None)
+    rows = compared(joined, reference)
+    if json:
+        of = {id(member): row for one, row in zip(joined, rows, strict=True) for member in one.members}
+        for _, run in runs:
+            print(dumps({**to_json(run), "comparison": of[id(run)]}, allow_nan=False))
+    elif form != "table":
+        print(written(table_of(rows, form), form), end="")
+    else:
+        print_side_by_side(rows, runs[0][1].split, stdout_console())
 
 
 def _agreement(

@@ -1,12 +1,16 @@
 """Figures of a classification, as pure functions of arrays.
 
-Notation: C[i, j] counts images of class i predicted as j, shape (classes, classes). A figure whose
-denominator is zero is 0 in averages, as in scikit-learn with `zero_division=0`.
+Notation: C[…, i, j] counts images of class i predicted as j, shape (…, classes, classes); leading axes
+are draws of a bootstrap, and the figures keep them. A ratio whose denominator is zero is 0 in averages,
+as in scikit-learn with `zero_division=0`; a figure that is undefined is NaN.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+Figures = dict[str, np.ndarray]
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -23,16 +27,17 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> 
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)
+def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    out = np.full(np.broadcast(part, whole).shape, otherwise)
+    return np.divide(part, whole, out=out, where=whole != 0)
 
 
-def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Support, precision, recall, specificity and F1 of each class, each of shape (classes,)."""
-    hits = np.diagonal(confusion).astype(np.float64)
-    support = confusion.sum(axis=1)
-    chosen = confusion.sum(axis=0)
-    total = confusion.sum()
+def per_class(confusion: np.ndarray) -> Figures:
+    """Support, precision, recall, specificity and F1 of each class, each of shape (…, classes)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    support = confusion.sum(axis=-1)
+    chosen = confusion.sum(axis=-2)
+    total = support.sum(axis=-1, keepdims=True)
     return {
         "support": support,
         "precision": _ratio(hits, chosen),
@@ -42,41 +47,115 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def matthews(confusion: np.ndarray) -> float:
-    """Matthews correlation coefficient for several classes (Gorodkin 2004); 0 where undefined."""
-    counts = confusion.astype(np.float64)
-    true, chosen, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
-    covariance = np.trace(counts) * total - true @ chosen
-    spread = np.sqrt(total**2 - chosen @ chosen) * np.sqrt(total**2 - true @ true)
-    return float(covariance / spread) if spread else 0.0
+def figures_of(confusion: np.ndarray) -> Figures:
+    """The figures that follow from a confusion matrix, each of shape (…).
+
+    Macro averages are over the classes that occur in the truth or among the predictions, balanced accuracy
+    over those that occur in the truth, weighted averages by support.
+    """
+    each = per_class(confusion)
+    support, chosen = each["support"].astype(np.float64), confusion.sum(axis=-2).astype(np.float64)
+    total, hits = support.sum(axis=-1), np.trace(confusion, axis1=-2, axis2=-1)
+    found = {"accuracy": _ratio(hits, total), "balanced_accuracy": _mean(each["recall"], support > 0)}
+    for name in ("precision", "recall", "specificity", "f1"):
+        found[f"macro_{name}"] = _mean(each[name], support + chosen > 0)
+        found[f"weighted_{name}"] = _mean(each[name], support)
+    expected = (support * chosen).sum(axis=-1)
+    found["mcc"] = _matthews(hits, total, support, chosen)
+    found["kappa"] = _ratio(hits * total - expected, total**2 - expected, np.nan)
+    return found
 
 
-def auc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve from ranks, ties counted half; NaN without both kinds.
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _ratio((values * weights).sum(axis=-1), weights.sum(axis=-1), np.nan)
+
+
+def _matthews(hits: np.ndarray, total: np.ndarray, support: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    # Gorodkin 2004, for several classes; 0 where undefined, as in scikit-learn
+    covariance = hits * total - (support * chosen).sum(axis=-1)
+    spread = np.sqrt(total**2 - (chosen**2).sum(axis=-1)) * np.sqrt(total**2 - (support**2).sum(axis=-1))
+    return _ratio(covariance, spread)
+
+
+def steps(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where thresholds fall one after another: hits and false alarms so far, and the thresholds.
 
     Args:
         positive: whether each image is of the class, shape (n,), bool.
         scores: its probability of the class, shape (n,).
+
+    Returns:
+        Hits, false alarms, thresholds from high to low; each of shape (different scores,).
     """
-    hits = int(positive.sum())
-    misses = len(positive) - hits
-    if hits == 0 or misses == 0:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    return float((ranks[inverse][positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    hits = np.cumsum(positive[order], dtype=np.int64)[last]
+    return hits, last + 1 - hits, ranked[last]
 
 
-def macro_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean one-vs-rest AUC over the classes that occur; NaN where only one does."""
-    areas = [auc(truth == index, probabilities[:, index]) for index in np.unique(truth)]
-    return float(np.mean(areas))
+def areas(hits: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The areas under the ROC curve, ties counted half, and average precision, of steps (…, n).
+
+    Counts may be weights. NaN where a kind is missing.
+    """
+    positives, negatives = hits[..., -1].astype(np.float64), alarms[..., -1].astype(np.float64)
+    risen = np.diff(hits, axis=-1, prepend=0).astype(np.float64)
+    widened = np.diff(alarms, axis=-1, prepend=0)
+    under = ((hits - risen / 2) * widened).sum(axis=-1)
+    precision = _ratio(hits, hits + alarms)
+    average = (risen * precision).sum(axis=-1)
+    return _ratio(under, positives * negatives, np.nan), _ratio(average, positives, np.nan)
+
+
+def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The log loss of each image, shape (n,); probabilities are kept from 0 by the smallest step of float64."""
+    own = probabilities[np.arange(len(truth)), truth]
+    return -np.log(np.clip(own, np.finfo(np.float64).eps, 1.0))
+
+
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Which of the bins of equal width, open below, each confidence lies in, shape (n,)."""
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+
+
+def calibration_error(counts: np.ndarray, confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The expected calibration error (Guo et al. 2017, eq. 3), shape (…).
+
+    Args:
+        counts: images in each bin of confidence, (…, bins).
+        confidence: the sum of their confidences, likewise.
+        right: how many of them are right, likewise.
+    """
+    return _ratio(np.abs(right - confidence).sum(axis=-1), counts.sum(axis=-1), np.nan)
+
+
+def score_figures(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The figures that need probabilities; macro averages are over the classes that occur in the truth.
+
+    Args:
+        truth: class indices, shape (n,).
+        predicted: class indices, shape (n,).
+        probabilities: shape (n, classes).
+    """
+    found = []
+    for index in np.unique(truth):
+        hits, alarms, _ = steps(truth == index, probabilities[:, index])
+        found.append(areas(hits, alarms))
+    under, average = np.array(found).T
+    confidence = probabilities[np.arange(len(truth)), predicted]
+    bins = confidence_bins(confidence)
+    sums = [np.bincount(bins, weights, BINS) for weights in (None, confidence, truth == predicted)]
+    return {
+        "macro_auc": float(under.mean()),
+        "macro_average_precision": float(average.mean()),
+        "log_loss": float(log_losses(truth, probabilities).mean()),
+        "calibration_error": float(calibration_error(*sums)),
+    }
 
 
 def summary(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The main figures.
-
-    Macro averages are over the classes that occur in the truth or among the predictions.
+    """All figures of one set of predictions.
 
     Args:
         truth: class indices, shape (n,).
@@ -84,16 +163,7 @@ def summary(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray)
         probabilities: shape (n, classes).
     """
     confusion = confusion_matrix(truth, predicted, probabilities.shape[1])
-    each = per_class(confusion)
-    met = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    occurs = each["support"] > 0
     return {
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "balanced_accuracy": float(each["recall"][occurs].mean()),
-        "macro_precision": float(each["precision"][met].mean()),
-        "macro_recall": float(each["recall"][met].mean()),
-        "macro_f1": float(each["f1"][met].mean()),
-        "macro_specificity": float(each["specificity"][met].mean()),
-        "macro_auc": macro_auc(truth, probabilities),
-        "mcc": matthews(confusion),
+        **{name: float(value) for name, value in figures_of(confusion).items()},
+        **score_figures(truth, predicted, probabilities),
     }

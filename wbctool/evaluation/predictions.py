@@ -1,98 +1,194 @@
-"""From prediction records to the arrays that figures are made of."""
+"""From prediction records, of one run or many, to the arrays that figures are made of."""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wbctool.errors import InputError
+from wbctool.folders import Tally, group_of
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record
+
+_SUM_WITHIN = 0.01  # of 1, as other tools round their probabilities
 
 
 @dataclass
 class Predictions:
-    """Predictions with known labels.
+    """Labelled predictions of one run.
 
     Attributes:
+        run: its name.
         classes: class names, in alphabetical order.
+        ids, paths: of the images, (n,) each.
         truth, predicted: class indices, shape (n,).
-        probabilities: shape (n, classes).
+        probabilities: shape (n, classes), float64.
+        groups: group numbers from 0, shape (n,).
+        group_names: their names.
+        temperature: by which each image's scores were divided, 1 for those that were not, shape (n,).
         split: the split they are of, or `all`.
         notes: what was left out, in words.
     """
 
+    run: str
     classes: list[str]
+    ids: list[str]
+    paths: list[str]
     truth: np.ndarray
     predicted: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray
+    group_names: list[str]
+    temperature: np.ndarray
     split: str
     notes: list[str]
 
 
-def collect(records: Iterable[Record], split: str | None, where: str) -> Predictions:
-    """Choose the predictions that are evaluated.
+@dataclass
+class _Left:
+    """What is left out: how much of each kind, and where it was first met."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def out(self, what: str, place: str) -> None:
+        self.counts[what] += 1
+        self.first.setdefault(what, place)
+
+    def lines(self) -> list[str]:
+        return [f"{count:,} {what} (first: {self.first[what]})" for what, count in self.counts.items()]
+
+
+def _ints() -> array:
+    return array("l")
+
+
+def _floats() -> array:
+    return array("d")
+
+
+@dataclass
+class _Rows:
+    """The records of one run as they come in, column by column."""
+
+    names: dict[str, int] = field(default_factory=dict)  # of the classes that have probabilities
+    labels: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    met: dict[tuple[str, str | None], int] = field(default_factory=dict)  # in which line each id was
+    ids: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    shares: array = field(default_factory=_floats)  # probabilities, row after row
+    columns: array = field(default_factory=_ints)  # their classes
+    widths: array = field(default_factory=_ints)  # how many of each row
+    label: array = field(default_factory=_ints)
+    predicted: array = field(default_factory=_ints)
+    group: array = field(default_factory=_ints)
+    split: array = field(default_factory=_ints)
+    temperature: array = field(default_factory=_floats)
+    lines: array = field(default_factory=_ints)
+
+    def add(self, record: Record, tally: Tally) -> None:
+        line = self.met.setdefault((record["id"], record.get("split")), tally.line)
+        if len(self.met) == len(self.ids):
+            raise InputError(f"{tally.place}: {record['id']} is in line {line}, too; keep one of them")
+        shares = record["probabilities"]
+        total = sum(shares.values())
+        if abs(total - 1) > _SUM_WITHIN:
+            raise InputError(f"{tally.place}: {record['id']}: its probabilities sum to {total:.4g}, not to 1")
+        if record["predicted"] not in shares:
+            raise InputError(f"{tally.place}: {record['id']}: the predicted class has no probability; predict again")
+        self.ids.append(record["id"])
+        self.paths.append(record["path"])
+        self.shares.extend(shares.values())
+        self.columns.extend([self.names.setdefault(name, len(self.names)) for name in shares])
+        self.widths.append(len(shares))
+        self.label.append(self.labels.setdefault(record["label"], len(self.labels)))
+        self.predicted.append(self.names[record["predicted"]])
+        self.group.append(self.groups.setdefault(group_of(record), len(self.groups)))
+        self.split.append(SPLITS.index(record["split"]) if record.get("split") else -1)
+        self.temperature.append(record.get("temperature") or 1.0)
+        self.lines.append(tally.line)
+
+
+def collect(records: Iterable[Record], split: str | None, where: str, tally: Tally) -> list[Predictions]:
+    """Choose the predictions that are evaluated, run by run.
 
     Args:
         records: prediction and error records.
         split: `train`, `val`, `test` or `all`; None takes test where records carry splits, else all.
-        where: the input's name, for errors.
+        where: the input's name, for errors and for runs without one.
+        tally: of the reading, which knows the line that a record came from.
 
     Raises:
-        InputError: there is nothing to evaluate, or a record is no prediction.
+        InputError: there is nothing to evaluate, or a record is no prediction or not a sound one.
     """
-    kept: list[Record] = []
-    left_out: Counter[str] = Counter()
+    runs: dict[str, _Rows] = {}
+    left = _Left()
     for record in records:
         if record["schema"] == ERROR:
-            left_out["error records"] += 1
+            left.out("error records", tally.place)
         elif record["schema"] != PREDICTION:
             raise InputError(
-                f"{where}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
+                f"{tally.place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
             )
         elif record.get("label") is None:
-            left_out["predictions without a label"] += 1
+            left.out("predictions without a label", tally.place)
         else:
-            kept.append(record)
-    if not kept:
-        reason = ", ".join(f"{count:,} {what}" for what, count in left_out.items())
+            runs.setdefault(record.get("run") or where, _Rows()).add(record, tally)
+    if not runs:
+        reason = ", ".join(left.lines())
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
-    chosen, kept = _of_split(kept, split, where)
-    classes = sorted({name for record in kept for name in record["probabilities"]})
-    index = {name: number for number, name in enumerate(classes)}
-    unknown = Counter(record["label"] for record in kept if record["label"] not in index)
-    if unknown:
-        named = ", ".join(f"{name} ({count:,})" for name, count in sorted(unknown.items()))
-        left_out[f"images of classes the model does not know: {named}"] = sum(unknown.values())
-        kept = [record for record in kept if record["label"] in index]
-        if not kept:
+    return [_chosen(run, rows, split, where, left.lines()) for run, rows in runs.items()]
+
+
+def _chosen(run: str, rows: _Rows, split: str | None, where: str, notes: list[str]) -> Predictions:
+    classes = sorted(rows.names)
+    place = np.empty(len(classes), np.int64)
+    place[[rows.names[name] for name in classes]] = np.arange(len(classes))
+    known = {name: number for number, name in enumerate(classes)}
+    truth = np.array([known.get(name, -1) for name in rows.labels])[np.array(rows.label)]
+    name, keep = _of_split(np.array(rows.split), split, where)
+    unknown = keep & (truth < 0)
+    if unknown.any():
+        labels = list(rows.labels)
+        counts = Counter(labels[number] for number in np.array(rows.label)[unknown])
+        named = ", ".join(f"{label} ({count:,})" for label, count in sorted(counts.items()))
+        keep &= ~unknown
+        if not keep.any():
             raise InputError(f"{where}: the model knows none of the labels: {named}; rename with --map old=new")
-    bad = next((r["id"] for r in kept if r["predicted"] not in index), None)
-    if bad:
-        raise InputError(f"{where}: {bad}: the predicted class has no probability; predict again")
-    probabilities = np.zeros((len(kept), len(classes)))
-    for row, record in enumerate(kept):
-        for name, value in record["probabilities"].items():
-            probabilities[row, index[name]] = value
+        first = rows.lines[int(np.argmax(unknown))]
+        notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {first})"]
+    probabilities = np.zeros((len(rows.ids), len(classes)))
+    probabilities[np.repeat(np.arange(len(rows.ids)), rows.widths), place[np.array(rows.columns)]] = rows.shares
+    chosen = np.flatnonzero(keep)
+    group_names = list(rows.groups)
+    met, groups = np.unique(np.array(rows.group)[chosen], return_inverse=True)
     return Predictions(
+        run=run,
         classes=classes,
-        truth=np.array([index[record["label"]] for record in kept]),
-        predicted=np.array([index[record["predicted"]] for record in kept]),
-        probabilities=probabilities,
-        split=chosen,
-        notes=[f"{count:,} {what}" for what, count in left_out.items()],
+        ids=[rows.ids[row] for row in chosen],
+        paths=[rows.paths[row] for row in chosen],
+        truth=truth[chosen],
+        predicted=place[np.array(rows.predicted)][chosen],
+        probabilities=probabilities[chosen],
+        groups=groups,
+        group_names=[group_names[number] for number in met],
+        temperature=np.array(rows.temperature)[chosen],
+        split=name,
+        notes=notes,
     )
 
 
-def _of_split(records: list[Record], split: str | None, where: str) -> tuple[str, list[Record]]:
-    present = {record.get("split") for record in records} - {None}
+def _of_split(splits: np.ndarray, split: str | None, where: str) -> tuple[str, np.ndarray]:
+    present = set(np.unique(splits).tolist()) - {-1}
     if split == "all" or (split is None and not present):
-        return "all", records
+        return "all", np.ones(len(splits), bool)
     wanted = split or "test"
-    kept = [record for record in records if record.get("split") == wanted]
-    if not kept:
-        found = ", ".join(name for name in SPLITS if name in present) or "none"
+    keep = splits == SPLITS.index(wanted)
+    if not keep.any():
+        found = ", ".join(SPLITS[number] for number in sorted(present)) or "none"
         raise InputError(f"{where}: no {wanted} predictions (splits found: {found}); give --split val or --split all")
-    return wanted, kept
+    return wanted, keep

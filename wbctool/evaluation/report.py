@@ -5,49 +5,123 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from wbctool.console import table
+from wbctool.evaluation import intervals, tables
 from wbctool.evaluation.agreement import MEASURES, POOR
 from wbctool.evaluation.metrics import confusion_matrix, per_class, summary
 from wbctool.evaluation.predictions import Predictions
 
 SCHEMA = "wbctool.evaluation/1"
-_NAMES = {
+NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "macro_f1": "macro F1",
     "macro_specificity": "macro specificity",
+    "weighted_precision": "weighted precision",
+    "weighted_recall": "weighted recall",
+    "weighted_f1": "weighted F1",
+    "weighted_specificity": "weighted specificity",
     "macro_auc": "macro AUC (one vs rest)",
+    "macro_average_precision": "macro average precision",
     "mcc": "MCC",
+    "kappa": "Cohen's kappa",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
 }
+_PER_CLASS = ("precision", "recall", "specificity", "f1")
+_WORST = 10  # images that are named, and half as many confused pairs
 
 
 def to_json(predictions: Predictions) -> dict[str, Any]:
-    """All figures as one flat object, with `classes` and `confusion` beside them; NaN is null."""
-    figures = summary(predictions.truth, predictions.predicted, predictions.probabilities)
-    confusion = confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
+    """All figures as one flat object, with `intervals`, `classes` and `confusion` beside them; NaN is null."""
+    truth, predicted, probabilities = predictions.truth, predictions.predicted, predictions.probabilities
+    count = len(predictions.classes)
+    figures = summary(truth, predicted, probabilities)
+    confusion = confusion_matrix(truth, predicted, count)
+    draws = intervals.Draws(predictions.groups)
+    main, every = intervals.of_confusion(draws, truth, predicted, count)
+    main |= intervals.of_scores(draws, truth, predicted, probabilities, figures)
     each = per_class(confusion)
     return {
         "schema": SCHEMA,
-        "n": len(predictions.truth),
+        "run": predictions.run,
+        "n": len(truth),
+        "groups": draws.count,
         "split": predictions.split,
-        **{name: None if math.isnan(value) else value for name, value in figures.items()},
+        **{name: _known(figures[name]) for name in NAMES},
+        "intervals": {name: _both(main[name]) for name in NAMES},
         "classes": {
-            name: {key: column[index].item() for key, column in each.items()}
+            name: {
+                **{key: column[index].item() for key, column in each.items()},
+                "intervals": {key: _both(every[key][index]) for key in _PER_CLASS},
+            }
             for index, name in enumerate(predictions.classes)
         },
         "confusion": {"classes": predictions.classes, "matrix": confusion.tolist()},
+        "confused": _confused(confusion, predictions.classes),
+        "wrongest": _wrongest(predictions),
         "left_out": predictions.notes,
     }
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _both(interval: tuple[float, float]) -> list[float] | None:
+    return None if math.isnan(interval[0]) else list(interval)
+
+
+def _confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """The pairs of classes that are taken for one another, most often first."""
+    wrong = confusion - np.diag(np.diagonal(confusion))
+    found = [
+        {
+            "label": classes[i],
+            "predicted": classes[j],
+            "count": int(wrong[i, j]),
+            "share": wrong[i, j] / confusion[i].sum(),
+        }
+        for i, j in zip(*np.nonzero(wrong), strict=True)
+    ]
+    return sorted(found, key=lambda pair: (-pair["count"], -pair["share"]))[: _WORST // 2]
+
+
+def _wrongest(predictions: Predictions) -> list[dict[str, Any]]:
+    """The errors made with most confidence."""
+    wrong = np.flatnonzero(predictions.truth != predictions.predicted)
+    confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
+    return [
+        {
+            "id": predictions.ids[row],
+            "path": predictions.paths[row],
+            "label": predictions.classes[predictions.truth[row]],
+            "predicted": predictions.classes[predictions.predicted[row]],
+            "confidence": float(share),
+        }
+        for share, row in sorted(zip(confidence, wrong, strict=True), key=lambda pair: -pair[0])[:_WORST]
+    ]
+
+
+def figure_table(report: dict[str, Any]) -> tables.Table:
+    """The figures with their intervals, for papers and spreadsheets."""
+
+    def text(value: float | None) -> str:
+        return "" if value is None else f"{value:.6f}"
+
+    rows = [[NAMES[key], text(report[key]), *map(text, report["intervals"][key] or (None, None))] for key in NAMES]
+    return tables.Table(["figure", "value", "low", "high"], rows)
+
+
 def print_report(report: dict[str, Any], source: str, console: Console) -> None:
-    """Print the figures, the table of classes and the shaded confusion matrix."""
+    """Print the figures, the table of classes, the shaded confusion matrix and what went wrong."""
     which = {"all": "all predictions", "val": "validation"}.get(report["split"], report["split"])
     console.print(Text(f"{source}: {report['n']:,} images ({which})", style="bold"))
     for line in report["left_out"]:
@@ -55,28 +129,56 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
     figures = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     figures.add_column()
     figures.add_column(justify="right")
-    for key, name in _NAMES.items():
+    figures.add_column(justify="right", style="dim")
+    for key, name in NAMES.items():
         value = report[key]
-        figures.add_row(name, "undefined" if value is None else f"{value:.4f}")
+        figures.add_row(name, "undefined" if value is None else f"{value:.4f}", _range(report["intervals"][key], 4))
     console.print()
     console.print(figures)
+    units = f"{report['groups']:,} groups" if report["groups"] < report["n"] else "images"
+    console.print(Text(f"Right: 95 % intervals, by a bootstrap over {units}.", style="dim"))
     console.print()
     console.print(_class_table(report["classes"]))
     _print_confusion(report["confusion"], console)
+    _print_errors(report, console)
     console.print(Text("For research; not a medical device.", style="dim"))
 
 
-def _class_table(classes: dict[str, dict[str, float]]) -> Table:
+def _range(interval: list[float] | None, digits: int) -> str:
+    return "–" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
+def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
     from rich import box
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("class", overflow="fold")
-    for name in ("support", "precision", "recall", "specificity", "F1"):
+    for name in ("support", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
+    table.add_column("specif.", justify="right")
     for label, row in classes.items():
-        cells = [f"{row[key]:.3f}" for key in ("precision", "recall", "specificity", "f1")]
-        table.add_row(Text(label), f"{row['support']:,}", *cells, style="" if row["support"] else "dim")
+        cells = [_with_range(row[key], row["intervals"][key]) for key in ("precision", "recall", "f1")]
+        shown = (Text(label), f"{row['support']:,}", *cells, f"{row['specificity']:.3f}")
+        table.add_row(*shown, style="" if row["support"] else "dim")
     return table
+
+
+def _with_range(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} {interval[0]:.2f}–{interval[1]:.2f}"
+
+
+def _print_errors(report: dict[str, Any], console: Console) -> None:
+    if not report["confused"]:
+        return
+    console.print(Text("Most confused", style="bold"))
+    for pair in report["confused"]:
+        console.print(Text(f"  {pair['label']} as {pair['predicted']}: {pair['count']:,} ({pair['share']:.0%})"))
+    console.print()
+    console.print(Text("Wrong with most confidence", style="bold"))
+    for image in report["wrongest"]:
+        line = f"  {image['confidence']:.3f}  {image['label']} as {image['predicted']}  {image['path']}"
+        console.print(Text(line), soft_wrap=True)
+    console.print()
 
 
 def _print_confusion(confusion: dict[str, Any], console: Console) -> None:

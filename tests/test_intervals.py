@@ -1,0 +1,73 @@
+"""Intervals: their coverage, their groups, their edges."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from wbctool.evaluation import intervals, metrics
+
+
+def proportion(right, groups=None):
+    truth = np.zeros(len(right), np.int64)
+    draws = intervals.Draws(np.arange(len(right)) if groups is None else groups)
+    return intervals.of_confusion(draws, truth, np.where(right, 0, 1), 2)[0]["accuracy"]
+
+
+def test_the_interval_of_a_share_is_near_wilsons():
+    right = np.arange(400) < 340
+    expected = stats.binomtest(340, 400).proportion_ci(method="wilson")
+    assert proportion(right) == pytest.approx((expected.low, expected.high), abs=0.006)
+
+
+def test_where_all_are_right_it_is_wilsons():
+    expected = stats.binomtest(60, 60).proportion_ci(method="wilson")
+    assert proportion(np.ones(60, bool)) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_copies_of_one_image_count_as_one():
+    rng = np.random.default_rng(0)
+    right = rng.random(100) < 0.8
+    alone = proportion(right)
+    copied = proportion(np.repeat(right, 20), np.repeat(np.arange(100), 20))
+    assert copied == pytest.approx(alone, abs=1e-9)
+    blind = proportion(np.repeat(right, 20))
+    assert blind[1] - blind[0] < 0.3 * (copied[1] - copied[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [0, 60])
+@pytest.mark.parametrize("images", [300, 1000])
+def test_intervals_hold_the_truth_as_often_as_they_say(images, groups):
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+    from coverage import simulate
+
+    held = simulate(images, groups, 0.85, 250)[:3]  # accuracy, macro F1, MCC
+    assert all(91.5 <= share <= 98.5 for share in held), held
+
+
+def test_intervals_of_areas_are_those_of_a_plain_bootstrap():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 3, 200)
+    scores = rng.dirichlet(np.ones(3), 200)
+    scores[np.arange(200), truth] += rng.uniform(0, 1, 200)
+    scores /= scores.sum(axis=1, keepdims=True)
+    predicted = scores.argmax(axis=1)
+    values = metrics.summary(truth, predicted, scores)
+    draws = intervals.Draws(np.arange(200))
+    found = intervals.of_scores(draws, truth, predicted, scores, values)
+    again = np.random.default_rng(0)
+    samples = []
+    for _ in range(300):
+        rows = again.integers(0, 200, 200)
+        samples.append(metrics.summary(truth[rows], predicted[rows], scores[rows]))
+    for name, interval in found.items():
+        low, high = np.quantile([sample[name] for sample in samples], [0.025, 0.975])
+        assert interval[0] < values[name] < interval[1]
+        assert interval[1] - interval[0] == pytest.approx(high - low, rel=0.35), name
+
+
+def test_one_group_has_no_interval():
+    assert all(np.isnan(end) for end in proportion(np.arange(10) < 5, np.zeros(10, np.int64)))

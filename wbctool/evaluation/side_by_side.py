@@ -1,0 +1,159 @@
+"""The table of several runs: means over folds and repeats, the best in bold, ranks, tests against one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from wbctool.errors import InputError
+from wbctool.evaluation.comparison import Candidate, against, holm, ranks
+from wbctool.evaluation.report import NAMES
+from wbctool.evaluation.tables import Table
+
+LOWER_IS_BETTER = ("log_loss", "calibration_error")
+_PAPER = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
+_TERMINAL = ("accuracy", "macro_f1", "macro_auc", "mcc")
+_SHORT = {
+    "accuracy": "acc.",
+    "macro_precision": "prec.",
+    "macro_recall": "recall",
+    "macro_f1": "F1",
+    "macro_auc": "AUC",
+    "mcc": "MCC",
+}
+
+
+def compared(candidates: Sequence[Candidate], baseline: Candidate | None) -> list[dict[str, Any]]:
+    """What `--json` prints of each candidate, in their order.
+
+    Tests are against the baseline, else against the candidate of the highest accuracy.
+
+    Raises:
+        InputError: two cannot be paired, and a baseline was asked for.
+    """
+    standing = ranks([one.mean("accuracy") for one in candidates])
+    reference = baseline or candidates[standing.index(1)]
+    tests = [None if one is reference else _test(one, reference, required=baseline is not None) for one in candidates]
+    corrected = holm([np.nan if test is None else test["p"] for test in tests])
+    made = []
+    for one, rank, test, p in zip(candidates, standing, tests, corrected, strict=True):
+        row: dict[str, Any] = {"run": one.name, "runs": len(one.members), "rank": rank}
+        row["n"] = sum(len(member.truth) for member in one.members)
+        row |= {name: _known(one.mean(name)) for name in NAMES}
+        row["deviations"] = {name: _known(one.deviation(name)) for name in NAMES}
+        if test:
+            row["against"] = {
+                "run": reference.name,
+                "images": test["images"],
+                **{
+                    figure: {"difference": test[figure][0], "interval": [_known(end) for end in test[figure][1]]}
+                    for figure in ("accuracy", "macro_f1")
+                },
+                "relative": one.mean("accuracy") / reference.mean("accuracy") - 1,
+                "p": _known(test["p"]),
+                "p_corrected": _known(p),
+            }
+        made.append(row)
+    return made
+
+
+def _test(one: Candidate, reference: Candidate, required: bool) -> dict[str, Any] | None:
+    try:
+        return against(one, reference)
+    except InputError:
+        if required:
+            raise
+        return None  # tested on other images: side by side all the same
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def table_of(rows: Sequence[dict[str, Any]], form: str) -> Table:
+    """The rows for a terminal of 80 columns, a paper, or a spreadsheet, which takes every figure in full."""
+    if form == "csv":
+        return _full(rows)
+    figures = _TERMINAL if form == "table" else _PAPER
+    tested = any("against" in row for row in rows)
+    last = ["difference", "p"] if tested else []
+    columns = ["run", *(_SHORT[name] for name in figures), *last, "rank"]
+    bold = {(row, 1 + figures.index(name)) for name in figures for row in _best(rows, name)}
+    return Table(columns, [_row(row, figures, tested) for row in rows], bold)
+
+
+def _best(rows: Sequence[dict[str, Any]], name: str) -> list[int]:
+    values = [math.nan if row[name] is None else row[name] for row in rows]
+    placed = ranks(values, name in LOWER_IS_BETTER)
+    return [index for index, place in enumerate(placed) if place == 1 and rows[index][name] is not None]
+
+
+def _row(row: dict[str, Any], figures: Sequence[str], tested: bool) -> list[str]:
+    cells = [row["run"]]
+    for name in figures:
+        value, spread = row[name], row["deviations"][name]
+        cells.append("–" if value is None else f"{value:.4f}" if spread is None else f"{value:.3f} ± {spread:.3f}")
+    if tested:
+        test = row.get("against")
+        cells.append(f"{100 * test['accuracy']['difference']:+.1f}" if test else "–")
+        p = test and test["p_corrected"]
+        cells.append("–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}")
+    return [*cells, str(row["rank"])]
+
+
+def _full(rows: Sequence[dict[str, Any]]) -> Table:
+    def text(value: float | None) -> str:
+        return "" if value is None else repr(value)
+
+    columns = ["run", "runs", "images", "rank"]
+    columns += [column for name in NAMES for column in (name, f"{name}_sd")]
+    columns += ["against", "difference", "low", "high", "relative", "p", "p_corrected"]
+    made = []
+    for row in rows:
+        test = row.get("against")
+        cells = [row["run"], str(row["runs"]), str(row["n"]), str(row["rank"])]
+        cells += [text(value) for name in NAMES for value in (row[name], row["deviations"][name])]
+        if test:
+            accuracy = test["accuracy"]
+            ends = [accuracy["difference"], *accuracy["interval"], test["relative"], test["p"], test["p_corrected"]]
+            cells += [test["run"], *map(text, ends)]
+        made.append([*cells, *[""] * (len(columns) - len(cells))])
+    return Table(columns, made)
+
+
+def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Console) -> None:
+    """Print the table, and what its columns are."""
+    from rich import box
+    from rich.table import Table as Drawn
+
+    table = table_of(rows, "table")
+    which = {"all": "all predictions", "val": "validation"}.get(split, split)
+    title = f"{len(rows)} runs, {which}; macro averages"
+    drawn = Drawn(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+    for index, name in enumerate(table.columns):
+        drawn.add_column(name, justify="right" if index else "left", overflow="fold")
+    for r, row in enumerate(table.rows):
+        drawn.add_row(*[Text(cell, style="bold" if (r, c) in table.bold else "") for c, cell in enumerate(row)])
+    console.print(drawn)
+    tests = [row["against"] for row in rows if "against" in row]
+    if tests:
+        console.print(
+            Text(
+                f"difference: points of accuracy against {tests[0]['run']} on the same images; "
+                "p: McNemar's test, corrected for their number (Holm).",
+                style="dim",
+            )
+        )
+        for row in rows:
+            if "against" in row and row["against"]["accuracy"]["interval"][0] is not None:
+                low, high = (100 * end for end in row["against"]["accuracy"]["interval"])
+                shown = 100 * row["against"]["accuracy"]["difference"]
+                console.print(
+                    Text(f"  {row['run']}: {shown:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}", style="dim")
+                )
+    console.print(Text("For research; not a medical device.", style="dim"))
