@@ -103,6 +103,54 @@ def test_what_cannot_be_evaluated_is_one_line(cli, text, said):
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"probabilities": {"A": 0.5, "B": 0.3}}, "line 2: 2: its probabilities sum to 0.8, not to 1"),
+        ({"id": "1"}, "line 2: 1 is in line 1, too"),
+        ({"probabilities": {"B": 1.0}}, "line 2: 2: the predicted class has no probability"),
+        ({"schema": "wbctool.image/1"}, "line 2: 2 is a wbctool.image/1 record"),
+        ({"confidence": 1.5}, "line 2: confidence"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said_with_its_line(cli, change, said):
+    done = cli("evaluate", "-", stdin=lines(prediction("1", "A", "A"), {**prediction("2", "A", "A"), **change}))
+    assert done.code == 3
+    assert done.out == ""
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_what_is_left_out_names_its_first_line(cli):
+    text = lines(prediction(1, "A", "A"), prediction(2, None, "A"), prediction(3, "Z", "A"), prediction(4, None, "A"))
+    left = json.loads(cli("evaluate", "-", "--json", stdin=text).out)["left_out"]
+    assert left == [
+        "2 predictions without a label (first: stdin line 2)",
+        "1 images of classes the model does not know: Z (1) (first: line 3)",
+    ]
+
+
+def test_groups_widen_the_intervals_and_are_counted(cli):
+    rows = [prediction(i, "AB"[i % 2], "AB"[(i % 2) ^ (i % 40 < 6)], group=f"g{i % 40}") for i in range(400)]
+    alone = [{key: value for key, value in row.items() if key != "group"} for row in rows]
+    grouped, single = (json.loads(cli("evaluate", "-", "--json", stdin=lines(*each)).out) for each in (rows, alone))
+    assert (grouped["groups"], single["groups"]) == (40, 400)
+    assert grouped["accuracy"] == single["accuracy"] == 0.85
+    widths = [report["intervals"]["accuracy"][1] - report["intervals"]["accuracy"][0] for report in (grouped, single)]
+    assert widths[0] > 2.5 * widths[1]
+    assert "40 groups" in cli("evaluate", "-", stdin=lines(*rows)).out
+
+
+def test_what_went_wrong_is_listed(cli):
+    rows = [prediction(i, "A", "B" if i < 3 else "A") for i in range(9)]
+    report = json.loads(cli("evaluate", "-", "--json", stdin=lines(*rows)).out)
+    assert report["confused"] == [{"label": "A", "predicted": "B", "count": 3, "share": pytest.approx(1 / 3)}]
+    assert {image["id"] for image in report["wrongest"]} == {"0", "1", "2"}
+    out = cli("evaluate", "-", stdin=lines(*rows)).out
+    assert "A as B: 3 (33%)" in out
+    assert "/x/1" in out
+
+
 def test_a_run_folder_and_its_predictions_give_the_same_report(cli, run_folder):
     one = cli("evaluate", run_folder, "--json").out
     assert one == cli("evaluate", run_folder / "predictions.jsonl", "--json").out

@@ -272,7 +272,7 @@ def record_files(folder: Path) -> list[Path]:
 
 def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
     stream = sys.stdin.buffer if file == "stdin" else open(file, "rb")
-    tally.file = str(file)
+    tally.file, base = str(file), base.resolve()
     with stream:
         for number, raw in enumerate(stream, 1):
             if not raw.strip():
@@ -280,7 +280,7 @@ def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
             tally.line = number
             where = tally.place
             try:
-                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base.resolve())
+                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base)
             except UnicodeDecodeError:
                 tally.damage(f"{where}: not UTF-8")
                 yield error_record(where, None, f"{where}: not UTF-8")

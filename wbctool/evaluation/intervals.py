@@ -17,7 +17,7 @@ from wbctool.evaluation import metrics
 Interval = tuple[float, float]
 LEVEL = 0.95
 MOST, LEAST, DRAWN = 2000, 200, 2e8  # draws: as many as come to so many drawn groups, within limits
-_CHUNK = 2e7  # numbers held at once
+_CHUNK = 4e6  # numbers held at once
 _BINS = 512  # of scores, in the draws of areas
 _JACKKNIFE = 5000  # groups above which the acceleration is nothing
 
@@ -62,7 +62,7 @@ class Draws:
 
     def units(self, chosen: np.ndarray) -> int:
         """How many groups have images among the chosen, (n,)."""
-        return len(np.unique(self.groups[chosen]))
+        return int(np.count_nonzero(np.bincount(self.groups[chosen], minlength=self.count)))
 
     def interval(
         self, value: float, drawn: np.ndarray, left_out: np.ndarray | None = None, units: int | None = None

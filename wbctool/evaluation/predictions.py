@@ -77,7 +77,7 @@ class _Rows:
     names: dict[str, int] = field(default_factory=dict)  # of the classes that have probabilities
     labels: dict[str, int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
-    met: dict[tuple[str, str | None], int] = field(default_factory=dict)  # in which line each id was
+    met: dict[str | None, dict[str, int]] = field(default_factory=dict)  # of each split, in which line an id was
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     shares: array = field(default_factory=_floats)  # probabilities, row after row
@@ -91,8 +91,10 @@ class _Rows:
     lines: array = field(default_factory=_ints)
 
     def add(self, record: Record, tally: Tally) -> None:
-        line = self.met.setdefault((record["id"], record.get("split")), tally.line)
-        if len(self.met) == len(self.ids):
+        met = self.met.setdefault(record.get("split"), {})
+        before = len(met)
+        line = met.setdefault(record["id"], tally.line)
+        if len(met) == before:
             raise InputError(f"{tally.place}: {record['id']} is in line {line}, too; keep one of them")
         shares = record["probabilities"]
         total = sum(shares.values())
