@@ -88,6 +88,13 @@ def test_folds_are_joined(cli, tmp_path):
     assert float(joined["accuracy_sd"]) == pytest.approx(0.1)
     assert (joined["runs"], joined["images"], joined["rank"]) == ("3", "60", "1")
     assert "0.900 ± 0.100" in cli("evaluate", *folds, tmp_path / "other").out
+    alone = [json.loads(line)["comparison"] for line in cli("evaluate", *folds, "--json").out.splitlines()]
+    assert [(row["run"], row["rank"], row["accuracy"]) for row in alone] == [
+        (str(fold), rank, accuracy) for fold, rank, accuracy in zip(folds, (1, 2, 3), (1.0, 0.9, 0.8), strict=True)
+    ]
+    shown = cli("evaluate", *folds).out
+    assert "3 runs, all predictions" in shown
+    assert all(name in shown for name in ("fold-1", "fold-3", "0.900 ± 0.100"))
 
 
 def test_tables_for_papers(cli, two):

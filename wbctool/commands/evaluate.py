@@ -114,10 +114,10 @@ def _predictions(
     names = [one.name for one in joined]
     if baseline is not None and baseline.rstrip("/") not in [name.rstrip("/") for name in names]:
         raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(names)}")
-    reference = next((one for one in joined if baseline and one.name.rstrip("/") == baseline.rstrip("/")), None)
+    reference = joined[[name.rstrip("/") for name in names].index(baseline.rstrip("/"))] if baseline else None
     rows = compared(joined, reference)
     if json:
-        of = {id(member): row for one, row in zip(joined, rows, strict=True) for member in one.members}
+        of = {id(member): row for one, row in reversed(list(zip(joined, rows, strict=True))) for member in one.members}
         for _, run in runs:
             print(dumps({**to_json(run), "comparison": of[id(run)]}, allow_nan=False))
     elif form != "table":

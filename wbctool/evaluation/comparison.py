@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -27,11 +27,13 @@ class Candidate:
         name: of the run, or of the folder that holds its members.
         members: predictions of each.
         figures: of each member, by name; each of shape (members,).
+        of_others: it joins the candidates that stand before it, and is not ranked among them.
     """
 
     name: str
     members: list[Predictions]
     figures: dict[str, np.ndarray]
+    of_others: bool = False
 
     def mean(self, figure: str) -> float:
         """Over the members."""
@@ -42,19 +44,25 @@ class Candidate:
         return float(self.figures[figure].std(ddof=1)) if len(self.members) > 1 else float("nan")
 
 
-def candidates(runs: Iterable[tuple[str, Predictions]]) -> list[Candidate]:
-    """Runs by name, with `fold-1`, `fold-2`… or `repeat-1`… of one folder joined into one candidate."""
+def candidates(runs: Sequence[tuple[str, Predictions]]) -> list[Candidate]:
+    """Runs by name, with `fold-1`, `fold-2`… or `repeat-1`… of one folder joined into one candidate.
+
+    Where that leaves but one, its members stand before it.
+    """
     found: dict[str, list[Predictions]] = {}
     for name, predictions in runs:
         path = PurePath(name)
         path = path.parent if path.name == "predictions.jsonl" else path
         joined = str(path.parent) if _MEMBER.fullmatch(path.name) and str(path.parent) != "." else name
         found.setdefault(joined, []).append(predictions)
-    made = []
-    for name, members in found.items():
-        each = [metrics.summary(one.truth, one.predicted, one.probabilities) for one in members]
-        made.append(Candidate(name, members, {key: np.array([row[key] for row in each]) for key in each[0]}))
-    return made
+    if len(found) == 1 and len(runs) > 1:
+        return [*(_candidate(name, [one]) for name, one in runs), _candidate(*found.popitem(), of_others=True)]
+    return [_candidate(name, members) for name, members in found.items()]
+
+
+def _candidate(name: str, members: list[Predictions], of_others: bool = False) -> Candidate:
+    each = [metrics.summary(one.truth, one.predicted, one.probabilities) for one in members]
+    return Candidate(name, members, {key: np.array([row[key] for row in each]) for key in each[0]}, of_others)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from wbctool.evaluation.tables import Table
 LOWER_IS_BETTER = ("log_loss", "calibration_error")
 _PAPER = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
 _TERMINAL = ("accuracy", "macro_f1", "macro_auc", "mcc")
+_LONG = 30  # characters of a name that a table of 80 columns has room for
 _SHORT = {
     "accuracy": "acc.",
     "macro_precision": "prec.",
@@ -36,13 +38,16 @@ def compared(candidates: Sequence[Candidate], baseline: Candidate | None) -> lis
     Raises:
         InputError: two cannot be paired, and a baseline was asked for.
     """
-    standing = ranks([one.mean("accuracy") for one in candidates])
+    standing = ranks([math.nan if one.of_others else one.mean("accuracy") for one in candidates])
     reference = baseline or candidates[standing.index(1)]
-    tests = [None if one is reference else _test(one, reference, required=baseline is not None) for one in candidates]
+    tests = [
+        None if one is reference or one.of_others else _test(one, reference, required=baseline is not None)
+        for one in candidates
+    ]
     corrected = holm([np.nan if test is None else test["p"] for test in tests])
     made = []
     for one, rank, test, p in zip(candidates, standing, tests, corrected, strict=True):
-        row: dict[str, Any] = {"run": one.name, "runs": len(one.members), "rank": rank}
+        row: dict[str, Any] = {"run": one.name, "runs": len(one.members), "rank": None if one.of_others else rank}
         row["n"] = sum(len(member.truth) for member in one.members)
         row |= {name: _known(one.mean(name)) for name in NAMES}
         row["deviations"] = {name: _known(one.deviation(name)) for name in NAMES}
@@ -88,9 +93,9 @@ def table_of(rows: Sequence[dict[str, Any]], form: str) -> Table:
 
 
 def _best(rows: Sequence[dict[str, Any]], name: str) -> list[int]:
-    values = [math.nan if row[name] is None else row[name] for row in rows]
+    values = [math.nan if None in (row[name], row["rank"]) else row[name] for row in rows]
     placed = ranks(values, name in LOWER_IS_BETTER)
-    return [index for index, place in enumerate(placed) if place == 1 and rows[index][name] is not None]
+    return [index for index, place in enumerate(placed) if place == 1 and not math.isnan(values[index])]
 
 
 def _row(row: dict[str, Any], figures: Sequence[str], tested: bool) -> list[str]:
@@ -103,7 +108,7 @@ def _row(row: dict[str, Any], figures: Sequence[str], tested: bool) -> list[str]
         cells.append(f"{100 * test['accuracy']['difference']:+.1f}" if test else "–")
         p = test and test["p_corrected"]
         cells.append("–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}")
-    return [*cells, str(row["rank"])]
+    return [*cells, str(row["rank"] or "–")]
 
 
 def _full(rows: Sequence[dict[str, Any]]) -> Table:
@@ -116,7 +121,7 @@ def _full(rows: Sequence[dict[str, Any]]) -> Table:
     made = []
     for row in rows:
         test = row.get("against")
-        cells = [row["run"], str(row["runs"]), str(row["n"]), str(row["rank"])]
+        cells = [row["run"], str(row["runs"]), str(row["n"]), str(row["rank"] or "")]
         cells += [text(value) for name in NAMES for value in (row[name], row["deviations"][name])]
         if test:
             accuracy = test["accuracy"]
@@ -126,14 +131,25 @@ def _full(rows: Sequence[dict[str, Any]]) -> Table:
     return Table(columns, made)
 
 
+def _common_folder(names: Sequence[str]) -> str:
+    """The folder that all lie in, with its last slash, where their names are too long to show."""
+    folders = [name.rpartition("/")[0] for name in names]
+    if max(map(len, names)) <= _LONG or len({name.startswith("/") for name in names}) > 1:
+        return ""
+    common = os.path.commonpath(folders)
+    return f"{common.rstrip('/')}/" if common else ""
+
+
 def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Console) -> None:
     """Print the table, and what its columns are."""
     from rich import box
     from rich.table import Table as Drawn
 
-    table = table_of(rows, "table")
+    folder = _common_folder([row["run"] for row in rows])
+    table = table_of([{**row, "run": row["run"].removeprefix(folder)} for row in rows], "table")
     which = {"all": "all predictions", "val": "validation"}.get(split, split)
-    title = f"{len(rows)} runs, {which}; macro averages"
+    title = f"{sum(row['rank'] is not None for row in rows)} runs, {which}; macro averages"
+    title += f"\nin {folder}" if folder else ""
     drawn = Drawn(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(table.columns):
         drawn.add_column(name, justify="right" if index else "left", overflow="fold")
