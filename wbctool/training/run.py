@@ -225,7 +225,8 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
         norm="none" if kind.probe else recipe.norm,
         dense=() if kind.probe else recipe.dense,
         dropout=recipe.dropout,
-        side_heads="none" if kind.probe else recipe.side_heads,
+        # over a backbone that stays frozen throughout, features are computed once, which side heads would not allow
+        side_heads="none" if kind.probe or 0 < recipe.epochs <= recipe.frozen_epochs else recipe.side_heads,
         symmetries=recipe.symmetries,
         neighbours=(NEIGHBOURS, 0) if kind.probe == "knn" else None,
         backbone_args=recipe.backbone_args,
