@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -43,6 +45,19 @@ def test_an_atomic_file_is_whole_or_absent(tmp_path):
         stream.write("whole")
     assert (tmp_path / "x").read_text() == "whole"
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022) or 0o022)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_living_writers_do_not_meet(tmp_path):
+    dying = "import os, sys; from pathlib import Path; from wbctool.outputs import atomic\n"
+    dying += "with atomic(Path(sys.argv[1])) as stream: stream.write(b'half'); stream.flush(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", dying, tmp_path / "x"], check=False)
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".partial-"]
+    with atomic(tmp_path / "x") as first, atomic(tmp_path / "x") as second:
+        first.write(b"first")
+        second.write(b"second")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"first"
 
 
 def record(number, folder):

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import sqlite3
-import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -23,16 +23,47 @@ from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, 
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoding = None if "b" in mode else "utf-8"
-    handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    handle, temporary = _open_partial(path)
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as stream:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            stream.flush()
+            os.replace(temporary, path)  # while its lock is still held
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_partial(path: Path) -> tuple[int, Path]:
+    # One name for each target, so that what a killed process left is replaced and does not stay for
+    # ever. Who writes holds a lock; where a living process writes the same file, another name is taken.
+    temporary = path.with_name(".partial-" + hashlib.blake2b(path.name.encode(), digest_size=8).hexdigest())
+    while True:
+        try:
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            if _remove_dead(temporary):
+                continue
+            temporary = temporary.with_name(f"{temporary.name}-{os.getpid()}-{threading.get_ident()}")
+            continue
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, temporary
+        os.close(handle)  # taken for dead, and removed, before it was locked
+
+
+def _remove_dead(temporary: Path) -> bool:
+    """Remove a partial file whose writer is gone; False where one still writes it."""
+    try:
+        with open(temporary, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -61,12 +92,6 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: damaged (no JSON object); {what}")
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class Names:
