@@ -108,6 +108,7 @@ class PredictionRecord(_Sample):
     confidence: Annotated[float, Field(ge=0, le=1)]
     probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]]
     uncertain: bool | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
 
 
 class ErrorRecord(_Base):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,32 @@ from wbctool.commands.options import (
 app = new_app()
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is shown of predictions."""
+
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Of several runs, the one that the others are tested against.")
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Less confident predictions are counted as uncertain.")
+    ] = None
+    target_error: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Find the threshold that leaves this error, on validation.")
+    ] = None
+    form: Annotated[str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")] = "table"
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
+        from wbctool.errors import UsageProblem
+        from wbctool.evaluation.tables import FORMATS
+
+        if self.form not in FORMATS:
+            raise UsageProblem(f"--format {self.form}: choose from {', '.join(FORMATS)}")
+        if self.threshold is not None and self.target_error is not None:
+            raise UsageProblem("--threshold and --target-error: give one of them")
+
+
 @app.command(
     epilog="Example:  wbctool evaluate runs/a\n\n"
     "In a script:  wbctool predict runs/a cells/ | wbctool evaluate - --json | jq .macro_f1\n\n"
@@ -27,17 +54,12 @@ app = new_app()
 @with_options
 def evaluate(
     inputs: Inputs,
+    shown: ReportOptions,
     selection: SelectionOptions,
     split: Annotated[
         str | None,
         typer.Option(metavar="NAME|all", help="train, val, test or all. (test where records carry splits)"),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Of several runs, the one that the others are tested against.")
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")
-    ] = "table",
     truth: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Measure masks against truth masks of the same path and stem.")
     ] = None,
@@ -55,21 +77,21 @@ def evaluate(
     from wbctool.errors import UsageProblem
 
     if truth:
-        if baseline or form != "table":
-            raise UsageProblem("--baseline and --format are for predictions, not for --truth")
+        if shown != ReportOptions():
+            raise UsageProblem("--truth measures masks; the options of predictions do not go with it")
         _agreement(inputs, truth, which, truth_values, selection, split, quiet, json)
         return
     if truth_values or which != "all":
         raise UsageProblem("--which and --truth-values go with --truth DIR")
-    _predictions(inputs, selection, split, baseline, form, quiet, json)
+    shown.check()
+    _predictions(inputs, selection, split, shown, quiet, json)
 
 
 def _predictions(
     inputs: list[str],
     selection: SelectionOptions,
     split: str | None,
-    baseline: str | None,
-    form: str,
+    shown: ReportOptions,
     quiet: bool,
     json: bool,
 ) -> None:
@@ -81,13 +103,11 @@ def _predictions(
     from wbctool.evaluation.predictions import collect
     from wbctool.evaluation.report import figure_table, print_report, to_json
     from wbctool.evaluation.side_by_side import compared, print_side_by_side, table_of
-    from wbctool.evaluation.tables import FORMATS, written
+    from wbctool.evaluation.tables import written
     from wbctool.folders import Tally, read_inputs
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
-    if form not in FORMATS:
-        raise UsageProblem(f"--format {form}: choose from {', '.join(FORMATS)}")
     runs = []
     for given in inputs:
         tally = Tally()
@@ -99,31 +119,43 @@ def _predictions(
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
     if len(runs) == 1:
-        if baseline:
+        if shown.baseline:
             raise UsageProblem("--baseline: give the runs that are compared with it, too")
         ((source, run),) = runs
-        report = to_json(run)
+        report = to_json(run, shown.threshold, shown.target_error)
         if json:
             print(dumps(report, allow_nan=False))
-        elif form != "table":
-            print(written(figure_table(report), form), end="")
+        elif shown.form != "table":
+            print(written(figure_table(report), shown.form), end="")
         else:
             print_report(report, "stdin" if source == "-" else source, stdout_console())
         return
     joined = candidates(runs)
     names = [one.name for one in joined]
-    if baseline is not None and baseline.rstrip("/") not in [name.rstrip("/") for name in names]:
-        raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(names)}")
-    reference = joined[[name.rstrip("/") for name in names].index(baseline.rstrip("/"))] if baseline else None
+    reference = _named(joined, shown.baseline, names)
     rows = compared(joined, reference)
     if json:
         of = {id(member): row for one, row in reversed(list(zip(joined, rows, strict=True))) for member in one.members}
         for _, run in runs:
-            print(dumps({**to_json(run), "comparison": of[id(run)]}, allow_nan=False))
-    elif form != "table":
-        print(written(table_of(rows, form), form), end="")
+            report = to_json(run, shown.threshold, shown.target_error)
+            print(dumps({**report, "comparison": of[id(run)]}, allow_nan=False))
+    elif shown.form != "table":
+        print(written(table_of(rows, shown.form), shown.form), end="")
     else:
+        if shown.threshold is not None or shown.target_error is not None:
+            raise UsageProblem("--threshold and --target-error are for one run at a time, or for --json")
         print_side_by_side(rows, runs[0][1].split, stdout_console())
+
+
+def _named(candidates: list[Any], baseline: str | None, names: list[str]) -> Any | None:
+    from wbctool.errors import UsageProblem
+
+    if baseline is None:
+        return None
+    for one in candidates:
+        if one.name.rstrip("/") == baseline.rstrip("/"):
+            return one
+    raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(names)}")
 
 
 def _agreement(

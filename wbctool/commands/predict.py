@@ -96,7 +96,7 @@ def predict(
                 counts["old errors"] += 1
             yield record
 
-    file = PredictionFile(out, [run.path / "weights.safetensors" for run in runs], overwrite) if out else None
+    file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
     name = "+".join(str(run.path) for run in runs)
     predicted: Counter[str] = Counter()
     piped = records_wanted(json)

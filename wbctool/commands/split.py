@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from wbctool.commands.options import (
     new_app,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from wbctool.records import Record
 
 app = new_app()
 
@@ -35,6 +38,9 @@ def split(
     ] = None,
     folds: Annotated[int | None, typer.Option(metavar="K", help="K folds in place of --ratio.")] = None,
     fold: Annotated[int | None, typer.Option(metavar="I", help="With --folds: the fold that tests. (1)")] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Look at the images, and keep copies of one on one side.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
@@ -59,6 +65,8 @@ def split(
     records = list(read_inputs(inputs, selection.selection(), tally))
     if all(record["schema"] == ERROR for record in records):
         raise InputError(f"{', '.join(inputs)}: no images or records to split")
+    if near_duplicates:
+        records = _with_copies_joined(records, quiet)
     done = add_folds(records, folds, fold or 1, seed) if folds is not None else add_splits(records, shares, seed)
     if out:
         with atomic(out, "w") as stream:
@@ -91,3 +99,24 @@ def split(
             note("the records themselves go to a file: add `-o split.jsonl` or `> split.jsonl`")
     failed = tally.counts["damaged"] and not skip_bad
     raise typer.Exit(SOME_FAILED if failed else DONE)
+
+
+def _with_copies_joined(records: list[Record], quiet: bool) -> list[Record]:
+    from wbctool.console import Progress, note, warn
+    from wbctool.imaging.duplicates import COPIES_UP_TO, find_duplicates
+    from wbctool.records import ERROR
+    from wbctool.splitting.records import join_duplicates
+
+    samples = [record for record in records if record["schema"] != ERROR]
+    with Progress("near-duplicates", "images", quiet, total=len(samples)) as progress:
+        found = find_duplicates([record["path"] for record in samples], on_image=progress.step)
+    for number, why in found.failed.items():
+        warn(f"not compared: {why}" if str(samples[number]["path"]) in why else f"{samples[number]['path']}: {why}")
+    joined = iter(join_duplicates(samples, found.families))
+    done = [record if record["schema"] == ERROR else next(joined) for record in records]
+    if not quiet:
+        copies = sum("near_duplicate_of" in record for record in done)
+        note(f"{copies:,} of {len(samples):,} images are near-duplicates of another; copies of one image stay together")
+        if not found.turned:
+            note(f"more than {COPIES_UP_TO:,} images: only upright, mirrored and quarter-turned copies were looked for")
+    return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Predictions:
         temperature: by which each image's scores were divided, 1 for those that were not, shape (n,).
         split: the split they are of, or `all`.
         notes: what was left out, in words.
+        validation: the run's predictions of validation images, where others are evaluated.
+        records: what else the records say of each image, where that was asked for.
     """
 
     run: str
@@ -45,6 +47,35 @@ class Predictions:
     temperature: np.ndarray
     split: str
     notes: list[str]
+    validation: Predictions | None = None
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the predicted class, shape (n,)."""
+        return self.probabilities[np.arange(len(self.predicted)), self.predicted]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each prediction is the truth, shape (n,), bool."""
+        return self.truth == self.predicted
+
+    def at(self, rows: np.ndarray) -> Predictions:
+        """Some of the images, by a mask (n,) or row numbers; groups are numbered anew."""
+        rows = np.arange(len(self.ids))[rows]
+        met, groups = np.unique(self.groups[rows], return_inverse=True)
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows],
+            paths=[self.paths[row] for row in rows],
+            truth=self.truth[rows],
+            predicted=self.predicted[rows],
+            probabilities=self.probabilities[rows],
+            groups=groups,
+            group_names=[self.group_names[number] for number in met],
+            temperature=self.temperature[rows],
+            records=[self.records[row] for row in rows] if self.records else [],
+        )
 
 
 @dataclass
@@ -89,8 +120,9 @@ class _Rows:
     split: array = field(default_factory=_ints)
     temperature: array = field(default_factory=_floats)
     lines: array = field(default_factory=_ints)
+    records: list[Record] = field(default_factory=list)
 
-    def add(self, record: Record, tally: Tally) -> None:
+    def add(self, record: Record, tally: Tally, keep: bool) -> None:
         met = self.met.setdefault(record.get("split"), {})
         before = len(met)
         line = met.setdefault(record["id"], tally.line)
@@ -113,9 +145,13 @@ class _Rows:
         self.split.append(SPLITS.index(record["split"]) if record.get("split") else -1)
         self.temperature.append(record.get("temperature") or 1.0)
         self.lines.append(tally.line)
+        if keep:
+            self.records.append({key: value for key, value in record.items() if key != "probabilities"})
 
 
-def collect(records: Iterable[Record], split: str | None, where: str, tally: Tally) -> list[Predictions]:
+def collect(
+    records: Iterable[Record], split: str | None, where: str, tally: Tally, keep: bool = False
+) -> list[Predictions]:
     """Choose the predictions that are evaluated, run by run.
 
     Args:
@@ -123,6 +159,7 @@ def collect(records: Iterable[Record], split: str | None, where: str, tally: Tal
         split: `train`, `val`, `test` or `all`; None takes test where records carry splits, else all.
         where: the input's name, for errors and for runs without one.
         tally: of the reading, which knows the line that a record came from.
+        keep: also keep the records.
 
     Raises:
         InputError: there is nothing to evaluate, or a record is no prediction or not a sound one.
@@ -139,7 +176,7 @@ def collect(records: Iterable[Record], split: str | None, where: str, tally: Tal
         elif record.get("label") is None:
             left.out("predictions without a label", tally.place)
         else:
-            runs.setdefault(record.get("run") or where, _Rows()).add(record, tally)
+            runs.setdefault(record.get("run") or where, _Rows()).add(record, tally, keep)
     if not runs:
         reason = ", ".join(left.lines())
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
@@ -165,23 +202,26 @@ def _chosen(run: str, rows: _Rows, split: str | None, where: str, notes: list[st
         notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {first})"]
     probabilities = np.zeros((len(rows.ids), len(classes)))
     probabilities[np.repeat(np.arange(len(rows.ids)), rows.widths), place[np.array(rows.columns)]] = rows.shares
-    chosen = np.flatnonzero(keep)
-    group_names = list(rows.groups)
-    met, groups = np.unique(np.array(rows.group)[chosen], return_inverse=True)
-    return Predictions(
+    whole = Predictions(
         run=run,
         classes=classes,
-        ids=[rows.ids[row] for row in chosen],
-        paths=[rows.paths[row] for row in chosen],
-        truth=truth[chosen],
-        predicted=place[np.array(rows.predicted)][chosen],
-        probabilities=probabilities[chosen],
-        groups=groups,
-        group_names=[group_names[number] for number in met],
-        temperature=np.array(rows.temperature)[chosen],
+        ids=rows.ids,
+        paths=rows.paths,
+        truth=truth,
+        predicted=place[np.array(rows.predicted)],
+        probabilities=probabilities,
+        groups=np.array(rows.group),
+        group_names=list(rows.groups),
+        temperature=np.array(rows.temperature),
         split=name,
         notes=notes,
+        records=rows.records,
     )
+    held_back = (np.array(rows.split) == SPLITS.index("val")) & (truth >= 0)
+    chosen = whole.at(keep)
+    if name == "test" and held_back.any():
+        chosen.validation = replace(whole.at(held_back), split="val")
+    return chosen
 
 
 def _of_split(splits: np.ndarray, split: str | None, where: str) -> tuple[str, np.ndarray]:

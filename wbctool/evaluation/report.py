@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from rich.text import Text
 from wbctool.console import table
 from wbctool.evaluation import intervals, tables
 from wbctool.evaluation.agreement import MEASURES, POOR
+from wbctool.evaluation.brief import both, known, with_range
+from wbctool.evaluation.confidence import chosen_threshold, of_confidence, of_threshold, print_confidence
 from wbctool.evaluation.metrics import confusion_matrix, per_class, summary
 from wbctool.evaluation.predictions import Predictions
 
@@ -39,8 +40,20 @@ _PER_CLASS = ("precision", "recall", "specificity", "f1")
 _WORST = 10  # images that are named, and half as many confused pairs
 
 
-def to_json(predictions: Predictions) -> dict[str, Any]:
-    """All figures as one flat object, with `intervals`, `classes` and `confusion` beside them; NaN is null."""
+def to_json(predictions: Predictions, threshold: float | None = None, target: float | None = None) -> dict[str, Any]:
+    """All figures as one flat object, with `intervals`, `classes` and `confusion` beside them; NaN is null.
+
+    Args:
+        predictions: of one run.
+        threshold: of confidence; what lies under it is set apart.
+        target: an error for which that threshold is sought.
+
+    Raises:
+        UsageProblem: no threshold reaches the target.
+    """
+    split_off = None
+    if threshold is not None or target is not None:
+        split_off = of_threshold(predictions, *chosen_threshold(predictions, threshold, target))
     truth, predicted, probabilities = predictions.truth, predictions.predicted, predictions.probabilities
     count = len(predictions.classes)
     figures = summary(truth, predicted, probabilities)
@@ -55,28 +68,22 @@ def to_json(predictions: Predictions) -> dict[str, Any]:
         "n": len(truth),
         "groups": draws.count,
         "split": predictions.split,
-        **{name: _known(figures[name]) for name in NAMES},
-        "intervals": {name: _both(main[name]) for name in NAMES},
+        **{name: known(figures[name]) for name in NAMES},
+        "intervals": {name: both(main[name]) for name in NAMES},
         "classes": {
             name: {
                 **{key: column[index].item() for key, column in each.items()},
-                "intervals": {key: _both(every[key][index]) for key in _PER_CLASS},
+                "intervals": {key: both(every[key][index]) for key in _PER_CLASS},
             }
             for index, name in enumerate(predictions.classes)
         },
         "confusion": {"classes": predictions.classes, "matrix": confusion.tolist()},
         "confused": _confused(confusion, predictions.classes),
         "wrongest": _wrongest(predictions),
+        **of_confidence(predictions),
+        "threshold": split_off,
         "left_out": predictions.notes,
     }
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _both(interval: tuple[float, float]) -> list[float] | None:
-    return None if math.isnan(interval[0]) else list(interval)
 
 
 def _confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
@@ -97,7 +104,7 @@ def _confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]
 def _wrongest(predictions: Predictions) -> list[dict[str, Any]]:
     """The errors made with most confidence."""
     wrong = np.flatnonzero(predictions.truth != predictions.predicted)
-    confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
+    confidence = predictions.confidence[wrong]
     return [
         {
             "id": predictions.ids[row],
@@ -131,21 +138,20 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
     figures.add_column(justify="right")
     figures.add_column(justify="right", style="dim")
     for key, name in NAMES.items():
-        value = report[key]
-        figures.add_row(name, "undefined" if value is None else f"{value:.4f}", _range(report["intervals"][key], 4))
+        figures.add_row(name, *with_range(report[key], report["intervals"][key]))
     console.print()
     console.print(figures)
     units = f"{report['groups']:,} groups" if report["groups"] < report["n"] else "images"
-    console.print(Text(f"Right: 95 % intervals, by a bootstrap over {units}.", style="dim"))
+    told = f"Right: 95 % intervals, by a bootstrap over {units}."
+    if report["groups"] == 1:
+        told = "No intervals: all images are of one group, which says nothing of others."
+    console.print(Text(told, style="dim"))
     console.print()
     console.print(_class_table(report["classes"]))
     _print_confusion(report["confusion"], console)
     _print_errors(report, console)
+    print_confidence(report, console)
     console.print(Text("For research; not a medical device.", style="dim"))
-
-
-def _range(interval: list[float] | None, digits: int) -> str:
-    return "–" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:

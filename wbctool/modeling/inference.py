@@ -14,6 +14,7 @@ import torch
 
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import ImageError, InputError
+from wbctool.evaluation.calibration import scaled
 from wbctool.imaging.inputs import to_input
 from wbctool.modeling.run_folder import Run
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
@@ -51,20 +52,39 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
 
 
 def prediction_record(
-    record: Record, run: str, classes: Sequence[str], row: np.ndarray, threshold: float | None = None
+    record: Record,
+    run: str,
+    classes: Sequence[str],
+    row: np.ndarray,
+    threshold: float | None = None,
+    temperature: float | None = None,
 ) -> Record:
-    """The prediction for one image: its record with what was predicted added."""
+    """The prediction for one image: its record with what was predicted added.
+
+    Args:
+        record: of the image.
+        run: name of the run.
+        classes: their names.
+        row: their probabilities, shape (classes,).
+        threshold: confidence under which it is uncertain.
+        temperature: by which the logits were divided, where the run has one.
+    """
     best = int(np.argmax(row))
-    confidence = round(float(row[best]), 6)
     made = {
         **record,
         "schema": PREDICTION,
         "run": run,
         "predicted": classes[best],
-        "confidence": confidence,
-        "probabilities": {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)},
+        "confidence": _rounded(row[best]),
+        "probabilities": {name: _rounded(share) for name, share in zip(classes, row, strict=True)},
     }
+    if temperature is not None:
+        made["temperature"] = temperature
     return with_uncertainty(made, threshold)
+
+
+def _rounded(share: float) -> float:
+    return float(f"{share:.6g}")  # digits, not decimals: the log loss is made of small ones
 
 
 def with_uncertainty(record: Record, threshold: float | None) -> Record:
@@ -95,6 +115,7 @@ def predict(
     """
     name = "+".join(str(run.path) for run in runs)
     classes = runs[0].classes
+    temperature = runs[0].temperature if len(runs) == 1 else None
     sizes = sorted({run.model.architecture.size for run in runs})
     stream = iter(records)
     batches = iter(lambda: list(islice(stream, BATCH)), [])
@@ -113,11 +134,11 @@ def predict(
                     size = run.model.architecture.size
                     stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
                     images = stack.permute(0, 3, 1, 2).to(device)
-                    total += probabilities(run.model, images, precision)
+                    total += scaled(probabilities(run.model, images, precision), run.temperature or 1.0)
                 rows = dict(zip(good, total / len(runs), strict=True))
             for index, record in enumerate(batch):
                 if index in rows:
-                    yield prediction_record(record, name, classes, rows[index], threshold)
+                    yield prediction_record(record, name, classes, rows[index], threshold, temperature)
                 else:
                     yield decoded[index]
 
@@ -171,8 +192,11 @@ class PredictionFile:
             old = self._old[start : start + len(batch)]
             if len(old) < len(batch) or not all(map(self._same, old, batch, [run] * len(batch))):
                 return None
-            made = ("schema", "run", "predicted", "confidence", "probabilities")
-            return [{**record, **{key: was[key] for key in made}} for was, record in zip(old, batch, strict=True)]
+            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature")
+            return [
+                {**record, **{key: was[key] for key in made if key in was}}
+                for was, record in zip(old, batch, strict=True)
+            ]
 
         return reused
 

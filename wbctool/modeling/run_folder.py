@@ -30,6 +30,11 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return self.model.architecture.classes
 
+    @property
+    def temperature(self) -> float | None:
+        """By which its logits are divided; None of runs that have none."""
+        return self.info.get("calibration", {}).get("temperature")
+
 
 def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
@@ -88,6 +93,9 @@ def load(path: Path, device: torch.device) -> Run:
     info = read_info(path)
     try:
         model = make_model(info)
+        temperature = float(info.get("calibration", {}).get("temperature", 1.0))
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature {temperature}")
     except (KeyError, TypeError, ValueError, AttributeError, UsageProblem) as error:
         raise InputError(f"{path}/model.json: damaged ({error}); {NEXT}") from None
     try:

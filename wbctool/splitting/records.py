@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from scipy import sparse
+
 from wbctool.errors import UsageProblem
 from wbctool.folders import group_of
 from wbctool.records import ERROR, Record
@@ -33,6 +36,36 @@ def add_folds(records: Sequence[Record], folds: int, fold: int, seed: int) -> li
         record if part is None else {**record, "fold": part + 1, "split": role.get(part + 1, "train")}
         for record, part in parts
     ]
+
+
+def join_duplicates(records: Sequence[Record], families: Sequence[int]) -> list[Record]:
+    """The records, where near-same images of several groups are one group: that of the first of them.
+
+    Args:
+        records: without error records.
+        families: of near-same images, the number of the one each record is in.
+
+    Returns:
+        Those that joined have a new `group`, and all but the first of their family `near_duplicate_of`, its id.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(map(group_of, records)))}
+    groups = np.array([names[group_of(record)] for record in records], np.int64)
+    count = len(names)
+    ends = (groups, count + np.asarray(families, np.int64))
+    table = sparse.coo_matrix((np.ones(len(records), bool), ends), shape=(count + len(records),) * 2)
+    joined = sparse.csgraph.connected_components(table, directed=False)[1][:count]
+    several = np.bincount(joined) > 1
+    originals: dict[int, str] = {}
+    new: dict[int, str] = {}
+    done = []
+    for record, family, group in zip(records, families, groups, strict=True):
+        made, number = dict(record), int(joined[group])
+        if several[number]:
+            made["group"] = new.setdefault(number, record.get("group") or record["id"].partition("#")[0])
+        if originals.setdefault(int(family), record["id"]) != record["id"]:
+            made["near_duplicate_of"] = originals[int(family)]
+        done.append(made)
+    return done
 
 
 def _parts(records: Sequence[Record], shares: list[float], seed: int) -> list[tuple[Record, int | None]]:

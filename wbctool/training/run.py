@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wbctool import __version__
 from wbctool.console import note
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
+from wbctool.evaluation.calibration import fit_temperature, scaled
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
@@ -171,8 +172,10 @@ def train(
             "counts": {split: len(own.rows) for split, own in samples.items()},
             "failures": sorted(pixels.failed.values()),
         }
-        _write_predictions(out, model, dataset, samples, pixels, recipe, shown_out or str(out))
-        _finish(out, model, {"training": recipe.to_json(), "preparation": dataset.preparation}, state, run)
+        _write_dataset(out, dataset)
+        calibration = _write_predictions(out, model, dataset, samples, pixels, recipe, shown_out or str(out))
+        about = {"training": recipe.to_json(), "preparation": dataset.preparation, "calibration": calibration}
+        _finish(out, model, about, state, run)
     processes.wait()
     return {**run, "failures": sorted(pixels.failed.values()), "done_before": False}
 
@@ -315,6 +318,13 @@ def _write_history(out: Path, state: State) -> None:
         stream.writelines(to_line(row) + "\n" for row in state.history)
 
 
+def _write_dataset(out: Path, dataset: Dataset) -> None:
+    """What was trained, validated and tested on, for whoever asks later whether its figures can be believed."""
+    with atomic(out / "dataset.jsonl", "w") as stream:
+        for record in dataset.everything:
+            stream.write(to_line(with_relative_paths(record, out.resolve())) + "\n")
+
+
 def _write_predictions(
     out: Path,
     model: torch.nn.Module,
@@ -323,14 +333,23 @@ def _write_predictions(
     pixels: Pixels,
     recipe: Recipe,
     name: str,
-) -> None:
+) -> dict[str, Any]:
+    """Predictions of validation and test, at the temperature fitted on validation; what is said of that."""
     model.eval()
     device = next(model.parameters()).device
+    shares = {}
+    for split in ("val", "test"):
+        rows = samples[split].rows
+        parts = [
+            probabilities(model, pixels.batch(rows[start : start + BATCH]).to(device), recipe.precision)
+            for start in range(0, len(rows), BATCH)
+        ]
+        shares[split] = np.concatenate(parts) if parts else np.zeros((0, len(dataset.classes)))
+    temperature = fit_temperature(samples["val"].targets.numpy(), shares["val"])
     with atomic(out / "predictions.jsonl", "w") as stream:
-        for split in ("val", "test"):
-            for start in range(0, len(samples[split].rows), BATCH):
-                rows: Sequence[int] = samples[split].rows[start : start + BATCH]
-                scores = probabilities(model, pixels.batch(rows).to(device), recipe.precision)
-                for index, row in zip(rows, scores, strict=True):
-                    made = prediction_record(dataset.everything[index], name, dataset.classes, row)
-                    stream.write(to_line(with_relative_paths(made, out.resolve())) + "\n")
+        for split, own in shares.items():
+            for index, row in zip(samples[split].rows, scaled(own, temperature), strict=True):
+                record = dataset.everything[index]
+                made = prediction_record(record, name, dataset.classes, row, temperature=temperature)
+                stream.write(to_line(with_relative_paths(made, out.resolve())) + "\n")
+    return {"method": "temperature", "temperature": temperature, "images": len(shares["val"])}
