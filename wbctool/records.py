@@ -188,8 +188,9 @@ def error_record(record_id: str, path: str | None, message: str) -> Record:
 
 
 def path_keys(record: Record) -> list[str]:
-    """The keys of a record that hold paths; `source` and `original` only in what was cropped or enhanced."""
-    keys = ["path", "mask", *(["source"] * ("crop" in record)), *(["original"] * ("enhance" in record))]
+    """The keys of a record that hold paths, some of them only where a step set them."""
+    made = {"source": "crop", "original": "enhance", "panel": "explain"}
+    keys = ["path", "mask", *(key for key, step in made.items() if step in record)]
     return [key for key in keys if isinstance(record.get(key), str)]
 
 

@@ -33,7 +33,25 @@ class ReportOptions:
     target_error: Annotated[
         float | None, typer.Option(min=0, max=1, help="Find the threshold that leaves this error, on validation.")
     ] = None
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Look for what tested images share with those of training.")
+    ] = False
+    trained_on: Annotated[
+        str | None, typer.Option(metavar="IN", help="For --audit: records of training. (those of the run folder)")
+    ] = None
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page that stands alone, pictures inside.")
+    ] = None
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the plots, as PNG and SVG.")] = None
+    explanations: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For --html: what `explain` made of the images.")
+    ] = None
     form: Annotated[str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")] = "table"
+
+    @property
+    def at(self) -> float | None:
+        """What was asked of thresholds."""
+        return self.threshold if self.threshold is not None else self.target_error
 
     def check(self) -> None:
         """Refuse what does not go together."""
@@ -44,6 +62,10 @@ class ReportOptions:
             raise UsageProblem(f"--format {self.form}: choose from {', '.join(FORMATS)}")
         if self.threshold is not None and self.target_error is not None:
             raise UsageProblem("--threshold and --target-error: give one of them")
+        if self.trained_on and not self.audit:
+            raise UsageProblem("--trained-on goes with --audit")
+        if self.explanations and not self.html:
+            raise UsageProblem("--explanations goes with --html")
 
 
 @app.command(
@@ -101,7 +123,7 @@ def _predictions(
     from wbctool.errors import UsageProblem
     from wbctool.evaluation.comparison import candidates
     from wbctool.evaluation.predictions import collect
-    from wbctool.evaluation.report import figure_table, print_report, to_json
+    from wbctool.evaluation.report import figure_table, print_report
     from wbctool.evaluation.side_by_side import compared, print_side_by_side, table_of
     from wbctool.evaluation.tables import written
     from wbctool.folders import Tally, read_inputs
@@ -113,41 +135,123 @@ def _predictions(
         tally = Tally()
         file = Path(given) / "predictions.jsonl"
         source = str(file) if given != "-" and file.exists() else given
-        found = collect(read_inputs([source], selection.selection(), tally), split, given, tally)
+        found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
         tally.refuse_damage()
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
-    if len(runs) == 1:
-        if shown.baseline:
-            raise UsageProblem("--baseline: give the runs that are compared with it, too")
-        ((source, run),) = runs
-        report = to_json(run, shown.threshold, shown.target_error)
-        if json:
-            print(dumps(report, allow_nan=False))
-        elif shown.form != "table":
-            print(written(figure_table(report), shown.form), end="")
-        else:
-            print_report(report, "stdin" if source == "-" else source, stdout_console())
-        return
-    joined = candidates(runs)
-    names = [one.name for one in joined]
-    reference = _named(joined, shown.baseline, names)
-    rows = compared(joined, reference)
+    if len(runs) == 1 and shown.baseline:
+        raise UsageProblem("--baseline: give the runs that are compared with it, too")
+    if len(runs) > 1 and not (json or shown.html) and (shown.audit or shown.at is not None):
+        raise UsageProblem("--audit, --threshold and --target-error: of several runs, only with --json or --html")
+    joined = candidates(runs) if len(runs) > 1 else []
+    rows = compared(joined, _named(joined, shown.baseline)) if joined else []
+    reports = []
+    if not rows or json or shown.html or shown.plots:
+        reports = [_reported(run, given, shown, selection, quiet) for given, run in runs]
+    if shown.html or shown.plots:
+        _write_pictures(runs, reports, rows, shown, quiet)
     if json:
         of = {id(member): row for one, row in reversed(list(zip(joined, rows, strict=True))) for member in one.members}
-        for _, run in runs:
-            report = to_json(run, shown.threshold, shown.target_error)
-            print(dumps({**report, "comparison": of[id(run)]}, allow_nan=False))
+        for (_, run), report in zip(runs, reports, strict=True):
+            print(dumps({**report, "comparison": of[id(run)]} if rows else report, allow_nan=False))
     elif shown.form != "table":
-        print(written(table_of(rows, shown.form), shown.form), end="")
-    else:
-        if shown.threshold is not None or shown.target_error is not None:
-            raise UsageProblem("--threshold and --target-error are for one run at a time, or for --json")
+        print(written(table_of(rows, shown.form) if rows else figure_table(reports[0]), shown.form), end="")
+    elif rows:
         print_side_by_side(rows, runs[0][1].split, stdout_console())
+    else:
+        print_report(reports[0], "stdin" if runs[0][0] == "-" else runs[0][0], stdout_console())
 
 
-def _named(candidates: list[Any], baseline: str | None, names: list[str]) -> Any | None:
+def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown: ReportOptions, quiet: bool) -> None:
+    """The page and the plots that were asked for."""
+    from wbctool.console import note
+    from wbctool.evaluation.page import Section, page_of
+    from wbctool.evaluation.plots import learning_curves, parallel_coordinates, plots_of, write_plots
+    from wbctool.folders import Selection, Tally, read_inputs
+    from wbctool.outputs import Names, write_bytes
+
+    explained = {}
+    if shown.explanations:
+        tally = Tally()
+        for record in read_inputs([str(shown.explanations)], Selection(), tally):
+            if "panel" in record:
+                explained[record["id"]] = record["panel"]
+        tally.refuse_damage()
+    names = Names()
+    sections = []
+    for (given, run), report in zip(runs, reports, strict=True):
+        history, best_epoch = _training_history(run, given)
+        title = "stdin" if given == "-" else given
+        sections.append(Section(title, run, report, history, best_epoch, explained))
+        if shown.plots:
+            figures = plots_of(run, report)
+            if history:
+                figures["learning-curves"] = learning_curves(history, best_epoch)
+            folder = shown.plots / names.take(given.replace("..", "_").strip("/") + "/x").removesuffix("/x")
+            write_plots(figures, folder if rows else shown.plots)
+    if shown.plots and rows:
+        write_plots({"parallel-coordinates": parallel_coordinates(rows)}, shown.plots)
+    if shown.html:
+        write_bytes(shown.html, page_of(sections, rows).encode())
+        if not quiet:
+            note(f"the page is {shown.html}")
+
+
+def _training_history(run: Any, given: str) -> tuple[list[Any], int]:
+    """The history and the kept epoch of the run folder that predictions are of, where there is one."""
+    from json import loads
+
+    from wbctool.outputs import read_json
+
+    for folder in (Path(given), Path(given).parent, Path(run.run)):
+        if (folder / "history.jsonl").is_file() and (folder / "model.json").is_file():
+            try:
+                history = [loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+            except ValueError:
+                continue
+            return history, int(read_json(folder / "model.json", "train again").get("best_epoch") or 0)
+    return [], 0
+
+
+def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOptions, quiet: bool) -> dict[str, Any]:
+    from wbctool.evaluation.report import to_json
+
+    report = to_json(run, shown.threshold, shown.target_error)
+    if shown.audit:
+        from wbctool.console import Progress
+        from wbctool.evaluation.audit import audit
+
+        known = _training_records(run, given, shown.trained_on, selection)
+        with Progress("audit", "images", quiet, total=len(run.ids) + len(known)) as progress:
+            report["audit"] = audit(run, known, on_image=progress.step)
+    return report
+
+
+def _training_records(run: Any, given: str, trained_on: str | None, selection: SelectionOptions) -> list[Any]:
+    """What a run was trained and validated on; of predictions of validation, what it was trained on."""
+    from wbctool.errors import InputError
+    from wbctool.folders import Tally, read_inputs
+    from wbctool.records import ERROR
+
+    places = [Path(given) / "dataset.jsonl", Path(given).with_name("dataset.jsonl"), Path(run.run) / "dataset.jsonl"]
+    source = trained_on or next((str(place) for place in places if place.is_file()), None)
+    if source is None:
+        raise InputError(f"{given}: --audit needs the records of the images it was trained on; give --trained-on IN")
+    tally = Tally()
+    splits = {"train", None} if run.split == "val" else {"train", "val", None}
+    records = [
+        record
+        for record in read_inputs([source], selection.selection(), tally)
+        if record["schema"] != ERROR and record.get("split") in splits
+    ]
+    tally.refuse_damage()
+    if not records:
+        raise InputError(f"{source}: holds no images that were trained on")
+    return records
+
+
+def _named(candidates: list[Any], baseline: str | None) -> Any | None:
     from wbctool.errors import UsageProblem
 
     if baseline is None:
@@ -155,7 +259,7 @@ def _named(candidates: list[Any], baseline: str | None, names: list[str]) -> Any
     for one in candidates:
         if one.name.rstrip("/") == baseline.rstrip("/"):
             return one
-    raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(names)}")
+    raise UsageProblem(f"--baseline {baseline}: is none of the runs: {', '.join(one.name for one in candidates)}")
 
 
 def _agreement(

@@ -108,6 +108,30 @@ def areas(hits: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return _ratio(under, positives * negatives, np.nan), _ratio(average, positives, np.nan)
 
 
+def curves(positive: np.ndarray, scores: np.ndarray, most: int = 400) -> dict[str, list[float]]:
+    """The ROC and precision-recall curves of a class, of at most so many points.
+
+    Args:
+        positive: whether each image is of the class, shape (n,), bool; both kinds must occur.
+        scores: its probability of the class, shape (n,).
+        most: points that are kept, evenly by rank.
+
+    Returns:
+        `fpr` and `tpr`, which start at 0, and `recall` and `precision`.
+    """
+    hits, alarms, _ = steps(positive, scores)
+    kept = np.unique(np.linspace(0, len(hits) - 1, most).round().astype(np.int64))
+    hits, alarms = hits[kept], alarms[kept]
+    tpr, fpr = hits / positive.sum(), alarms / (~positive).sum()
+    precision = hits / (hits + alarms)
+    return {
+        "fpr": [0.0, *fpr.tolist()],
+        "tpr": [0.0, *tpr.tolist()],
+        "recall": tpr.tolist(),
+        "precision": precision.tolist(),
+    }
+
+
 def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The log loss of each image, shape (n,); probabilities are kept from 0 by the smallest step of float64."""
     own = probabilities[np.arange(len(truth)), truth]

@@ -12,8 +12,9 @@ from rich.text import Text
 from wbctool.console import table
 from wbctool.evaluation import intervals, tables
 from wbctool.evaluation.agreement import MEASURES, POOR
+from wbctool.evaluation.audit import print_audit
 from wbctool.evaluation.brief import both, known, with_range
-from wbctool.evaluation.confidence import chosen_threshold, of_confidence, of_threshold, print_confidence
+from wbctool.evaluation.confidence import chosen_threshold, of_confidence, of_threshold, plain_table, print_confidence
 from wbctool.evaluation.metrics import confusion_matrix, per_class, summary
 from wbctool.evaluation.predictions import Predictions
 
@@ -148,20 +149,20 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
     console.print(Text(told, style="dim"))
     console.print()
     console.print(_class_table(report["classes"]))
+    console.print()
     _print_confusion(report["confusion"], console)
     _print_errors(report, console)
     print_confidence(report, console)
+    if "audit" in report:
+        print_audit(report["audit"], report, console)
     console.print(Text("For research; not a medical device.", style="dim"))
 
 
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
-    from rich import box
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table()
     table.add_column("class", overflow="fold")
-    for name in ("support", "precision", "recall", "F1"):
-        table.add_column(name, justify="right")
-    table.add_column("specif.", justify="right")
+    for name in ("support", "precision", "recall", "F1", "specif."):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, row in classes.items():
         cells = [_with_range(row[key], row["intervals"][key]) for key in ("precision", "recall", "f1")]
         shown = (Text(label), f"{row['support']:,}", *cells, f"{row['specificity']:.3f}")

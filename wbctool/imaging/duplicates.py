@@ -18,6 +18,7 @@ from wbctool.imaging.local_features import copies, describe
 from wbctool.imaging.perceptual_hash import near_pairs, perceptual_hash
 
 COPIES_UP_TO = 50_000  # images; of more, local features would not be held in memory
+_NOTHING = (0, 0), np.empty((0, 4), np.uint64), (np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
 
 
 @dataclass
@@ -26,12 +27,14 @@ class Duplicates:
 
     Attributes:
         pairs: rows (i, j) with i < j, sorted, shape (m, 2).
+        sizes: width and height of each image, 0 of those that cannot be read, shape (n, 2).
         failed: of images that cannot be read, why.
         turned: whether turned and sheared copies were looked for, too.
     """
 
     count: int
     pairs: np.ndarray
+    sizes: np.ndarray
     failed: dict[int, str] = field(default_factory=dict)
     turned: bool = True
 
@@ -56,18 +59,19 @@ def find_duplicates(
         on_image: called after each image, with whether it failed.
     """
     turned = len(paths) <= COPIES_UP_TO
-    found = Duplicates(len(paths), np.empty((0, 2), np.int64), turned=turned)
+    found = Duplicates(len(paths), np.empty((0, 2), np.int64), np.zeros((len(paths), 2), np.int64), turned=turned)
     hashes, owners, places, looks = [], [], [], []
     for number, seen in enumerate(_seen(paths, turned, jobs)):
         failed = isinstance(seen, str)
         if failed:
             found.failed[number] = seen
-            seen = (np.empty((0, 4), np.uint64), (np.empty((0, 2), np.float32), np.empty((0, 128), np.float32)))
-        hashes.append(seen[0])
-        owners += [number] * len(seen[0])
+            seen = _NOTHING
+        found.sizes[number] = seen[0]
+        hashes.append(seen[1])
+        owners += [number] * len(seen[1])
         if turned:
-            places.append(seen[1][0])
-            looks.append(seen[1][1].astype(np.float16))
+            places.append(seen[2][0])
+            looks.append(seen[2][1].astype(np.float16))
         on_image(failed)
     pairs = [np.empty((0, 2), np.int64)]
     if owners:
@@ -80,7 +84,7 @@ def find_duplicates(
 
 
 def _seen(paths: Sequence[str], turned: bool, jobs: int) -> Iterator[tuple | str]:
-    """Of each image its hashes and places, or why it cannot be read; in order, few of them ahead."""
+    """Of each image its size, hashes and places, or why it cannot be read; in order, few of them ahead."""
     jobs = jobs or os.cpu_count() or 1
     waiting: deque = deque()
     with ThreadPoolExecutor(jobs) as pool:
@@ -101,4 +105,4 @@ def _one(path: str, turned: bool) -> tuple | str:
     if not len(hashes):  # of one colour: only the very same are the same
         digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=32).digest()
         hashes = np.frombuffer(digest, np.uint64)[None]
-    return hashes, describe(image) if turned else None
+    return image.shape[1::-1], hashes, describe(image) if turned else None

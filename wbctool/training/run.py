@@ -24,7 +24,7 @@ from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
 from wbctool.modeling.inference import BATCH, prediction_record, probabilities
 from wbctool.modeling.weights import load_pretrained
-from wbctool.outputs import atomic, check_settings, read_json, write_json
+from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
 from wbctool.records import to_line, with_relative_paths
 from wbctool.training.dataset import Dataset
 from wbctool.training.feed import Pixels
@@ -304,10 +304,10 @@ def _line(row: dict[str, Any], epochs: int, images: int) -> str:
 
 def _finish(out: Path, model: torch.nn.Module, about: dict[str, Any], state: State, run: dict[str, Any]) -> None:
     """Write all else that a run folder holds; `model.json` last, as it says that the run is complete."""
-    from wbctool.training.curves import draw_curves
+    from wbctool.evaluation.plots import as_png, learning_curves
 
     _write_history(out, state)
-    draw_curves(state.history, state.best_epoch, out / "curves.png")
+    write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
     run_folder.save(out, model, {**about, "best_epoch": state.best_epoch})
     write_json(out / "run.json", {**run, "epochs": state.epoch, "best_epoch": state.best_epoch, "finished": True})
     shutil.rmtree(out / "resume", ignore_errors=True)
