@@ -11,7 +11,7 @@ FLOORS = [
     {"folders", "outputs", "console"},
     {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "evaluation"},
-    {"drawing"},
+    {"drawing", "preparation"},
     {"modeling", "training"},
     {"commands"},
     {"cli"},

@@ -81,6 +81,7 @@ class MaskRecord(_Sample):
     schema_: Literal["wbctool.mask/1"] = Field(alias="schema")
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     method: str | None = None
+    constants: dict[str, Any] | None = None
     seconds: float | None = None
     mask: Text | None = None
     cells: list[CellOutline]
@@ -109,6 +110,7 @@ class PredictionRecord(_Sample):
     probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]]
     uncertain: bool | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
+    views: Annotated[int, Field(ge=1)] | None = None
 
 
 class ErrorRecord(_Base):
@@ -225,5 +227,5 @@ def preparation_of(record: Record) -> dict[str, Any]:
     """What was done to an image before a model sees it: enhancement, segmentation, crop."""
     parts = {"enhance": record.get("enhance"), "crop": record.get("crop")}
     if parts["crop"]:
-        parts["segment"] = {"method": record.get("method")}
+        parts["segment"] = {"method": record.get("method"), **record.get("constants", {})}
     return {key: value for key, value in parts.items() if value}

@@ -20,7 +20,7 @@ from typing import Any
 from wbctool.console import Progress, emit, note, records_wanted
 from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem, WbctoolError
 from wbctool.folders import Selection, Tally, absolute, read_inputs
-from wbctool.outputs import OutputFolder
+from wbctool.outputs import Names, OutputFolder
 from wbctool.records import ERROR, Record, error_record
 
 # Starting worker processes takes about a second: the first images are done before it is paid.
@@ -82,6 +82,16 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         return SOME_FAILED if self.failed and not self.skip_bad else DONE
+
+
+def same_id(record: Record) -> set[str]:
+    """`expected` of a step that makes one record of each input."""
+    return {record["id"]}
+
+
+def added(record: Record, made: Record) -> Record:
+    """`compose` of a step that adds to its input's record."""
+    return {**record, **made}
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -155,6 +165,28 @@ def run_step(
         if outcome.failed:
             note(f"{outcome.failed:,} inputs failed; {out} holds an error record for each")
     return outcome
+
+
+def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int = 0) -> Iterator[Record]:
+    """The records a step makes, in order, its files in a folder; error records for inputs that fail.
+
+    Nothing is printed, and no record file is written: for a command that goes on with them.
+    """
+    names = Names(step.reserved)
+
+    def items() -> Iterator[_Item]:
+        for record in records:
+            if record["schema"] == ERROR:
+                yield record, None, [record], False
+                continue
+            try:
+                step.expected(record)
+                yield record, names.take(record["id"]), [], True
+            except ImageError as error:
+                yield record, None, [error_record(record["id"], record["path"], str(error))], True
+
+    for results, _ in _worked(step, items(), folder, Execution(jobs=jobs)):
+        yield from results
 
 
 def _lies_in(path: str, folder: Path) -> bool:

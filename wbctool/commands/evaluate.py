@@ -46,6 +46,9 @@ class ReportOptions:
     explanations: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For --html: what `explain` made of the images.")
     ] = None
+    differential: Annotated[
+        bool, typer.Option("--differential", help="Count classes by group (slide, patient); compare with the truth.")
+    ] = False
     form: Annotated[str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")] = "table"
 
     @property
@@ -64,6 +67,10 @@ class ReportOptions:
             raise UsageProblem("--threshold and --target-error: give one of them")
         if self.trained_on and not self.audit:
             raise UsageProblem("--trained-on goes with --audit")
+        if self.differential and (
+            self.audit or self.html or self.plots or self.baseline or self.target_error is not None
+        ):
+            raise UsageProblem("--differential goes with --threshold and --format only")
         if self.explanations and not self.html:
             raise UsageProblem("--explanations goes with --html")
 
@@ -130,11 +137,13 @@ def _predictions(
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
+    if shown.differential:
+        _differential(inputs, selection, split, shown, quiet, json)
+        return
     runs = []
     for given in inputs:
         tally = Tally()
-        file = Path(given) / "predictions.jsonl"
-        source = str(file) if given != "-" and file.exists() else given
+        source = _predictions_of(given)
         found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
         tally.refuse_damage()
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
@@ -161,6 +170,40 @@ def _predictions(
         print_side_by_side(rows, runs[0][1].split, stdout_console())
     else:
         print_report(reports[0], "stdin" if runs[0][0] == "-" else runs[0][0], stdout_console())
+
+
+def _predictions_of(given: str) -> str:
+    """The file of predictions in a run folder; what is given, elsewhere."""
+    file = Path(given) / "predictions.jsonl"
+    return str(file) if given != "-" and file.exists() else given
+
+
+def _differential(
+    inputs: list[str], selection: SelectionOptions, split: str | None, shown: ReportOptions, quiet: bool, json: bool
+) -> None:
+    from json import dumps
+
+    from wbctool.console import note, stdout_console
+    from wbctool.evaluation.differential import count_groups, differential, differential_table, print_differential
+    from wbctool.evaluation.tables import written
+    from wbctool.folders import Tally, read_inputs
+
+    tally = Tally()
+    where = ", ".join(inputs)
+    records = read_inputs([_predictions_of(given) for given in inputs], selection.selection(), tally)
+    groups, classes, chosen = count_groups(records, split, shown.threshold, where, tally)
+    tally.refuse_damage()
+    if not quiet and split is None and chosen == "test":
+        note("the records carry splits: test is counted (--split all for all)")
+    if not quiet and all(group.cells == 1 for group in groups.values()):
+        note("each cell is a group of its own; name slides or patients with --group-regex or --labels")
+    report = differential(groups, classes, chosen)
+    if json:
+        print(dumps(report, allow_nan=False))
+    elif shown.form != "table":
+        print(written(differential_table(report), shown.form), end="")
+    else:
+        print_differential(report, "stdin" if where == "-" else where, stdout_console())
 
 
 def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown: ReportOptions, quiet: bool) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wbctool.commands.options import (
     Device,
+    Jobs,
     Json,
     Overwrite,
     Quiet,
@@ -20,13 +22,32 @@ from wbctool.commands.options import (
     with_options,
 )
 
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from wbctool.modeling.run_folder import Run
+    from wbctool.records import Record
+
 app = new_app()
 
 KEEP_EVERY = 64  # images between two moments at which --out survives a kill
 
 
+@dataclass(frozen=True)
+class FieldOptions:
+    """How cells are found in whole smear fields."""
+
+    fields: Annotated[
+        bool, typer.Option("--fields", help="IN is smear fields: enhance, segment and crop as the run's images were.")
+    ] = False
+    cells: Annotated[Path | None, typer.Option(metavar="DIR", help="With --fields: keep the cells there.")] = None
+    kind: Annotated[str, typer.Option(metavar="wbc|platelet|rbc|any", help="With --fields: which cells.")] = "wbc"
+    edge: Annotated[str, typer.Option(metavar="keep|drop", help="With --fields: cells cut by the edge.")] = "keep"
+
+
 @app.command(
     epilog="Example:  wbctool predict runs/a cells/ | wbctool evaluate -\n\n"
+    "From smears:  wbctool predict runs/a smears/ --fields | wbctool evaluate - --differential\n\n"
     "Several run folders give the mean of their probabilities."
 )
 @with_options
@@ -35,21 +56,27 @@ def predict(
         list[str],
         typer.Argument(metavar="RUN... IN", help="Run folders, then a folder, image, .jsonl file or -."),
     ],
+    field_options: FieldOptions,
     selection: SelectionOptions,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Less confident predictions are marked uncertain.")
     ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean over all 8 flips and quarter turns. (as the run was trained)")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file; resumable.")
     ] = None,
     device: Device = "auto",
+    jobs: Jobs = 0,
     overwrite: Overwrite = False,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Classify images with one trained run, or several."""
+    """Classify images, or the cells of smear fields, with one trained run or several."""
     from collections import Counter
+    from contextlib import ExitStack
 
     from wbctool.console import Progress, emit, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
@@ -61,6 +88,8 @@ def predict(
         raise UsageProblem(f"give a run folder and an input: wbctool predict RUN {source}")
     if out and source != "-" and out.resolve() == Path(source).resolve():
         raise UsageProblem(f"-o {out}: is the input; give another file")
+    if field_options != FieldOptions() and not field_options.fields:
+        raise UsageProblem("--cells, --kind and --edge go with --fields")
     tally = Tally()
     records = read_inputs([source], selection.selection(), tally)
     first = next(records, None)
@@ -82,8 +111,8 @@ def predict(
     otherwise: Counter[str] = Counter()
     counts: Counter[str] = Counter()
 
-    def usable() -> Iterator[dict[str, Any]]:
-        for record in chain([first], records):
+    def usable(given: Iterable[Record]) -> Iterator[Record]:
+        for record in given:
             if record["schema"] != ERROR:
                 if record["schema"] == PREDICTION:
                     raise InputError(f"{source}: {record['id']} is a prediction already; give images or cells")
@@ -92,17 +121,24 @@ def predict(
                     continue
                 for run in runs:
                     otherwise[str(run.path)] += preparation_of(record) != run.info.get("preparation", {})
-            else:
-                counts["old errors"] += 1
             yield record
 
-    file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
+    def met(given: Iterable[Record]) -> Iterator[Record]:
+        for record in given:
+            counts["old errors"] += record["schema"] == ERROR
+            yield record
+
     name = "+".join(str(run.path) for run in runs)
+    views = 8 if tta else None
     predicted: Counter[str] = Counter()
     piped = records_wanted(json)
-    with Progress("predict", "images", quiet) as progress:
-        made = run_prediction(runs, usable(), where, precision, threshold, *([file.reuse(name)] if file else []))
-        for record in made:
+    with ExitStack() as stack:
+        given, finish = _cells(runs, met(chain([first], records)), field_options, jobs, stack)
+        file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
+        progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
+        reuse = [file.reuse(name, views)] if file else []
+        for record in run_prediction(runs, usable(given), where, precision, threshold, views, *reuse):
+            record = finish(record)
             failed = record["schema"] == ERROR
             counts["errors"] += failed
             counts["done"] += not failed
@@ -136,3 +172,25 @@ def predict(
             rows.append(("uncertain", f"{counts['uncertain']:,}", f"{counts['uncertain'] / total:.1%}"))
         table(f"{counts['done']:,} images", ("predicted", "images", "share"), rows)
     raise typer.Exit(SOME_FAILED if failed and not skip_bad else DONE)
+
+
+def _cells(
+    runs: Sequence[Run], records: Iterator[Record], options: FieldOptions, jobs: int, stack: ExitStack
+) -> tuple[Iterator[Record], Callable[[Record], Record]]:
+    """What is predicted: the records, or the cells of their fields; and what becomes of a prediction's files."""
+    if not options.fields:
+        return records, lambda record: record
+    from tempfile import TemporaryDirectory
+
+    from wbctool.errors import InputError
+    from wbctool.preparation import cells_of_fields, steps_of, without_files
+
+    preparation = runs[0].info.get("preparation", {})
+    for run in runs[1:]:
+        if run.info.get("preparation", {}) != preparation:
+            raise InputError(f"{run.path}: its images were prepared otherwise than those of {runs[0].path}")
+    steps = steps_of(preparation, options.kind, options.edge, str(runs[0].path))
+    if options.cells:
+        return cells_of_fields(records, steps, options.cells.resolve(), jobs, keep=True), lambda record: record
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="wbctool-"))).resolve()
+    return cells_of_fields(records, steps, folder, jobs), lambda record: without_files(record, folder)

@@ -11,7 +11,7 @@ from wbctool.errors import ImageError, UsageProblem
 from wbctool.imaging.enhancement import StainProfile, clahe, non_local_means, reinhard
 from wbctool.imaging.files import read_image, write_png
 from wbctool.records import Record
-from wbctool.steps import Step
+from wbctool.steps import Step, added, same_id
 
 DENOISE = ("nlm",)
 
@@ -52,9 +52,9 @@ def enhance_step(options: EnhanceOptions) -> Step:
     return Step(
         name="enhance",
         settings=options.as_record(),
-        expected=lambda record: {record["id"]},
+        expected=same_id,
         work=partial(_enhance, options),
-        compose=lambda record, made: {**record, **made},
+        compose=added,
         made=("path", "original", "enhance"),
         origin="original",
     )

@@ -22,22 +22,24 @@ from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 BATCH = 64
 
 
-def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:
+def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str, views: int | None = None) -> np.ndarray:
     """Class probabilities of a batch: the mean over as many symmetries of the square as the model asks for.
 
     Args:
         model: returns logits (n, classes).
         images: (n, 3, size, size), uint8, on the model's device.
         precision: `float32` or `bf16`.
+        views: symmetries, 1 to 8, in place of the model's own number.
 
     Returns:
         Shape (n, classes), float64; rows sum to 1.
     """
+    count = views or model.architecture.symmetries
     shares = []
     with torch.inference_mode(), autocast(images.device, precision):
         for part in images.split(images_at_once(images.device)):
-            views = symmetries(part, model.architecture.symmetries)
-            shares.append(torch.stack([torch.softmax(model(view).double(), dim=1) for view in views]).mean(0))
+            each = [torch.softmax(model(view).double(), dim=1) for view in symmetries(part, count)]
+            shares.append(torch.stack(each).mean(0))
     return torch.cat(shares).cpu().numpy()
 
 
@@ -98,6 +100,7 @@ def predict(
     device: torch.device,
     precision: str,
     threshold: float | None,
+    views: int | None = None,
     reuse: Callable[[list[Record]], list[Record] | None] = lambda batch: None,
 ) -> Iterator[Record]:
     """Prediction records (and error records) for records, in order.
@@ -111,6 +114,7 @@ def predict(
         device: where the models are.
         precision: `float32` or `bf16`.
         threshold: confidence under which a prediction is marked uncertain.
+        views: symmetries of the square that probabilities are the mean over, in place of each run's own number.
         reuse: the finished predictions of a batch, or None where it is to be computed.
     """
     name = "+".join(str(run.path) for run in runs)
@@ -134,11 +138,12 @@ def predict(
                     size = run.model.architecture.size
                     stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
                     images = stack.permute(0, 3, 1, 2).to(device)
-                    total += scaled(probabilities(run.model, images, precision), run.temperature or 1.0)
+                    total += scaled(probabilities(run.model, images, precision, views), run.temperature or 1.0)
                 rows = dict(zip(good, total / len(runs), strict=True))
             for index, record in enumerate(batch):
                 if index in rows:
-                    yield prediction_record(record, name, classes, rows[index], threshold, temperature)
+                    made = prediction_record(record, name, classes, rows[index], threshold, temperature)
+                    yield {**made, "views": views} if views else made
                 else:
                     yield decoded[index]
 
@@ -184,15 +189,17 @@ class PredictionFile:
         self._kept = self._new
         self._stream = open(self._new, "wb")
 
-    def reuse(self, run: str) -> Callable[[list[Record]], list[Record] | None]:
+    def reuse(self, run: str, views: int | None = None) -> Callable[[list[Record]], list[Record] | None]:
         """For `predict`: what an earlier run of the same model said of the same, unchanged images."""
 
         def reused(batch: list[Record]) -> list[Record] | None:
             start, self._position = self._position, self._position + len(batch)
             old = self._old[start : start + len(batch)]
-            if len(old) < len(batch) or not all(map(self._same, old, batch, [run] * len(batch))):
+            if len(old) < len(batch) or not all(
+                self._same(was, now, run, views) for was, now in zip(old, batch, strict=True)
+            ):
                 return None
-            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature")
+            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "views")
             return [
                 {**record, **{key: was[key] for key in made if key in was}}
                 for was, record in zip(old, batch, strict=True)
@@ -200,10 +207,14 @@ class PredictionFile:
 
         return reused
 
-    def _same(self, was: Record, record: Record, run: str) -> bool:
+    def _same(self, was: Record, record: Record, run: str, views: int | None) -> bool:
         known = all(was.get(key) == record.get(key) for key in ("id", "path")) and was["schema"] == PREDICTION
         try:
-            return known and was.get("run") == run and os.stat(record["path"]).st_mtime_ns <= self._old_time
+            return (
+                known
+                and (was.get("run"), was.get("views")) == (run, views)
+                and os.stat(record["path"]).st_mtime_ns <= self._old_time
+            )
         except OSError:
             return False
 

@@ -13,9 +13,9 @@ from wbctool.records import MASK, Record
 from wbctool.segmentation import check_ready, find_objects, settings_of
 from wbctool.segmentation.objects import to_labels
 from wbctool.segmentation.overlay import overlay
-from wbctool.steps import Step
+from wbctool.steps import Step, added, same_id
 
-_MADE = ("schema", "size", "method", "seconds", "mask", "cells")
+_MADE = ("schema", "size", "method", "seconds", "mask", "cells", "constants")
 
 
 def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: bool = False) -> Step:
@@ -32,12 +32,14 @@ def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: 
     """
     settings = settings_of(method, given or {})
     check_ready(method, settings)
+    usual = settings_of(method, {})
+    changed = [key for key, value in settings.items() if key not in usual or usual[key] != value]
     return Step(
         name="segment",
         settings={"method": method, **_plain(settings), "overlay": overlays},
-        expected=lambda record: {record["id"]},
-        work=partial(_segment, method, settings, overlays),
-        compose=lambda record, made: {**record, **made},
+        expected=same_id,
+        work=partial(_segment, method, settings, _plain({k: settings[k] for k in settings if k in changed}), overlays),
+        compose=added,
         made=_MADE,
         reserved=("overlays",),
     )
@@ -51,7 +53,13 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _segment(
-    method: str, settings: dict[str, Any], overlays: bool, record: Record, folder: Path, name: str
+    method: str,
+    settings: dict[str, Any],
+    changed: dict[str, Any],
+    overlays: bool,
+    record: Record,
+    folder: Path,
+    name: str,
 ) -> list[Record]:
     image = read_image(record["path"])
     start = time.perf_counter()
@@ -70,4 +78,6 @@ def _segment(
         "mask": str(mask),
         "cells": cells,
     }
+    if changed:
+        made["constants"] = changed
     return [made]
