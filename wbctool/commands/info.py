@@ -12,11 +12,17 @@ from wbctool.commands.options import Json, SelectionOptions, new_app, with_optio
 app = new_app()
 
 
-@app.command(epilog="Example:  wbctool info runs/a\n\nIn a script:  wbctool info masks/ --json | jq .classes")
+@app.command(
+    epilog="Example:  wbctool info runs/a\n\nIn a script:  wbctool info masks/ --json | jq .classes\n\n"
+    "For other programs:  wbctool info runs/a --onnx a.onnx"
+)
 @with_options
 def info(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A run folder, record file, folder of images, or -.")],
     selection: SelectionOptions,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the run as ONNX: images in, probabilities out.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a run folder, record file or image folder is and holds."""
@@ -26,6 +32,8 @@ def info(
     from wbctool.folders import Tally
     from wbctool.outputs import read_json
 
+    if onnx:
+        _write_onnx(Path(path), onnx)
     tally = Tally()
     if (Path(path) / "model.json").exists():
         facts = _of_run(read_json(Path(path) / "model.json", "train it again"))
@@ -44,10 +52,27 @@ def info(
     table(path, ("what", "is"), rows, numbers=False)
 
 
+def _write_onnx(run: Path, file: Path) -> None:
+    from wbctool.console import note
+    from wbctool.errors import UsageProblem
+    from wbctool.modeling.run_folder import is_run
+
+    if not is_run(run):
+        raise UsageProblem(f"{run}: is no run folder; --onnx is for those")
+
+    import torch
+
+    from wbctool.modeling.onnx_file import write_onnx
+    from wbctool.modeling.run_folder import load
+
+    worst = write_onnx(load(run, torch.device("cpu")), file)
+    note(f"{file}: probabilities within {worst:.1g} of the run's own in float32")
+
+
 def _of_run(model: dict[str, Any]) -> dict[str, Any]:
     keys = (
         *("ensemble", "backbone", "backbone_args", "attention", "attention_at", "size", "parameters", "best_epoch"),
-        *("preparation", "training"),
+        *("preparation", "calibration", "training"),
     )
     return {
         "kind": "run folder",

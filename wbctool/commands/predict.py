@@ -68,6 +68,9 @@ def predict(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file; resumable.")
     ] = None,
     device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option(metavar="auto|float32|bf16", help="auto: as the run was trained.", rich_help_panel="Running")
+    ] = "auto",
     jobs: Jobs = 0,
     overwrite: Overwrite = False,
     skip_bad: SkipBad = False,
@@ -106,8 +109,11 @@ def predict(
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             raise InputError(f"{run.path}: its classes differ from those of {runs[0].path}; they cannot be averaged")
-    precisions = {run.info.get("training", {}).get("precision", "auto") for run in runs}
-    precision = pick_precision(precisions.pop() if len(precisions) == 1 else "auto", where)
+    trained_in = {run.info.get("training", {}).get("precision", "auto") for run in runs}
+    as_trained = precision == "auto"
+    if as_trained and len(trained_in) == 1:
+        (precision,) = trained_in
+    precision = pick_precision(precision, where)
     otherwise: Counter[str] = Counter()
     counts: Counter[str] = Counter()
 
@@ -136,7 +142,7 @@ def predict(
         given, finish = _cells(runs, met(chain([first], records)), field_options, jobs, stack)
         file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
-        reuse = [file.reuse(name, views)] if file else []
+        reuse = [file.reuse(name, views)] if file and as_trained else []
         for record in run_prediction(runs, usable(given), where, precision, threshold, views, *reuse):
             record = finish(record)
             failed = record["schema"] == ERROR

@@ -7,6 +7,8 @@ import numpy as np
 
 from wbctool.imaging.files import read_image
 
+ROUNDING = 0.5 + 1 / 1024
+
 
 def to_input(path: str, size: int) -> np.ndarray:
     """An image as a network sees it: RGB, shape (size, size, 3), uint8; scaled, not cropped.
@@ -14,6 +16,17 @@ def to_input(path: str, size: int) -> np.ndarray:
     Raises:
         ImageError: it cannot be read.
     """
-    image = read_image(path)
+    return scaled_to(read_image(path), size)
+
+
+def scaled_to(image: np.ndarray, size: int) -> np.ndarray:
+    """An image brought to a square: by area where neither side is smaller, else linearly; rounded half up.
+
+    In floating point, with what lies within 1/1024 under a half rounded up, too, so that another
+    implementation, such as an exported network's own, gives the same.
+    """
     shrinking = min(image.shape[:2]) >= size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    way = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    scaled = cv2.resize(image.astype(np.float32), (size, size), interpolation=way)
+    scaled += np.float32(ROUNDING)
+    return scaled.astype(np.uint8)  # towards zero; means and interpolations do not leave 0 to 255
