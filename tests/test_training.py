@@ -62,7 +62,8 @@ def test_what_cannot_be_trained_on_is_said(records, said):
 def test_a_run_folder_holds_what_the_contract_says(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
-        "model.json", "weights.safetensors", "predictions.jsonl", "history.jsonl", "curves.png", "run.json",
+        "model.json", "weights.safetensors", "predictions.jsonl", "dataset.jsonl", "history.jsonl",
+        "curves.png", "run.json",
     }  # fmt: skip
     info = json.loads((run_folder / "model.json").read_text())
     assert info["preparation"]["crop"] == {"method": "roi", "margin": 0.3, "size": 48}

@@ -28,10 +28,11 @@ class ReportOptions:
         str | None, typer.Option(metavar="RUN", help="Of several runs, the one that the others are tested against.")
     ] = None
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Less confident predictions are counted as uncertain.")
+        float | None, typer.Option(metavar="P", min=0, max=1, help="Predictions less confident than P are uncertain.")
     ] = None
     target_error: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Find the threshold that leaves this error, on validation.")
+        float | None,
+        typer.Option(metavar="E", min=0, max=1, help="Find the threshold that leaves error E, on validation."),
     ] = None
     audit: Annotated[
         bool, typer.Option("--audit", help="Look for what tested images share with those of training.")
@@ -49,7 +50,7 @@ class ReportOptions:
     differential: Annotated[
         bool, typer.Option("--differential", help="Count classes by group (slide, patient); compare with the truth.")
     ] = False
-    form: Annotated[str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the figures.")] = "table"
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="table, markdown, latex or csv.")] = "table"
 
     @property
     def at(self) -> float | None:
@@ -132,6 +133,7 @@ def _predictions(
     from wbctool.evaluation.predictions import collect
     from wbctool.evaluation.report import figure_table, print_report
     from wbctool.evaluation.side_by_side import compared, print_side_by_side, table_of
+    from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
     from wbctool.folders import Tally, read_inputs
 
@@ -143,9 +145,11 @@ def _predictions(
     runs = []
     for given in inputs:
         tally = Tally()
-        source = _predictions_of(given)
-        found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
-        tally.refuse_damage()
+        source = predictions_file(given)
+        try:
+            found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
+        finally:
+            tally.refuse_damage()
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
@@ -172,12 +176,6 @@ def _predictions(
         print_report(reports[0], "stdin" if runs[0][0] == "-" else runs[0][0], stdout_console())
 
 
-def _predictions_of(given: str) -> str:
-    """The file of predictions in a run folder; what is given, elsewhere."""
-    file = Path(given) / "predictions.jsonl"
-    return str(file) if given != "-" and file.exists() else given
-
-
 def _differential(
     inputs: list[str], selection: SelectionOptions, split: str | None, shown: ReportOptions, quiet: bool, json: bool
 ) -> None:
@@ -185,14 +183,17 @@ def _differential(
 
     from wbctool.console import note, stdout_console
     from wbctool.evaluation.differential import count_groups, differential, differential_table, print_differential
+    from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
     from wbctool.folders import Tally, read_inputs
 
     tally = Tally()
     where = ", ".join(inputs)
-    records = read_inputs([_predictions_of(given) for given in inputs], selection.selection(), tally)
-    groups, classes, chosen = count_groups(records, split, shown.threshold, where, tally)
-    tally.refuse_damage()
+    records = read_inputs([predictions_file(given) for given in inputs], selection.selection(), tally)
+    try:
+        groups, classes, chosen = count_groups(records, split, shown.threshold, where, tally)
+    finally:
+        tally.refuse_damage()
     if not quiet and split is None and chosen == "test":
         note("the records carry splits: test is counted (--split all for all)")
     if not quiet and all(group.cells == 1 for group in groups.values()):
@@ -211,20 +212,14 @@ def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown:
     from wbctool.console import note
     from wbctool.evaluation.page import Section, page_of
     from wbctool.evaluation.plots import learning_curves, parallel_coordinates, plots_of, write_plots
-    from wbctool.folders import Selection, Tally, read_inputs
+    from wbctool.evaluation.sources import panels, training_history
     from wbctool.outputs import Names, write_bytes
 
-    explained = {}
-    if shown.explanations:
-        tally = Tally()
-        for record in read_inputs([str(shown.explanations)], Selection(), tally):
-            if "panel" in record:
-                explained[record["id"]] = record["panel"]
-        tally.refuse_damage()
+    explained = panels(shown.explanations) if shown.explanations else {}
     names = Names()
     sections = []
     for (given, run), report in zip(runs, reports, strict=True):
-        history, best_epoch = _training_history(run, given)
+        history, best_epoch = training_history(run.run, given)
         title = "stdin" if given == "-" else given
         sections.append(Section(title, run, report, history, best_epoch, explained))
         if shown.plots:
@@ -241,22 +236,6 @@ def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown:
             note(f"the page is {shown.html}")
 
 
-def _training_history(run: Any, given: str) -> tuple[list[Any], int]:
-    """The history and the kept epoch of the run folder that predictions are of, where there is one."""
-    from json import loads
-
-    from wbctool.outputs import read_json
-
-    for folder in (Path(given), Path(given).parent, Path(run.run)):
-        if (folder / "history.jsonl").is_file() and (folder / "model.json").is_file():
-            try:
-                history = [loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-            except ValueError:
-                continue
-            return history, int(read_json(folder / "model.json", "train again").get("best_epoch") or 0)
-    return [], 0
-
-
 def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOptions, quiet: bool) -> dict[str, Any]:
     from wbctool.evaluation.report import to_json
 
@@ -264,34 +243,12 @@ def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOp
     if shown.audit:
         from wbctool.console import Progress
         from wbctool.evaluation.audit import audit
+        from wbctool.evaluation.sources import training_records
 
-        known = _training_records(run, given, shown.trained_on, selection)
+        known = training_records(run.run, run.split, given, shown.trained_on, selection.selection())
         with Progress("audit", "images", quiet, total=len(run.ids) + len(known)) as progress:
             report["audit"] = audit(run, known, on_image=progress.step)
     return report
-
-
-def _training_records(run: Any, given: str, trained_on: str | None, selection: SelectionOptions) -> list[Any]:
-    """What a run was trained and validated on; of predictions of validation, what it was trained on."""
-    from wbctool.errors import InputError
-    from wbctool.folders import Tally, read_inputs
-    from wbctool.records import ERROR
-
-    places = [Path(given) / "dataset.jsonl", Path(given).with_name("dataset.jsonl"), Path(run.run) / "dataset.jsonl"]
-    source = trained_on or next((str(place) for place in places if place.is_file()), None)
-    if source is None:
-        raise InputError(f"{given}: --audit needs the records of the images it was trained on; give --trained-on IN")
-    tally = Tally()
-    splits = {"train", None} if run.split == "val" else {"train", "val", None}
-    records = [
-        record
-        for record in read_inputs([source], selection.selection(), tally)
-        if record["schema"] != ERROR and record.get("split") in splits
-    ]
-    tally.refuse_damage()
-    if not records:
-        raise InputError(f"{source}: holds no images that were trained on")
-    return records
 
 
 def _named(candidates: list[Any], baseline: str | None) -> Any | None:

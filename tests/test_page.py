@@ -1,0 +1,149 @@
+"""The page that stands alone, and the plots."""
+
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from conftest import in_shell
+from test_evaluate import lines, prediction
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+EVIL = '<script>alert("x")</script>&$m$'
+
+
+def evil(folder):
+    path = folder / f"<b>{'x' * 20}&.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    return [
+        {**prediction(i, EVIL if i % 3 else "B", "B"), "id": f"<img src=x>{i}", "path": str(path), "run": "<i>run</i>",
+         "probabilities": {"B": 0.75, EVIL: 0.25}}
+        for i in range(12)
+    ]  # fmt: skip
+
+
+def test_the_page_escapes_and_holds_all_it_shows(cli, tmp_path):
+    done = cli("evaluate", "-", "--html", tmp_path / "p.html", stdin=lines(*evil(tmp_path)))
+    assert done.code == 0
+    assert "p.html" in done.err
+    page = (tmp_path / "p.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count('src="data:image/jpeg;base64,') == 8
+    assert page.count('src="data:image/svg+xml;base64,') == 4
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_tells_what_the_report_tells(cli, run_folder, tmp_path):
+    words = ("evaluate", run_folder, "--html", tmp_path / "p.html", "--threshold", 0.2, "--audit", "--json", "-q")
+    done = cli(*words)
+    report = json.loads(done.out)
+    page = (tmp_path / "p.html").read_text()
+    for figure in ("accuracy", "macro_f1", "mcc", "log_loss"):
+        assert f"{report[figure]:.4f}" in page
+    for title in ("Figures", "Classes", "Confusion", "Curves and confidence", "Threshold 0.2", "Audit", "Training"):
+        assert f"<h2>{title}</h2>" in page
+    again = tmp_path / "again.html"
+    in_shell("evaluate", run_folder, "--html", again, "--threshold", 0.2, "--audit", "-q")
+    assert again.read_bytes() == (tmp_path / "p.html").read_bytes()
+
+
+def test_images_that_are_gone_and_explanations_that_are_given(cli, tmp_path):
+    rows = [prediction(i, "A", "B") for i in range(3)] + [prediction(3, "B", "B")]
+    panels = tmp_path / "explained"
+    panels.mkdir()
+    cv2.imwrite(str(panels / "1.png"), np.zeros((20, 60, 3), np.uint8))
+    record = {"schema": "wbctool.image/1", "id": "1", "path": "/x/1.png", "explain": {"method": "gradcam"}}
+    (panels / "records.jsonl").write_text(json.dumps({**record, "panel": "1.png"}) + "\n")
+    words = ("--html", tmp_path / "p.html", "--explanations", panels)
+    assert cli("evaluate", "-", *words, stdin=lines(*rows)).code == 0
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("image not found") == 3
+    assert page.count("data:image/jpeg") == 1
+
+
+def test_several_runs_make_one_page_and_parallel_coordinates(cli, tmp_path):
+    for name, right in (("a", 8), ("b", 6)):
+        rows = [prediction(i, "A" if i % 2 else "B", ("A" if i % 2 else "B") if i < right else "A") for i in range(10)]
+        (tmp_path / f"{name}.jsonl").write_text(lines(*rows))
+    words = ("evaluate", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "-q")
+    done = cli(*words, "--html", tmp_path / "p.html", "--plots", tmp_path / "plots")
+    assert done.code == 0, done.err
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("<details><summary>") == 2
+    assert "Side by side" in page
+    names = {str(path.relative_to(tmp_path / "plots")) for path in (tmp_path / "plots").rglob("*.svg")}
+    assert "parallel-coordinates.svg" in names
+    assert sum(name.endswith("/confusion.svg") for name in names) == 2
+
+
+def test_plots_are_drawn_twice_the_same(run_folder, tmp_path):
+    for name in ("one", "two"):
+        done = in_shell("evaluate", run_folder, "--plots", tmp_path / name, "-q")
+        assert done.code == 0, done.err
+    kinds = ("confusion", "roc", "precision-recall", "reliability", "coverage", "learning-curves")
+    for kind in kinds:
+        for ending in ("png", "svg"):
+            one, two = (tmp_path / name / f"{kind}.{ending}" for name in ("one", "two"))
+            assert one.read_bytes() == two.read_bytes()
+    assert len(list((tmp_path / "one").iterdir())) == 2 * len(kinds)
+
+
+def test_names_like_formulae_and_hidden_ones_are_drawn(cli, tmp_path):
+    done = cli("evaluate", "-", "--plots", tmp_path / "plots", stdin=lines(*evil(tmp_path)))
+    assert done.code == 0, done.err
+
+
+def test_a_page_that_cannot_be_written_is_one_line(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("evaluate", "-", "--html", tmp_path / "file" / "p.html", stdin=lines(prediction(0, "A", "A")))
+    assert done.code == 3
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_opens_it_without_a_word_and_without_a_request(run_folder, tmp_path, width):
+    done = in_shell("evaluate", run_folder, "--html", tmp_path / "p.html", "--audit", "-q")
+    assert done.code == 0, done.err
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given):
+            super().__init__(*given, directory=str(tmp_path))
+
+        def log_message(self, *given):
+            asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # what the page's own script would say, were there any: the widths are told by a second, framing page
+    probe = (
+        f'<iframe id=f src="/p.html" width={width} height=900></iframe><script>onload=()=>{{'
+        "const d=document.getElementById('f').contentDocument.documentElement;"
+        "document.title=d.scrollWidth+' '+d.clientWidth}</script>"
+    )
+    (tmp_path / "probe.html").write_text(probe)
+    quiet = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    words = [
+        CHROMIUM, "--headless", "--no-sandbox", *quiet.split(), "--disable-sync", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+        f"http://127.0.0.1:{server.server_port}/probe.html",
+    ]  # fmt: skip
+    shown = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    server.shutdown()
+    assert [path for path in asked if path != "/favicon.ico"] == ["/probe.html", "/p.html"]
+    assert "CONSOLE" not in shown.stderr
+    whole, seen = re.search(r"<title>(\d+) (\d+)</title>", shown.stdout).groups()
+    assert int(whole) <= int(seen) <= width  # nothing sticks out to the side

@@ -1,0 +1,82 @@
+"""What lies beside predictions: the run folder they are of, its training, its explanations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wbctool.errors import InputError
+from wbctool.folders import Selection, Tally, read_inputs
+from wbctool.outputs import read_json
+from wbctool.records import ERROR, Record
+
+
+def predictions_file(given: str) -> str:
+    """The file of predictions in a run folder; elsewhere, what is given."""
+    file = Path(given) / "predictions.jsonl"
+    return str(file) if given != "-" and file.exists() else given
+
+
+def training_records(run: str, split: str, given: str, trained_on: str | None, selection: Selection) -> list[Record]:
+    """What a run was trained and validated on; for predictions of validation, what it was trained on.
+
+    Args:
+        run: its name, which may be the path of its folder.
+        split: of the predictions.
+        given: where they were read.
+        trained_on: an input that holds those records; None looks for the run folder's `dataset.jsonl`.
+        selection: of labels and groups.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    places = [folder / "dataset.jsonl" for folder in _run_folders(run, given)]
+    source = trained_on or next((str(place) for place in places if place.is_file()), None)
+    if source is None:
+        raise InputError(f"{given}: --audit needs the records of the images it was trained on; give --trained-on IN")
+    tally = Tally()
+    splits = {"train", None} if split == "val" else {"train", "val", None}
+    records = [
+        record
+        for record in read_inputs([source], selection, tally)
+        if record["schema"] != ERROR and record.get("split") in splits
+    ]
+    tally.refuse_damage()
+    if not records:
+        raise InputError(f"{source}: holds no images that were trained on")
+    return records
+
+
+def training_history(run: str, given: str) -> tuple[list[dict[str, Any]], int]:
+    """The epochs of the run that predictions are of, and the one kept; none where it has no folder here.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    for folder in _run_folders(run, given):
+        file = folder / "history.jsonl"
+        if file.is_file() and (folder / "model.json").is_file():
+            try:
+                history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            except ValueError as error:
+                raise InputError(f"{file}: damaged ({error}); train it again") from None
+            return history, int(read_json(folder / "model.json", "train it again").get("best_epoch") or 0)
+    return [], 0
+
+
+def panels(folder: Path) -> dict[str, str]:
+    """By the ids of images, the pictures that explain their predictions.
+
+    Raises:
+        InputError: the folder holds no records, or damaged ones.
+    """
+    tally = Tally()
+    found = {r["id"]: r["panel"] for r in read_inputs([str(folder)], Selection(), tally) if "panel" in r}
+    tally.refuse_damage()
+    return found
+
+
+def _run_folders(run: str, given: str) -> list[Path]:
+    """Where the folder of a run may be: what is given, what that lies in, what the run is called."""
+    return [Path(given), Path(given).parent, Path(run)]
