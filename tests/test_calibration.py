@@ -81,8 +81,11 @@ def test_the_report_undoes_the_temperature(cli):
     report = json.loads(cli("evaluate", "-", "--json", stdin=lines(*rows)).out)
     assert report["temperature"] == 2.0
     before = 0.8**2 / (0.8**2 + 0.2**2)
-    assert report["before"]["reliability"] == [{"n": 40, "confidence": pytest.approx(before), "accuracy": 0.75}]
-    assert report["reliability"] == [{"n": 40, "confidence": pytest.approx(0.8), "accuracy": 0.75}]
+    bins = {"above": 14 / 15, "to": 1.0}, {"above": 11 / 15, "to": 12 / 15}
+    assert report["before"]["reliability"] == [
+        {**bins[0], "n": 40, "confidence": pytest.approx(before), "accuracy": 0.75}
+    ]
+    assert report["reliability"] == [{**bins[1], "n": 40, "confidence": pytest.approx(0.8), "accuracy": 0.75}]
     assert report["before"]["calibration_error"] == pytest.approx(before - 0.75)
     done = cli("evaluate", "-", stdin=lines(*rows))
     assert "temperature 2" in done.out
@@ -112,7 +115,7 @@ def test_a_target_error_is_sought_on_validation_and_told_on_test(cli):
 def test_what_cannot_be_asked_is_said(cli):
     wrong = lines(*(scored(i, "A", "B", 0.9) for i in range(4)))
     done = cli("evaluate", "-", "--target-error", 0.1, stdin=wrong)
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out) == (3, "")
     assert "no threshold reaches it" in done.err
     assert cli("evaluate", "-", "--target-error", 0.1, "--threshold", 0.5, stdin=wrong).code == 2
     zero = lines({**scored(0, "A", "A", 0.9), "temperature": 0})

@@ -74,11 +74,20 @@ def test_the_uncertain_are_left_out_and_counted(cli):
     assert sum(one["count"] for one in report["groups"][0]["classes"].values()) == 8
 
 
+def test_several_runs_and_cells_that_come_twice_are_refused(cli):
+    rows = [prediction("1", "A", "A", run="a"), prediction("1", "A", "B", run="b")]
+    done = cli("evaluate", "-", "--differential", stdin=lines(*rows))
+    assert done.code == 3
+    assert "line 2: is of b, those before of a; count one run" in done.err
+    twice = [prediction("1", "A", "A"), prediction("1", "A", "A")]
+    assert "line 2: 1 is in stdin line 1, too" in cli("evaluate", "-", "--differential", stdin=lines(*twice)).err
+
+
 def test_splits_and_what_does_not_go_together(cli):
     rows = [prediction("1", "A", "A", split="val", group="x"), prediction("2", "A", "B", split="test", group="y")]
     done = cli("evaluate", "-", "--differential", stdin=lines(*rows))
-    assert "y: 1 cells" in done.out
-    assert "x: 1 cells" not in done.out
+    assert "y: 1 cell\n" in done.out
+    assert "x: 1 cell" not in done.out
     assert "test is counted" in done.err
     assert cli("evaluate", "-", "--differential", "--split", "train", stdin=lines(*rows)).code == 3
     assert cli("evaluate", "-", "--differential", "--audit", stdin=lines(*rows)).code == 2

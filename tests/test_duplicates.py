@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wbctool.imaging.duplicates import find_duplicates
+from wbctool.imaging.duplicates import Duplicates, find_duplicates
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
 from wbctool.imaging.local_features import copies, describe
@@ -57,13 +57,13 @@ def test_near_pairs_are_those_of_comparing_each_with_each(seed, within):
     for copy in range(30, 60):  # near copies, exact copies
         bits[copy] = bits[rng.integers(0, 30)] ^ (rng.random(256) < rng.choice([0, 0.03, 0.08]))
     hashes = np.packbits(bits, axis=1).view(np.uint64)
-    found = {tuple(pair) for pair in near_pairs(hashes, within).tolist()}
+    pairs = near_pairs(hashes, within)
+    found = {tuple(pair) for pair in pairs.tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=-1)
     near = {(i, j) for i in range(60) for j in range(i + 1, 60) if distance[i, j] <= within}
     assert found <= near
-    first = {i: min(j for j in range(60) if distance[i, j] == 0) for i in range(60)}
-    missing = {(min(first[i], first[j]), max(first[i], first[j])) for i, j in near - found}
-    assert all(i == j or (i, j) in found for i, j in missing)  # but for those of equal hashes, by their first
+    family = Duplicates(60, pairs, np.zeros((60, 2))).families
+    assert all(family[i] == family[j] for i, j in near)
 
 
 def affine(image, degrees=0.0, shear=0.0, mirror=False, shift=0):
@@ -81,7 +81,7 @@ def affine(image, degrees=0.0, shear=0.0, mirror=False, shift=0):
 def test_turned_and_sheared_copies_are_found_and_nothing_else(fields, change):
     images = [cv2.resize(image, (320, 320), interpolation=cv2.INTER_CUBIC) for image in fields[:16]]
     seen = [describe(image) for image in [*images, *(jpeg(affine(image, **change), 80) for image in images)]]
-    found = {tuple(pair) for pair in copies([s[0] for s in seen], [s[1] for s in seen]).tolist()}
+    found = {tuple(pair) for pair in copies(seen).tolist()}
     assert found <= {(i, i + 16) for i in range(16)}
     assert len(found) >= 14
 
@@ -145,9 +145,33 @@ def test_images_that_cannot_be_compared_are_named(cli, copied):
     bad = next(copied.glob("*/*.png"))
     bad.write_bytes(b"\x89PNG")
     done = cli("split", copied, "--near-duplicates")
-    assert done.code == 0
+    assert done.code == 4
     assert str(bad) in done.err
     assert len(done.records) == 144
+    assert cli("split", copied, "--near-duplicates", "--skip-bad", "-q").code == 0
+    shutil.move(copied, copied.with_name("gone"))
+    done = cli("split", "-", "--near-duplicates", stdin=done.out)
+    assert (done.code, done.out) == (3, "")
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(cli, drawn, tmp_path):
+    fields = sorted((drawn / "images").glob("*/*.jpg"))[:3]
+    for folder, numbers in (("A", (0, 1)), ("B", (0, 2))):
+        (tmp_path / folder / "x").mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(fields[number], tmp_path / folder / "x" / f"{number}.jpg")
+    shutil.copy(fields[2], tmp_path / "A" / "x" / "2.jpg")
+    shutil.copy(fields[1], tmp_path / "A" / "x" / "again.jpg")
+    done = cli("split", tmp_path / "A", tmp_path / "B", "--near-duplicates")
+    assert "3 of 6 images are near-duplicates" in done.err
+    assert sum("near_duplicate_of" in record for record in done.records) == 3
+    assert len({record["group"] for record in done.records}) == 3
+
+
+def test_folds_that_cannot_be_are_refused_before_any_image_is_read(cli, copied):
+    done = cli("split", copied, "--near-duplicates", "--folds", 3, "--fold", 5)
+    assert done.code == 2
+    assert "near-duplicates:" not in done.err
 
 
 @pytest.mark.data
@@ -261,6 +285,51 @@ def test_a_run_folder_knows_what_it_was_trained_on(cli, run_folder):
     checks = {check["name"]: check for check in json.loads(done.out)["audit"]["checks"]}
     val = sum('"split":"val"' in line for line in (run_folder / "predictions.jsonl").read_text().splitlines())
     assert checks["near_duplicates"]["count"] == checks["groups"]["count"] == val > 0
+
+
+def test_an_audit_is_blind_where_images_are_gone(cli, copied, tmp_path):
+    own, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
+    predictions, known = said_of(own), trained(other)
+    for path in (*own, *other):
+        if path.parent.name == "basophil":
+            path.unlink()
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, predictions)))
+    (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)))
+    done = cli("evaluate", tmp_path / "p.jsonl", "--audit", "--trained-on", tmp_path / "known.jsonl")
+    assert "12 images cannot be read" in done.out
+    assert "image size alone" not in done.out
+    for path in (*own, *other):
+        path.unlink(missing_ok=True)
+    done = cli("evaluate", tmp_path / "p.jsonl", "--audit", "--trained-on", tmp_path / "known.jsonl")
+    said = " ".join(done.out.split())
+    assert "? tested images that training has seen, the same or nearly: not all could be looked at" in said
+
+
+def test_chance_among_groups_and_among_many_features_is_no_finding(cli, copied, tmp_path):
+    own, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
+    rng = np.random.default_rng(0)
+    predictions, known = said_of(own), trained(other)
+    for record in (*predictions, *known):
+        record["group"] = ("k" if record in known else "t") + record["label"]
+        record["lot"] = f"{len(record['label']) % 3}"  # of the group, and so of the class
+        for number in range(12):
+            record[f"f{number}"] = int(rng.integers(0, 3))
+        record["sources"] = 5
+    checks, _ = audited(cli, predictions, known, tmp_path)
+    assert checks["metadata"]["count"] == 0
+    for record in (*predictions, *known):
+        record["group"], record["scanner"] = record["id"], record["label"]
+    checks, _ = audited(cli, predictions, known, tmp_path)
+    assert checks["metadata"].get("feature") == "scanner"
+
+
+def test_an_audit_takes_a_run_folder_for_what_it_was_trained_on(cli, run_folder, tmp_path):
+    shutil.copy(run_folder / "predictions.jsonl", tmp_path / "p.jsonl")
+    words = ("evaluate", tmp_path / "p.jsonl", "--audit", "--json", "--split", "val")
+    given = json.loads(cli(*words, "--trained-on", run_folder).out)["audit"]
+    named = json.loads(cli(*words).out)["audit"]
+    train = sum('"split":"train"' in line for line in (run_folder / "dataset.jsonl").read_text().splitlines())
+    assert given["trained_on"] == named["trained_on"] == train
 
 
 def test_an_audit_without_training_records_says_what_to_give(cli, tmp_path):

@@ -82,8 +82,17 @@ def test_enhancement_and_constants_are_repeated(cli, drawn, fields, tmp_path):
 
 def test_runs_that_know_no_preparation_and_inputs_that_are_no_fields(cli, run_folder, cells, fields, tmp_path):
     done = cli("predict", run_folder, cells, "--fields", "--jobs", 1)
-    assert done.code == 4
-    assert "is not a whole field" in done.records[0]["error"]
+    assert (done.code, done.out) == (3, "")
+    assert "is not a whole field" in done.err
+    before = sorted(fields.rglob("*"))
+    for place in (fields, fields.parent):
+        done = cli("predict", run_folder, fields, "--fields", "--cells", place, "--jobs", 1)
+        assert done.code == 2
+        assert "give another folder" in done.err
+    assert sorted(fields.rglob("*")) == before
+    done = cli("predict", run_folder, run_folder)
+    assert done.code == 2
+    assert "is a run folder" in done.err
     plain = tmp_path / "run"
     shutil.copytree(run_folder, plain)
     model = json.loads((plain / "model.json").read_text())
@@ -110,6 +119,37 @@ def test_tta_is_the_mean_over_the_eight_symmetries(cli, run_folder, cells):
             mean = torch.softmax(run.model(batch).double(), 1).mean(0, keepdim=True).numpy()
         expected = dict(zip(run.classes, scaled(mean, run.temperature)[0], strict=True))
         assert row["probabilities"] == pytest.approx(expected, abs=2e-5)
+
+
+def test_fields_without_a_cell_leave_no_file(cli, run_folder, tmp_path, monkeypatch):
+    import cv2
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "blank").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "blank" / f"{number}.png"), np.full((100, 100, 3), 230, np.uint8))
+    left = []
+    import wbctool.modeling.inference as inference
+
+    plain = inference.predict
+
+    def watched(runs, records, *more):
+        yield from plain(runs, records, *more)
+        left.extend(path for path in (tmp_path / "t").rglob("*") if path.is_file())
+
+    monkeypatch.setattr(inference, "predict", watched)
+    done = cli("predict", run_folder, tmp_path / "blank", "--fields", "--jobs", 1)
+    assert "3 fields without a cell" in done.err
+    assert left == []
+
+
+def test_a_file_of_another_precision_is_not_taken_up(cli, run_folder, cells, tmp_path):
+    exact = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "--precision", "float32", "-q").records
+    usual = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q").records
+    assert {r.get("precision") for r in exact} == {"float32"}
+    assert {r.get("precision") for r in usual} == {None}
 
 
 def test_a_file_of_other_views_is_not_taken_up(cli, run_folder, cells, tmp_path):

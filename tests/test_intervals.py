@@ -24,6 +24,23 @@ def test_where_all_are_right_it_is_wilsons():
     assert proportion(np.ones(60, bool)) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
+def test_a_rare_class_has_the_interval_of_its_few_images():
+    truth = np.repeat([0, 1], [5, 25])
+    draws = intervals.Draws(np.arange(30))
+    _, each = intervals.of_confusion(draws, truth, truth, 2)
+    for name, few in (("recall", 5), ("specificity", 25), ("precision", 5), ("f1", 5)):
+        expected = stats.binomtest(few, few).proportion_ci(method="wilson")
+        assert each[name][0] == pytest.approx((expected.low, 1.0), abs=1e-9), name
+
+
+def test_what_may_be_negative_is_not_cut_off_at_zero():
+    truth = np.repeat([0, 1], 20)
+    main, _ = intervals.of_confusion(intervals.Draws(np.arange(40)), truth, np.zeros(40, np.int64), 2)
+    for name in ("mcc", "kappa"):
+        low, high = main[name]
+        assert low == -high < 0
+
+
 def test_copies_of_one_image_count_as_one():
     rng = np.random.default_rng(0)
     right = rng.random(100) < 0.8

@@ -98,6 +98,21 @@ def test_plots_are_drawn_twice_the_same(run_folder, tmp_path):
     assert len(list((tmp_path / "one").iterdir())) == 2 * len(kinds)
 
 
+def test_curves_are_those_of_scikit_learn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from wbctool.evaluation.metrics import curves
+
+    rng = np.random.default_rng(0)
+    for levels in (3, 40, 10_000):
+        scores = rng.integers(0, levels, 300) / levels
+        positive = rng.random(300) < 0.2 + 0.6 * scores
+        drawn = curves(positive, scores)
+        steps = np.diff(drawn["recall"]) @ np.array(drawn["precision"][1:])  # the area under steps as they are drawn
+        assert steps == pytest.approx(average_precision_score(positive, scores), abs=1e-9)
+        assert np.trapezoid(drawn["tpr"], drawn["fpr"]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-9)
+
+
 def test_names_like_formulae_and_hidden_ones_are_drawn(cli, tmp_path):
     done = cli("evaluate", "-", "--plots", tmp_path / "plots", stdin=lines(*evil(tmp_path)))
     assert done.code == 0, done.err

@@ -42,7 +42,7 @@ class Tally:
     @property
     def place(self) -> str:
         """Where the record that came last was read."""
-        return f"{self.file} line {self.line}"
+        return f"{self.file} line {self.line}" if self.line else self.file
 
     def damage(self, message: str) -> None:
         """Count a line or folder that cannot be read."""

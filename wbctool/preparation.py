@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def _enhancing(done: Mapping[str, Any]) -> EnhanceOptions:
 
 def cells_of_fields(
     records: Iterable[Record], steps: Sequence[Step], folder: Path, jobs: int = 0, keep: bool = False
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """The cells of each field, in order; a field without any comes out as its mask record, with empty `cells`.
 
     Args:

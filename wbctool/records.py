@@ -111,6 +111,7 @@ class PredictionRecord(_Sample):
     uncertain: bool | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
     views: Annotated[int, Field(ge=1)] | None = None
+    precision: str | None = None
 
 
 class ErrorRecord(_Base):

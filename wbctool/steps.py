@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -167,10 +167,13 @@ def run_step(
     return outcome
 
 
-def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int = 0) -> Iterator[Record]:
+def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int = 0) -> Generator[Record]:
     """The records a step makes, in order, its files in a folder; error records for inputs that fail.
 
     Nothing is printed, and no record file is written: for a command that goes on with them.
+
+    Raises:
+        UsageProblem: an input lies in the folder.
     """
     names = Names(step.reserved)
 
@@ -179,6 +182,8 @@ def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int =
             if record["schema"] == ERROR:
                 yield record, None, [record], False
                 continue
+            if _lies_in(record["path"], folder):
+                raise UsageProblem(f"{record['path']}: lies in {folder}, where cells are written; give another folder")
             try:
                 step.expected(record)
                 yield record, names.take(record["id"]), [], True

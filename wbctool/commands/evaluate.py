@@ -45,7 +45,8 @@ class ReportOptions:
     ] = None
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the plots, as PNG and SVG.")] = None
     explanations: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For --html: what `explain` made of the images.")
+        Path | None,
+        typer.Option(metavar="DIR", hidden=True, help="For --html: what `explain` made of the images."),
     ] = None
     differential: Annotated[
         bool, typer.Option("--differential", help="Count classes by group (slide, patient); compare with the truth.")
@@ -64,6 +65,12 @@ class ReportOptions:
 
         if self.form not in FORMATS:
             raise UsageProblem(f"--format {self.form}: choose from {', '.join(FORMATS)}")
+        if self.html and self.html.is_dir():
+            raise UsageProblem(f"--html {self.html}: is a folder; give a file")
+        if self.plots and self.plots.exists() and not self.plots.is_dir():
+            raise UsageProblem(f"--plots {self.plots}: is a file; give a folder")
+        if self.form != "table" and not self.differential and (self.audit or self.at is not None):
+            raise UsageProblem("--format writes the figures only; --audit and --threshold go with --json or --html")
         if self.threshold is not None and self.target_error is not None:
             raise UsageProblem("--threshold and --target-error: give one of them")
         if self.trained_on and not self.audit:
@@ -150,6 +157,8 @@ def _predictions(
             found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
         finally:
             tally.refuse_damage()
+        if not quiet and tally.counts["group not matched"]:
+            note(f"{given}: {tally.counts['group not matched']:,} ids --group-regex does not match")
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
@@ -198,6 +207,11 @@ def _differential(
         note("the records carry splits: test is counted (--split all for all)")
     if not quiet and all(group.cells == 1 for group in groups.values()):
         note("each cell is a group of its own; name slides or patients with --group-regex or --labels")
+    if not quiet and tally.counts["group not matched"]:
+        note(f"{tally.counts['group not matched']:,} ids --group-regex does not match; each field is its own group")
+    partly = sum(0 < sum(group.truth.values()) < group.cells for group in groups.values())
+    if not quiet and partly:
+        note(f"{partly:,} groups have cells without a label: no truth is shown for them")
     report = differential(groups, classes, chosen)
     if json:
         print(dumps(report, allow_nan=False))
@@ -213,10 +227,10 @@ def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown:
     from wbctool.evaluation.page import Section, page_of
     from wbctool.evaluation.plots import learning_curves, parallel_coordinates, plots_of, write_plots
     from wbctool.evaluation.sources import panels, training_history
-    from wbctool.outputs import Names, write_bytes
+    from wbctool.outputs import write_bytes
 
     explained = panels(shown.explanations) if shown.explanations else {}
-    names = Names()
+    taken: set[str] = set()
     sections = []
     for (given, run), report in zip(runs, reports, strict=True):
         history, best_epoch = training_history(run.run, given)
@@ -226,14 +240,24 @@ def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown:
             figures = plots_of(run, report)
             if history:
                 figures["learning-curves"] = learning_curves(history, best_epoch)
-            folder = shown.plots / names.take(given.replace("..", "_").strip("/") + "/x").removesuffix("/x")
-            write_plots(figures, folder if rows else shown.plots)
+            write_plots(figures, shown.plots / _folder_for(given, taken) if rows else shown.plots)
     if shown.plots and rows:
         write_plots({"parallel-coordinates": parallel_coordinates(rows)}, shown.plots)
     if shown.html:
         write_bytes(shown.html, page_of(sections, rows).encode())
         if not quiet:
             note(f"the page is {shown.html}")
+
+
+def _folder_for(given: str, taken: set[str]) -> str:
+    """A folder's name made of an input's, other than those taken."""
+    from itertools import count
+    from re import sub
+
+    name = sub(r"[^\w.-]+", "_", given).strip("._") or "run"
+    found = next(each for n in count(1) if (each := name if n == 1 else f"{name}-{n}") not in taken)
+    taken.add(found)
+    return found
 
 
 def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOptions, quiet: bool) -> dict[str, Any]:

@@ -44,12 +44,14 @@ def info(
         return
     for line in tally.notes():
         note(line)
-    rows = [
-        (key, "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
-        for key, value in facts.items()
-        if value not in ({}, None)
-    ]
+    rows = [(key, _shown(value)) for key, value in facts.items() if value not in ({}, None)]
     table(path, ("what", "is"), rows, numbers=False)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {inner}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _write_onnx(run: Path, file: Path) -> None:
@@ -57,6 +59,8 @@ def _write_onnx(run: Path, file: Path) -> None:
     from wbctool.errors import UsageProblem
     from wbctool.modeling.run_folder import is_run
 
+    if file.is_dir():
+        raise UsageProblem(f"--onnx {file}: is a folder; give a file")
     if not is_run(run):
         raise UsageProblem(f"{run}: is no run folder; --onnx is for those")
 
@@ -76,7 +80,7 @@ def _of_run(model: dict[str, Any]) -> dict[str, Any]:
     )
     return {
         "kind": "run folder",
-        "classes": ", ".join(model["classes"]),
+        "classes": list(model["classes"]),
         **{key: model[key] for key in keys if key in model},
     }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,7 +40,9 @@ class FieldOptions:
     fields: Annotated[
         bool, typer.Option("--fields", help="IN is smear fields: enhance, segment and crop as the run's images were.")
     ] = False
-    cells: Annotated[Path | None, typer.Option(metavar="DIR", help="With --fields: keep the cells there.")] = None
+    cells: Annotated[Path | None, typer.Option(metavar="DIR", help="With --fields: keep the cells, in DIR/crop.")] = (
+        None
+    )
     kind: Annotated[str, typer.Option(metavar="wbc|platelet|rbc|any", help="With --fields: which cells.")] = "wbc"
     edge: Annotated[str, typer.Option(metavar="keep|drop", help="With --fields: cells cut by the edge.")] = "keep"
 
@@ -87,6 +89,8 @@ def predict(
     from wbctool.records import ERROR, PREDICTION, has_image, preparation_of
 
     *run_paths, source = arguments
+    if source != "-" and (Path(source) / "model.json").is_file():
+        raise UsageProblem(f"{source}: is a run folder; give images to predict after it")
     if not run_paths:
         raise UsageProblem(f"give a run folder and an input: wbctool predict RUN {source}")
     if out and source != "-" and out.resolve() == Path(source).resolve():
@@ -110,8 +114,8 @@ def predict(
         if run.classes != runs[0].classes:
             raise InputError(f"{run.path}: its classes differ from those of {runs[0].path}; they cannot be averaged")
     trained_in = {run.info.get("training", {}).get("precision", "auto") for run in runs}
-    as_trained = precision == "auto"
-    if as_trained and len(trained_in) == 1:
+    how: dict[str, Any] = {**({"views": 8} if tta else {}), **({"precision": precision} if precision != "auto" else {})}
+    if precision == "auto" and len(trained_in) == 1:
         (precision,) = trained_in
     precision = pick_precision(precision, where)
     otherwise: Counter[str] = Counter()
@@ -124,6 +128,7 @@ def predict(
                     raise InputError(f"{source}: {record['id']} is a prediction already; give images or cells")
                 if not has_image(record):
                     counts["without a cell"] += 1
+                    finish(record)
                     continue
                 for run in runs:
                     otherwise[str(run.path)] += preparation_of(record) != run.info.get("preparation", {})
@@ -135,15 +140,14 @@ def predict(
             yield record
 
     name = "+".join(str(run.path) for run in runs)
-    views = 8 if tta else None
     predicted: Counter[str] = Counter()
     piped = records_wanted(json)
     with ExitStack() as stack:
         given, finish = _cells(runs, met(chain([first], records)), field_options, jobs, stack)
         file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
-        reuse = [file.reuse(name, views)] if file and as_trained else []
-        for record in run_prediction(runs, usable(given), where, precision, threshold, views, *reuse):
+        reuse = [file.reuse(name, how)] if file else []
+        for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse):
             record = finish(record)
             failed = record["schema"] == ERROR
             counts["errors"] += failed
@@ -190,7 +194,12 @@ def _cells(
 
     from wbctool.errors import InputError
     from wbctool.preparation import cells_of_fields, steps_of, without_files
+    from wbctool.records import ERROR, IMAGE
 
+    first = next(records)
+    if first["schema"] not in (IMAGE, ERROR):
+        raise InputError(f"{first['id']}: is not a whole field; leave out --fields")
+    records = chain([first], records)
     preparation = runs[0].info.get("preparation", {})
     for run in runs[1:]:
         if run.info.get("preparation", {}) != preparation:
@@ -198,5 +207,21 @@ def _cells(
     steps = steps_of(preparation, options.kind, options.edge, str(runs[0].path))
     if options.cells:
         return cells_of_fields(records, steps, options.cells.resolve(), jobs, keep=True), lambda record: record
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="wbctool-"))).resolve()
-    return cells_of_fields(records, steps, folder, jobs), lambda record: without_files(record, folder)
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="wbctool-", ignore_cleanup_errors=True))).resolve()
+    cells = cells_of_fields(records, steps, folder, jobs)
+    stack.callback(_emptied, folder, cells)
+    return cells, lambda record: without_files(record, folder)
+
+
+def _emptied(folder: Path, cells: Generator[Record]) -> None:
+    """Stop making cells, and wait for what workers still write, so that the folder can go."""
+    from time import sleep
+
+    cells.close()
+    before = -1
+    for _ in range(20):
+        found = sum(1 for _ in folder.rglob("*"))
+        if found in (0, before):
+            break
+        before = found
+        sleep(0.2)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 app = new_app()
 
+SHOWN = 5  # images that cannot be read, by name
+
 
 @app.command(
     epilog="Example:  wbctool split masks/ --ratio 70/15/15 > split.jsonl\n\n"
@@ -54,19 +56,22 @@ def split(
     from wbctool.outputs import atomic
     from wbctool.records import ERROR, SPLITS, to_line
     from wbctool.splitting.assign import parse_ratio
-    from wbctool.splitting.records import add_folds, add_splits
+    from wbctool.splitting.records import add_folds, add_splits, check_folds
 
     shares = parse_ratio(ratio or "70/15/15")
     if folds is None and fold is not None:
         raise UsageProblem("--fold goes with --folds")
     if folds is not None and ratio is not None:
         raise UsageProblem("--folds takes the place of --ratio; give one of them")
+    if folds is not None:
+        check_folds(folds, fold or 1)
     tally = Tally()
     records = list(read_inputs(inputs, selection.selection(), tally))
     if all(record["schema"] == ERROR for record in records):
         raise InputError(f"{', '.join(inputs)}: no images or records to split")
+    unread = 0
     if near_duplicates:
-        records = _with_copies_joined(records, quiet)
+        records, unread = _with_copies_joined(records, quiet)
     done = add_folds(records, folds, fold or 1, seed) if folds is not None else add_splits(records, shares, seed)
     if out:
         with atomic(out, "w") as stream:
@@ -97,12 +102,14 @@ def split(
         table(f"{len(samples):,} records", ("class", *names), rows)
         if not out:
             note("the records themselves go to a file: add `-o split.jsonl` or `> split.jsonl`")
-    failed = tally.counts["damaged"] and not skip_bad
+    failed = (tally.counts["damaged"] or unread) and not skip_bad
     raise typer.Exit(SOME_FAILED if failed else DONE)
 
 
-def _with_copies_joined(records: list[Record], quiet: bool) -> list[Record]:
+def _with_copies_joined(records: list[Record], quiet: bool) -> tuple[list[Record], int]:
+    """The records with copies in one group, and how many images cannot be looked at."""
     from wbctool.console import Progress, note, warn
+    from wbctool.errors import InputError
     from wbctool.imaging.duplicates import COPIES_UP_TO, find_duplicates
     from wbctool.records import ERROR
     from wbctool.splitting.records import join_duplicates
@@ -110,13 +117,18 @@ def _with_copies_joined(records: list[Record], quiet: bool) -> list[Record]:
     samples = [record for record in records if record["schema"] != ERROR]
     with Progress("near-duplicates", "images", quiet, total=len(samples)) as progress:
         found = find_duplicates([record["path"] for record in samples], on_image=progress.step)
-    for number, why in found.failed.items():
-        warn(f"not compared: {why}" if str(samples[number]["path"]) in why else f"{samples[number]['path']}: {why}")
-    joined = iter(join_duplicates(samples, found.families))
+    if len(found.failed) == len(samples):
+        raise InputError(f"--near-duplicates: none of the images can be read (first: {found.failed[0]})")
+    for number, why in list(found.failed.items())[:SHOWN]:
+        warn(f"not compared: {why}" if samples[number]["path"] in why else f"{samples[number]['path']}: {why}")
+    if len(found.failed) > SHOWN:
+        warn(f"not compared: {len(found.failed) - SHOWN:,} more images that cannot be read")
+    families = found.families
+    joined = iter(join_duplicates(samples, families))
     done = [record if record["schema"] == ERROR else next(joined) for record in records]
     if not quiet:
-        copies = sum("near_duplicate_of" in record for record in done)
+        copies = len(samples) - len(set(families.tolist()))
         note(f"{copies:,} of {len(samples):,} images are near-duplicates of another; copies of one image stay together")
         if not found.turned:
             note(f"more than {COPIES_UP_TO:,} images: only upright, mirrored and quarter-turned copies were looked for")
-    return done
+    return done, len(found.failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -14,16 +14,14 @@ from wbctool.evaluation.brief import BRIEF, brief, with_range
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.predictions import Predictions
 from wbctool.folders import group_of
-from wbctool.imaging.duplicates import Duplicates, find_duplicates
 from wbctool.records import MODELS, Record, source_of
+
+if TYPE_CHECKING:
+    from wbctool.imaging.duplicates import Duplicates
 
 _EXAMPLES = 5
 _FEW = 50  # values of a feature, up to which each stands for itself
-_TIMES, _RARE, _MORE = (
-    1000,
-    0.01,
-    0.1,
-)  # a feature tells when chance seldom does as well, and it beats chance by so much
+_RARE, _MORE = 0.01, 0.1  # a feature tells when chance seldom does as well, and it beats chance by so much
 _REMEDIES = {
     "near_duplicates": "Next: `wbctool split --near-duplicates`, and train again.",
     "groups": "Next: `wbctool split --group-regex …`, and train again.",
@@ -49,6 +47,8 @@ def audit(
         and, `without` the tainted images, the brief figures; `tainted` of all checks together, and `without`
         all of them.
     """
+    from wbctool.imaging.duplicates import find_duplicates  # reports are printed without OpenCV
+
     paths = [*tested.paths, *(record["path"] for record in known)]
     found = find_duplicates(paths, jobs, on_image)
     tainting = [_near(tested, known, found), _groups(tested, known), _composites(tested, known)]
@@ -58,6 +58,7 @@ def audit(
     unread = len(found.failed)
     return {
         "trained_on": len(known),
+        "of": "training" if tested.split == "val" else "training and validation",
         "not_compared": unread,
         "turned": found.turned,
         "checks": checks,
@@ -93,22 +94,26 @@ def _near(tested: Predictions, known: Sequence[Record], found: Duplicates) -> tu
 
 def _groups(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str, Any], np.ndarray, list]:
     theirs: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for record in known:
         theirs.setdefault(group_of(record), record["path"])
-    shared = np.array([name in theirs for name in tested.group_names], bool)
-    rows = shared[tested.groups]
-    first = {int(group): row for row, group in reversed(list(enumerate(tested.groups)))}
-    examples = [
-        [tested.group_names[group], tested.paths[first[group]], theirs[tested.group_names[group]]]
-        for group in np.flatnonzero(shared)
-    ]
-    return {"name": "groups", "title": "tested images whose group trained, too"}, rows, examples
+        fields.setdefault(source_of(record), record["path"])
+    rows, examples = np.zeros(len(tested.ids), bool), {}
+    for row, record in enumerate(tested.records):
+        group = tested.group_names[tested.groups[row]]
+        met = theirs.get(group) or fields.get(source_of(record))
+        if met:
+            rows[row] = True
+            examples.setdefault(group, list(dict.fromkeys([group, record["path"], met])))
+    head = {"name": "groups", "title": "tested images whose group, or whose field, trained, too"}
+    return head, rows, list(examples.values())
 
 
 def _composites(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str, Any], np.ndarray, list]:
     made_of: dict[str, str] = {}
     for record in known:
-        for source in record.get("sources") or ():
+        named = record.get("sources")
+        for source in named if isinstance(named, list) else [named] if named else []:
             made_of.setdefault(str(source), record["path"])
     rows, examples = np.zeros(len(tested.ids), bool), []
     for row, record in enumerate(tested.records):
@@ -139,25 +144,29 @@ def _classes(tested: Predictions, known: Sequence[Record]) -> dict[str, Any]:
 def _metadata(tested: Predictions, known: Sequence[Record], sizes: np.ndarray) -> list[dict[str, Any]]:
     """What is known of images beside their pixels, and how well the class is guessed from that alone."""
     count = len(tested.ids)
+    if (sizes == 0).any() and (sizes > 0).any():  # an image that cannot be read tells nothing by its size
+        known_sizes, often = np.unique(sizes[sizes[:, 0] > 0], axis=0, return_counts=True)
+        sizes = np.where(sizes > 0, sizes, known_sizes[often.argmax()])
     columns: dict[str, tuple[list, list]] = {"image size": ([tuple(size) for size in sizes[:count].tolist()], [])}
     columns["image size"][1].extend(tuple(size) for size in sizes[count:].tolist())
     columns["file type"] = ([_suffix(path) for path in tested.paths], [_suffix(r["path"]) for r in known])
     keys = {key for r in tested.records for key, value in r.items() if isinstance(value, str | int | float)}
     for key in sorted(keys - _NO_FEATURES):
-        columns[key] = ([r.get(key) for r in tested.records], [r.get(key) for r in known])
+        columns[key] = ([_plain(r.get(key)) for r in tested.records], [_plain(r.get(key)) for r in known])
     labels = {name: index for index, name in enumerate(tested.classes)}
     theirs = np.array([labels.get(record.get("label"), -1) for record in known], np.int64)
-    telling, tried = [], 0
+    telling = []
     for name, (own, trained) in columns.items():
         ours, values = _coded(own, trained)
         if len(np.unique(values)) < 2 and len(np.unique(ours)) < 2:
             continue
-        tried += 1
-        telling.append((name, *_guess(ours, values, tested.truth, theirs, len(labels))))
+        telling.append((name, ours, values))
     found = []
     chance = 1 / len(np.unique(tested.truth))
-    for name, guess, score, p in telling:
-        if p * tried <= _RARE and score >= chance + _MORE:
+    for name, ours, values in telling:
+        guess = _guess(ours, values, theirs, len(labels))
+        score, p = _chance_of(guess, tested, len(labels), int(2 * len(telling) / _RARE))
+        if p * len(telling) <= _RARE and score >= chance + _MORE:
             misled = guess != tested.truth
             found.append(
                 {
@@ -185,6 +194,13 @@ def _metadata(tested: Predictions, known: Sequence[Record], sizes: np.ndarray) -
     ]
 
 
+def _plain(value: Any) -> str | float | None:
+    """A value that can be compared; None of lists and objects."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+        return float(value)
+    return str(value) if isinstance(value, str | int | float) else None
+
+
 def _suffix(path: str) -> str:
     return path.rpartition(".")[2].lower()
 
@@ -203,39 +219,54 @@ def _coded(own: list, trained: list) -> tuple[np.ndarray, np.ndarray]:
     return np.array([codes[value] for value in own]), np.array([codes[value] for value in trained])
 
 
-def _guess(
-    ours: np.ndarray, values: np.ndarray, truth: np.ndarray, theirs: np.ndarray, classes: int
-) -> tuple[np.ndarray, float, float]:
-    """The class that training images of the same value are of most, its balanced accuracy, and how rare that is."""
+def _guess(ours: np.ndarray, values: np.ndarray, theirs: np.ndarray, classes: int) -> np.ndarray:
+    """The class that training images of the same value are of most, relative to their classes' sizes, (n,)."""
     table = np.zeros((int(max(ours.max(), values.max(initial=0))) + 2, classes))
     np.add.at(table, (values[theirs >= 0], theirs[theirs >= 0]), 1)
     table /= np.maximum(table.sum(axis=0), 1)
-    guess = table.argmax(axis=1)[ours]
-    support = np.bincount(truth, minlength=classes)
+    return table.argmax(axis=1)[ours]
 
-    def score(labels: np.ndarray) -> float:
-        hits = np.bincount(labels[labels == guess], minlength=classes)
+
+def _chance_of(guess: np.ndarray, tested: Predictions, classes: int, times: int) -> tuple[float, float]:
+    """The balanced accuracy of guesses, and how often chance does as well: labels are permuted over whole groups."""
+    count = len(tested.group_names)
+    votes = [
+        np.bincount(tested.groups * classes + own, minlength=count * classes).reshape(count, classes).argmax(axis=1)
+        for own in (guess, tested.truth)
+    ]
+
+    def score(guessed: np.ndarray, labels: np.ndarray) -> float:
+        support = np.bincount(labels, minlength=classes)
+        hits = np.bincount(labels[labels == guessed], minlength=classes)
         return float((hits[support > 0] / support[support > 0]).mean())
 
     rng = np.random.default_rng(0)
-    reached = score(truth)
-    as_good = sum(score(rng.permutation(truth)) >= reached - 1e-12 for _ in range(_TIMES))
-    return guess, reached, (as_good + 1) / (_TIMES + 1)
+    reached = score(*votes)
+    as_good = sum(score(votes[0], rng.permutation(votes[1])) >= reached - 1e-12 for _ in range(times))
+    return score(guess, tested.truth), (as_good + 1) / (times + 1)
 
 
 def print_audit(found: dict[str, Any], report: dict[str, Any], console: Console) -> None:
     """Print each check, with examples, and the figures with and without the tainted images."""
-    console.print(Text(f"Audit, against {found['trained_on']:,} images of training and validation", style="bold"))
+    console.print(Text(f"Audit, against {found['trained_on']:,} images of {found['of']}", style="bold"))
     if found["not_compared"]:
         text = f"{found['not_compared']:,} images cannot be read and were not compared"
         console.print(Text(text, style="yellow"))
+    if not found["turned"]:
+        text = "too many images to look for copies that are turned (by other than quarters), sheared or cut out"
+        console.print(Text(text, style="yellow"))
     for check in found["checks"]:
         bad = check["count"] > 0
+        blind = not bad and check["name"] == "near_duplicates" and found["not_compared"] > 0
         counted = f"{check['count']:,} of {check['of']:,}"
         if check.get("feature"):
             counted = f"balanced accuracy {check['balanced_accuracy']:.3f}, by chance {check['chance']:.3f}"
         console.print(
-            Text(f"{'!' if bad else '✓'} {check['title']}: {counted if bad else 'none'}", style="bold" if bad else "")
+            Text(
+                f"{'!' if bad else '?' if blind else '✓'} {check['title']}: "
+                f"{counted if bad else 'not all could be looked at' if blind else 'none'}",
+                style="bold" if bad else "",
+            )
         )
         for example in check["examples"]:
             console.print(Text("    " + "  =  ".join(example), style="dim"), soft_wrap=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize
 
-from wbctool.evaluation.metrics import confidence_bins, log_losses
+from wbctool.evaluation.metrics import BINS, confidence_bins, log_losses
 
 _BOUNDS = (0.05, 20.0)  # of a temperature
 _SPREAD = 1.0  # standard deviation of log T beforehand: where all is right, T would be 0
@@ -37,6 +36,8 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     Returns:
         From 0.05 to 20; 1 for no images.
     """
+    from scipy import optimize  # only trainings need it
+
     if not len(truth):
         return 1.0
 
@@ -57,7 +58,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, flo
         right: whether it is the true one, shape (n,), bool.
 
     Returns:
-        Of each bin `n`, mean `confidence` and `accuracy`.
+        Of each bin its ends, `above` and `to`, `n`, mean `confidence` and `accuracy`.
     """
     bins = confidence_bins(confidence)
     found = []
@@ -65,6 +66,8 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, flo
         inside = bins == number
         found.append(
             {
+                "above": int(number) / BINS,
+                "to": (int(number) + 1) / BINS,
                 "n": int(inside.sum()),
                 "confidence": float(confidence[inside].mean()),
                 "accuracy": float(right[inside].mean()),

@@ -110,7 +110,7 @@ def against(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
             metrics.figures_of(counts.sum(axis=3))[figure] - metrics.figures_of(counts.sum(axis=2))[figure]
             for counts in (whole, drawn)
         )
-        interval: Interval = draws.interval(float(value[0]), sample)
+        interval: Interval = draws.interval(float(value[0]), sample, signed=True)
         found[figure] = (float(value[0]), interval)
     once = len(candidate.members) == len(baseline.members) == 1
     right = (first == truth, second == truth)

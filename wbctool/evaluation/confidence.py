@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wbctool.errors import UsageProblem
+from wbctool.errors import InputError
 from wbctool.evaluation.brief import BRIEF, brief, with_range
-from wbctool.evaluation.calibration import coverage_table, reliability, scaled, threshold_for
-from wbctool.evaluation.metrics import BINS, score_figures
+from wbctool.evaluation.calibration import coverage_table, reliability, risk, scaled, threshold_for
+from wbctool.evaluation.metrics import score_figures
 from wbctool.evaluation.predictions import Predictions
 
 
@@ -44,7 +44,7 @@ def chosen_threshold(predictions: Predictions, threshold: float | None, target: 
     """The threshold, and what it was chosen on: `given`, `validation` or the split that is evaluated.
 
     Raises:
-        UsageProblem: no threshold reaches the target.
+        InputError: no threshold reaches the target.
     """
     if threshold is not None:
         return threshold, "given"
@@ -52,11 +52,8 @@ def chosen_threshold(predictions: Predictions, threshold: float | None, target: 
     held = predictions.validation or predictions
     found = threshold_for(held.confidence, held.right, target)
     if found is None:
-        least = min(row["error"] for row in coverage_table(held.confidence, held.right))
-        raise UsageProblem(
-            f"--target-error {target:g}: no threshold reaches it, even the surest have more errors "
-            f"(least seen: {least:.3g}); give a larger one"
-        )
+        least = float(risk(held.confidence, held.right)[2].min())
+        raise InputError(f"--target-error {target:g}: no threshold reaches it (the least error is {least:.3g})")
     return found, "validation" if predictions.validation else predictions.split
 
 
@@ -94,11 +91,11 @@ def print_confidence(report: dict[str, Any], console: Console) -> None:
     for when in ("before scaling", "after scaling") if before else ("",):
         for name in ("images", "said", "right"):
             drawn.add_column(f"{when if name == 'images' else ''}\n{name}".lstrip("\n"), justify="right")
-    by_bin = [{int(np.ceil(row["confidence"] * BINS)): row for row in half} for half in halves]
-    for number in sorted({number for half in by_bin for number in half}):
-        cells = [f"{(number - 1) / BINS:.2f} and {number / BINS:.2f}"]
+    by_bin = [{(row["above"], row["to"]): row for row in half} for half in halves]
+    for ends in sorted({ends for half in by_bin for ends in half}):
+        cells = [f"{ends[0]:.2f} and {ends[1]:.2f}"]
         for half in by_bin:
-            row = half.get(number)
+            row = half.get(ends)
             cells += [f"{row['n']:,}", f"{row['confidence']:.3f}", f"{row['accuracy']:.3f}"] if row else ["", "", ""]
         drawn.add_row(*cells)
     console.print(drawn)

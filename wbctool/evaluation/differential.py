@@ -59,6 +59,8 @@ def count_groups(
     """
     of_split: dict[str | None, dict[str, Group]] = {}
     classes: set[str] = set()
+    runs: dict[str | None, str] = {}
+    met: dict[tuple[str | None, str], str] = {}
     for record in records:
         if record["schema"] == ERROR:
             continue
@@ -66,6 +68,15 @@ def count_groups(
             raise InputError(
                 f"{tally.place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
             )
+        place = tally.place
+        runs.setdefault(record.get("run"), place)
+        if len(runs) > 1:
+            raise InputError(f"{place}: is of {record.get('run')}, those before of {next(iter(runs))}; count one run")
+        first = met.setdefault((record.get("split"), record["id"]), place)
+        if first is not place:
+            raise InputError(f"{place}: {record['id']} is in {first}, too; keep one of them")
+        if record["predicted"] not in record["probabilities"]:
+            raise InputError(f"{place}: {record['id']}: the predicted class has no probability; predict again")
         classes.update(record["probabilities"])
         group = of_split.setdefault(record.get("split"), {}).setdefault(group_of(record), Group())
         group.cells += 1
@@ -134,7 +145,7 @@ def agreement(differences: Sequence[float]) -> dict[str, Any]:
 def differential(groups: dict[str, Group], classes: Sequence[str], split: str) -> dict[str, Any]:
     """All counts as one object; agreement is over groups whose cells all have labels."""
     rows, differences = [], {name: [] for name in classes}
-    for name, group in groups.items():
+    for name, group in sorted(groups.items()):
         counted = sum(group.counts.values())
         known = sum(group.truth.values()) == group.cells
         shares: dict[str, Any] = {}
@@ -172,11 +183,14 @@ def differential_table(report: dict[str, Any]) -> Table:
 def print_differential(report: dict[str, Any], source: str, console: Console) -> None:
     """Print the count of each group, and the agreement with the truth where that is known."""
     groups = report["groups"]
-    console.print(Text(f"{source}: {sum(row['n'] for row in groups):,} cells of {len(groups):,} groups", style="bold"))
+    cells = sum(row["n"] for row in groups)
+    console.print(Text(f"{source}: {_counted(cells, 'cell')} of {_counted(len(groups), 'group')}", style="bold"))
+    if any(row["uncertain"] for row in groups):
+        console.print(Text("Uncertain cells are left out of counts and shares, and not of the truth.", style="dim"))
     console.print()
     for row in groups[:_SHOWN]:
         left = f", {row['uncertain']:,} uncertain left out" if row["uncertain"] else ""
-        console.print(Text(f"{row['group']}: {row['n']:,} cells{left}", style="bold"))
+        console.print(Text(f"{row['group']}: {_counted(row['n'], 'cell')}{left}", style="bold"))
         drawn = plain_table()
         drawn.add_column("class", overflow="fold")
         known = any(one["truth"] is not None for one in row["classes"].values())
@@ -197,7 +211,8 @@ def print_differential(report: dict[str, Any], source: str, console: Console) ->
 
 def _print_agreement(compared: dict[str, Any], console: Console) -> None:
     count = max(one["groups"] for one in compared.values())
-    console.print(Text(f"Agreement with the truth over {count:,} groups, in points of percent", style="bold"))
+    title = f"Agreement with the truth over {_counted(count, 'group')}, in points of percent"
+    console.print(Text(title, style="bold"))
     drawn = plain_table()
     drawn.add_column("class", overflow="fold")
     for name in ("bias", "95 % interval", "limits of agreement"):
@@ -210,6 +225,10 @@ def _print_agreement(compared: dict[str, Any], console: Console) -> None:
         drawn.add_row(Text(label), f"{100 * one['bias']:+.1f}", *spans)
     console.print(drawn)
     console.print()
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _percent(share: float | None) -> str:

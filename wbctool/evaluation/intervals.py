@@ -65,7 +65,12 @@ class Draws:
         return int(np.count_nonzero(np.bincount(self.groups[chosen], minlength=self.count)))
 
     def interval(
-        self, value: float, drawn: np.ndarray, left_out: np.ndarray | None = None, units: int | None = None
+        self,
+        value: float,
+        drawn: np.ndarray,
+        left_out: np.ndarray | None = None,
+        units: int | None = None,
+        signed: bool = False,
     ) -> Interval:
         """The interval of a figure.
 
@@ -74,6 +79,7 @@ class Draws:
             drawn: of each draw, NaN where it is undefined there.
             left_out: without each group in turn, for the acceleration.
             units: groups that the figure is over; all of them without.
+            signed: it may lie below 0, too.
 
         Returns:
             NaN twice where it is undefined.
@@ -82,7 +88,8 @@ class Draws:
         if not np.isfinite(value) or len(drawn) == 0 or self.count < 2:
             return float("nan"), float("nan")
         if drawn[0] == drawn[-1]:
-            return _at_the_edge(value, self.count if units is None else units)
+            low, high = _at_the_edge(value, self.count if units is None else units)
+            return (-high, high) if signed and value == 0 else (low, high)
         normal = NormalDist()
         wide = special.stdtrit(self.count - 1, (1 + LEVEL) / 2) * np.sqrt(self.count / (self.count - 1))
         under = (np.searchsorted(drawn, value - 1e-12) + np.searchsorted(drawn, value + 1e-12)) / 2
@@ -124,8 +131,13 @@ def of_confusion(
     parts = table.toarray() if draws.count <= _JACKKNIFE else np.zeros((0, classes**2))
     without = whole - parts.reshape(-1, classes, classes)
     value, sample, less = (metrics.figures_of(each) for each in (whole, drawn, without))
-    main = {name: draws.interval(float(value[name]), sample[name], less[name]) for name in value}
+    main = {
+        name: draws.interval(float(value[name]), sample[name], less[name], signed=name in ("mcc", "kappa"))
+        for name in value
+    }
     value, sample, less = (metrics.per_class(each) for each in (whole, drawn, without))
+    sample = {name: np.where(_is_defined(name, drawn), each, np.nan) for name, each in sample.items()}
+    less = {name: np.where(_is_defined(name, without), each, np.nan) for name, each in less.items()}
     within = [(truth == k, predicted == k) for k in range(classes)]
     units = {
         "precision": [draws.units(chosen) for _, chosen in within],
@@ -143,6 +155,13 @@ def of_confusion(
         for name in units
     }
     return main, every
+
+
+def _is_defined(name: str, confusion: np.ndarray) -> np.ndarray:
+    """Whether each class has what a figure is a share of, in each draw, (…, classes)."""
+    support, chosen = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    whole = {"precision": chosen, "recall": support, "specificity": support.sum(axis=-1, keepdims=True) - support}
+    return whole.get(name, support + chosen) > 0
 
 
 def of_scores(

@@ -117,7 +117,8 @@ def curves(positive: np.ndarray, scores: np.ndarray, most: int = 400) -> dict[st
         most: points that are kept, evenly by rank.
 
     Returns:
-        `fpr` and `tpr`, which start at 0, and `recall` and `precision`.
+        `fpr` and `tpr`, between which lines are drawn, and `recall` and `precision`, which holds up to its recall
+        from the one before; all start at 0 but precision.
     """
     hits, alarms, _ = steps(positive, scores)
     kept = np.unique(np.linspace(0, len(hits) - 1, most).round().astype(np.int64))
@@ -127,8 +128,8 @@ def curves(positive: np.ndarray, scores: np.ndarray, most: int = 400) -> dict[st
     return {
         "fpr": [0.0, *fpr.tolist()],
         "tpr": [0.0, *tpr.tolist()],
-        "recall": tpr.tolist(),
-        "precision": precision.tolist(),
+        "recall": [0.0, *tpr.tolist()],
+        "precision": [float(precision[0]), *precision.tolist()],
     }
 
 

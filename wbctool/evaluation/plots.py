@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _plain(name: str) -> str:
+    name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return f" {name}" if name.startswith("_") else name  # a leading underscore hides a legend entry
 
 
@@ -123,8 +125,8 @@ def _confusion(confusion: dict[str, Any]) -> Figure:
         axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
     numbers = range(len(classes))
     axes.set(xticks=numbers, yticks=numbers, xlabel="predicted", ylabel="truth")
-    axes.set_xticklabels(classes, rotation=45, ha="right")
-    axes.set_yticklabels(classes)
+    axes.set_xticklabels(map(_plain, classes), rotation=45, ha="right")
+    axes.set_yticklabels(map(_plain, classes))
     return figure
 
 
@@ -137,7 +139,8 @@ def _per_class(predictions: Predictions, x: str, y: str, score: int, axes: Axes)
         value = float(areas(*steps(positive, scores)[:2])[score])
         drawn = curves(positive, scores)
         label = _plain(f"{name} {value:.3f}")
-        axes.step(drawn[x], drawn[y], where="post", color=_COLOURS[index % len(_COLOURS)], label=label, linewidth=1.2)
+        way = "steps-pre" if y == "precision" else "default"
+        axes.plot(drawn[x], drawn[y], drawstyle=way, color=_COLOURS[index % len(_COLOURS)], label=label, linewidth=1.2)
 
 
 def _roc(predictions: Predictions) -> Figure:
@@ -201,16 +204,19 @@ def _coverage(report: dict[str, Any]) -> Figure:
 
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG, without a date."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+    return _saved(figure, format="svg", metadata={"Date": None})
 
 
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG."""
+    return _saved(figure, format="png", dpi=120, metadata={"Software": None})
+
+
+def _saved(figure: Figure, **how: Any) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks a letter of a class name
+        figure.savefig(stream, **how)
     return stream.getvalue()
 
 

@@ -171,7 +171,8 @@ def collect(
             left.out("error records", tally.place)
         elif record["schema"] != PREDICTION:
             raise InputError(
-                f"{tally.place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
+                f"{tally.place or where}: {record['id']} is a {record['schema']} record; "
+                "give what `wbctool predict` prints"
             )
         elif record.get("label") is None:
             left.out("predictions without a label", tally.place)

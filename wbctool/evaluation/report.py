@@ -50,7 +50,7 @@ def to_json(predictions: Predictions, threshold: float | None = None, target: fl
         target: an error for which that threshold is sought.
 
     Raises:
-        UsageProblem: no threshold reaches the target.
+        InputError: no threshold reaches the target.
     """
     split_off = None
     if threshold is not None or target is not None:

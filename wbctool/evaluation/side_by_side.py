@@ -59,7 +59,7 @@ def compared(candidates: Sequence[Candidate], baseline: Candidate | None) -> lis
                     figure: {"difference": test[figure][0], "interval": [_known(end) for end in test[figure][1]]}
                     for figure in ("accuracy", "macro_f1")
                 },
-                "relative": one.mean("accuracy") / reference.mean("accuracy") - 1,
+                "relative": _relative(one.mean("accuracy"), reference.mean("accuracy")),
                 "p": _known(test["p"]),
                 "p_corrected": _known(p),
             }
@@ -74,6 +74,10 @@ def _test(one: Candidate, reference: Candidate, required: bool) -> dict[str, Any
         if required:
             raise
         return None  # tested on other images: side by side all the same
+
+
+def _relative(value: float, reference: float) -> float | None:
+    return value / reference - 1 if reference else None
 
 
 def _known(value: float) -> float | None:
@@ -172,4 +176,7 @@ def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Cons
                 console.print(
                     Text(f"  {row['run']}: {shown:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}", style="dim")
                 )
+    if any(row["rank"] and "against" not in row for row in rows[:]) and len(tests) + 1 < len(rows):
+        text = "Runs without a difference were tested on other images: ranks compare the sets as much as the runs."
+        console.print(Text(text, style="yellow"))
     console.print(Text("For research; not a medical device.", style="dim"))

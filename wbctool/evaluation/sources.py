@@ -25,13 +25,15 @@ def training_records(run: str, split: str, given: str, trained_on: str | None, s
         run: its name, which may be the path of its folder.
         split: of the predictions.
         given: where they were read.
-        trained_on: an input that holds those records; None looks for the run folder's `dataset.jsonl`.
+        trained_on: a run folder, or an input that holds those records; None looks for the run folder's `dataset.jsonl`.
         selection: of labels and groups.
 
     Raises:
         InputError: there are none, or they are damaged.
     """
     places = [folder / "dataset.jsonl" for folder in _run_folders(run, given)]
+    if trained_on and (Path(trained_on) / "dataset.jsonl").is_file():
+        trained_on = str(Path(trained_on) / "dataset.jsonl")
     source = trained_on or next((str(place) for place in places if place.is_file()), None)
     if source is None:
         raise InputError(f"{given}: --audit needs the records of the images it was trained on; give --trained-on IN")
@@ -59,7 +61,9 @@ def training_history(run: str, given: str) -> tuple[list[dict[str, Any]], int]:
         if file.is_file() and (folder / "model.json").is_file():
             try:
                 history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            except ValueError as error:
+                if not all({"epoch", "phase"} <= set(row) for row in history):
+                    raise ValueError("a line without epoch or phase")
+            except (ValueError, TypeError) as error:
                 raise InputError(f"{file}: damaged ({error}); train it again") from None
             return history, int(read_json(folder / "model.json", "train it again").get("best_epoch") or 0)
     return [], 0
@@ -78,5 +82,6 @@ def panels(folder: Path) -> dict[str, str]:
 
 
 def _run_folders(run: str, given: str) -> list[Path]:
-    """Where the folder of a run may be: what is given, what that lies in, what the run is called."""
-    return [Path(given), Path(given).parent, Path(run)]
+    """Where the folder of a run may be: what is given, what its own predictions lie in, what the run is called."""
+    own = [Path(given), *([Path(given).parent] if Path(given).name == "predictions.jsonl" else [])]
+    return [*(own if given != "-" else []), Path(run)]

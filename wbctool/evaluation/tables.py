@@ -35,7 +35,7 @@ def written(table: Table, form: str) -> str:
 
 def _markdown(table: Table) -> str:
     def cell(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"

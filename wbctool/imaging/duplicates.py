@@ -14,11 +14,11 @@ from scipy import sparse
 
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image
-from wbctool.imaging.local_features import copies, describe
+from wbctool.imaging.local_features import NOTHING, copies, describe
 from wbctool.imaging.perceptual_hash import near_pairs, perceptual_hash
 
-COPIES_UP_TO = 50_000  # images; of more, local features would not be held in memory
-_NOTHING = (0, 0), np.empty((0, 4), np.uint64), (np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
+COPIES_UP_TO = 20_000  # images; of more, local features would not be held in memory
+_UNREAD = (0, 0), np.empty((0, 4), np.uint64), NOTHING
 
 
 @dataclass
@@ -51,7 +51,7 @@ def find_duplicates(
 ) -> Duplicates:
     """Find images that show the same, resized, recompressed, mirrored, turned, sheared or cut out.
 
-    Turned by other than quarters, sheared and cut-out copies are looked for among up to 50,000 images.
+    Turned by other than quarters, sheared and cut-out copies are looked for among up to 20,000 images.
 
     Args:
         paths: of n images.
@@ -60,24 +60,23 @@ def find_duplicates(
     """
     turned = len(paths) <= COPIES_UP_TO
     found = Duplicates(len(paths), np.empty((0, 2), np.int64), np.zeros((len(paths), 2), np.int64), turned=turned)
-    hashes, owners, places, looks = [], [], [], []
+    hashes, owners, views = [], [], []
     for number, seen in enumerate(_seen(paths, turned, jobs)):
         failed = isinstance(seen, str)
         if failed:
             found.failed[number] = seen
-            seen = _NOTHING
+            seen = _UNREAD
         found.sizes[number] = seen[0]
         hashes.append(seen[1])
         owners += [number] * len(seen[1])
         if turned:
-            places.append(seen[2][0])
-            looks.append(seen[2][1].astype(np.float16))
+            views.append(seen[2])
         on_image(failed)
     pairs = [np.empty((0, 2), np.int64)]
     if owners:
         pairs.append(np.array(owners)[near_pairs(np.concatenate(hashes))])
     if turned:
-        pairs.append(copies(places, looks))
+        pairs.append(copies(views))
     together = np.sort(np.concatenate(pairs), axis=1)
     found.pairs = np.unique(together[together[:, 0] != together[:, 1]], axis=0)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy import sparse
 
 _SIDE, _LOW = 64, 16
 WITHIN = 16  # of 255 bits, in which two hashes of near-same images differ at most
@@ -47,17 +48,17 @@ def _ways(value: float, unclear: float) -> tuple[int, ...]:
 
 
 def near_pairs(hashes: np.ndarray, within: int = WITHIN) -> np.ndarray:
-    """All pairs of hashes that differ in few bits, without comparing each with each.
+    """Pairs of hashes that differ in few bits and link all that are near, without comparing each with each.
 
     Two hashes that differ in k bits agree in at least one of k + 1 pieces, so only those that share a piece are
-    compared. Equal hashes are compared once.
+    compared; those that pairs link already are not compared again.
 
     Args:
         hashes: shape (n, 4), uint64.
         within: bits.
 
     Returns:
-        Rows (i, j) with i < j, sorted, shape (m, 2), int64. Of equal hashes, pairs with the first of them.
+        Rows (i, j) with i < j, sorted, shape (m, 2), int64. Two near hashes are a pair, or linked by pairs.
     """
     distinct, first, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     bits = np.unpackbits(distinct.view(np.uint8), axis=1)[:, np.random.default_rng(0).permutation(256)]
@@ -67,12 +68,21 @@ def near_pairs(hashes: np.ndarray, within: int = WITHIN) -> np.ndarray:
         order = np.argsort(code, kind="stable")
         ends = np.flatnonzero(np.diff(code[order], append=-1)) + 1
         lengths = np.diff(ends, prepend=0)
-        for length in np.unique(lengths[lengths > 1]):
-            starts = (ends - lengths)[lengths == length]
-            found.append(_near_within(distinct, first, order, starts, int(length), within))
+        linked = _families(np.concatenate(found[1:]), len(distinct)) if len(found) > 1 else np.arange(len(distinct))
+        new = [
+            _near_within(distinct, linked, order, (ends - lengths)[lengths == length], int(length), within)
+            for length in np.unique(lengths[lengths > 1])
+        ]
+        found.append(np.concatenate([np.empty((0, 2), np.int64), *new]))
+    found[1:] = [first[pairs] for pairs in found[1:]]
     pairs = np.concatenate(found)
     pairs.sort(axis=1)
     return np.unique(pairs, axis=0)
+
+
+def _families(pairs: np.ndarray, count: int) -> np.ndarray:
+    table = sparse.coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return sparse.csgraph.connected_components(table, directed=False)[1]
 
 
 def _pairs_of_one(which: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -81,7 +91,7 @@ def _pairs_of_one(which: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def _near_within(
-    hashes: np.ndarray, names: np.ndarray, order: np.ndarray, starts: np.ndarray, length: int, within: int
+    hashes: np.ndarray, linked: np.ndarray, order: np.ndarray, starts: np.ndarray, length: int, within: int
 ) -> np.ndarray:
     """Near pairs among the members of buckets that all have one length."""
     found = [np.empty((0, 2), np.int64)]
@@ -90,7 +100,9 @@ def _near_within(
         for start in range(0, len(places), _AT_ONCE):
             here = places[start : start + _AT_ONCE]
             left, right = order[here], order[here + gap]
+            open_still = linked[left] != linked[right]
+            left, right = left[open_still], right[open_still]
             differing = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1, dtype=np.int64)
             near = differing <= within
-            found.append(np.stack([names[left[near]], names[right[near]]], axis=1))
+            found.append(np.stack([left[near], right[near]], axis=1))
     return np.concatenate(found)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from wbctool.modeling.run_folder import Run
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 
 BATCH = 64
+_HOW = ("views", "precision")  # keys of a prediction that say what was asked for otherwise
 
 
 def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str, views: int | None = None) -> np.ndarray:
@@ -100,7 +102,7 @@ def predict(
     device: torch.device,
     precision: str,
     threshold: float | None,
-    views: int | None = None,
+    how: dict[str, Any] | None = None,
     reuse: Callable[[list[Record]], list[Record] | None] = lambda batch: None,
 ) -> Iterator[Record]:
     """Prediction records (and error records) for records, in order.
@@ -114,7 +116,8 @@ def predict(
         device: where the models are.
         precision: `float32` or `bf16`.
         threshold: confidence under which a prediction is marked uncertain.
-        views: symmetries of the square that probabilities are the mean over, in place of each run's own number.
+        how: what is done otherwise than the runs were trained, and kept in records: `views`, the symmetries of the
+            square that probabilities are the mean over, and `precision`.
         reuse: the finished predictions of a batch, or None where it is to be computed.
     """
     name = "+".join(str(run.path) for run in runs)
@@ -138,12 +141,14 @@ def predict(
                     size = run.model.architecture.size
                     stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
                     images = stack.permute(0, 3, 1, 2).to(device)
-                    total += scaled(probabilities(run.model, images, precision, views), run.temperature or 1.0)
+                    total += scaled(
+                        probabilities(run.model, images, precision, (how or {}).get("views")), run.temperature or 1.0
+                    )
                 rows = dict(zip(good, total / len(runs), strict=True))
             for index, record in enumerate(batch):
                 if index in rows:
                     made = prediction_record(record, name, classes, rows[index], threshold, temperature)
-                    yield {**made, "views": views} if views else made
+                    yield {**made, **(how or {})}
                 else:
                     yield decoded[index]
 
@@ -189,17 +194,17 @@ class PredictionFile:
         self._kept = self._new
         self._stream = open(self._new, "wb")
 
-    def reuse(self, run: str, views: int | None = None) -> Callable[[list[Record]], list[Record] | None]:
+    def reuse(self, run: str, how: dict[str, Any] | None = None) -> Callable[[list[Record]], list[Record] | None]:
         """For `predict`: what an earlier run of the same model said of the same, unchanged images."""
 
         def reused(batch: list[Record]) -> list[Record] | None:
             start, self._position = self._position, self._position + len(batch)
             old = self._old[start : start + len(batch)]
             if len(old) < len(batch) or not all(
-                self._same(was, now, run, views) for was, now in zip(old, batch, strict=True)
+                self._same(was, now, run, how or {}) for was, now in zip(old, batch, strict=True)
             ):
                 return None
-            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "views")
+            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", *_HOW)
             return [
                 {**record, **{key: was[key] for key in made if key in was}}
                 for was, record in zip(old, batch, strict=True)
@@ -207,14 +212,11 @@ class PredictionFile:
 
         return reused
 
-    def _same(self, was: Record, record: Record, run: str, views: int | None) -> bool:
+    def _same(self, was: Record, record: Record, run: str, how: dict[str, Any]) -> bool:
         known = all(was.get(key) == record.get(key) for key in ("id", "path")) and was["schema"] == PREDICTION
         try:
-            return (
-                known
-                and (was.get("run"), was.get("views")) == (run, views)
-                and os.stat(record["path"]).st_mtime_ns <= self._old_time
-            )
+            known = known and was.get("run") == run and all(was.get(key) == how.get(key) for key in _HOW)
+            return known and os.stat(record["path"]).st_mtime_ns <= self._old_time
         except OSError:
             return False
 

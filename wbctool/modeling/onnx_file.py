@@ -96,7 +96,7 @@ def write_onnx(run: Run, path: Path) -> float:
             )
             program.save(stream)
     except Exception as error:  # of many kinds, all of the exporter
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DeviceError(f"{run.path}: torch cannot write this network as ONNX ({reason})") from None
     model = onnx.load_from_string(stream.getvalue())
     about = {

@@ -101,7 +101,7 @@ def load(path: Path, device: torch.device) -> Run:
     try:
         model.load_state_dict(load_file(path / "weights.safetensors"))
     except Exception as error:  # safetensors and torch each have their own
-        reason = str(error).strip().splitlines()[0][:160]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
     model.to(device, memory_format=torch.channels_last).eval()
     return Run(path, model, info)

@@ -26,16 +26,25 @@ def add_folds(records: Sequence[Record], folds: int, fold: int, seed: int) -> li
     Raises:
         UsageProblem: fewer than three folds, or a fold that is none of them.
     """
-    if folds < 3:
-        raise UsageProblem(f"--folds {folds}: at least 3 (one trains, one validates, one tests)")
-    if not 1 <= fold <= folds:
-        raise UsageProblem(f"--fold {fold}: from 1 to {folds}")
+    check_folds(folds, fold)
     role = {fold: "test", fold % folds + 1: "val"}
     parts = _parts(records, [1 / folds] * folds, seed)
     return [
         record if part is None else {**record, "fold": part + 1, "split": role.get(part + 1, "train")}
         for record, part in parts
     ]
+
+
+def check_folds(folds: int, fold: int) -> None:
+    """Refuse fewer than three folds, or a fold that is none of them.
+
+    Raises:
+        UsageProblem: says which.
+    """
+    if folds < 3:
+        raise UsageProblem(f"--folds {folds}: at least 3 (one trains, one validates, one tests)")
+    if not 1 <= fold <= folds:
+        raise UsageProblem(f"--fold {fold}: from 1 to {folds}")
 
 
 def join_duplicates(records: Sequence[Record], families: Sequence[int]) -> list[Record]:
@@ -55,17 +64,30 @@ def join_duplicates(records: Sequence[Record], families: Sequence[int]) -> list[
     table = sparse.coo_matrix((np.ones(len(records), bool), ends), shape=(count + len(records),) * 2)
     joined = sparse.csgraph.connected_components(table, directed=False)[1][:count]
     several = np.bincount(joined) > 1
-    originals: dict[int, str] = {}
+    taken = {name: int(joined[number]) for name, number in names.items()}
     new: dict[int, str] = {}
+    first: dict[int, int] = {}
     done = []
-    for record, family, group in zip(records, families, groups, strict=True):
+    for index, (record, family, group) in enumerate(zip(records, families, groups, strict=True)):
         made, number = dict(record), int(joined[group])
         if several[number]:
-            made["group"] = new.setdefault(number, record.get("group") or record["id"].partition("#")[0])
-        if originals.setdefault(int(family), record["id"]) != record["id"]:
-            made["near_duplicate_of"] = originals[int(family)]
+            if number not in new:
+                new[number] = _untaken(record.get("group") or record["id"].partition("#")[0], number, taken)
+            made["group"] = new[number]
+        original = first.setdefault(int(family), index)
+        if original != index:
+            made["near_duplicate_of"] = records[original]["id"]
         done.append(made)
     return done
+
+
+def _untaken(name: str, number: int, taken: dict[str, int]) -> str:
+    """The name, with a number behind it where another group has it."""
+    found, count = name, 1
+    while taken.setdefault(found, number) != number:
+        count += 1
+        found = f"{name} ({count})"
+    return found
 
 
 def _parts(records: Sequence[Record], shares: list[float], seed: int) -> list[tuple[Record, int | None]]:
