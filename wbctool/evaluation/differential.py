@@ -30,6 +30,7 @@ class Group:
     Attributes:
         counts: of predictions, by class.
         truth: of labels, by class; of cells that have one.
+        cells: how many there are.
         uncertain: predictions under the threshold, which are not counted.
     """
 

@@ -176,7 +176,7 @@ def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Cons
                 console.print(
                     Text(f"  {row['run']}: {shown:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}", style="dim")
                 )
-    if any(row["rank"] and "against" not in row for row in rows[:]) and len(tests) + 1 < len(rows):
+    if any(row["rank"] and "against" not in row for row in rows) and len(tests) + 1 < len(rows):
         text = "Runs without a difference were tested on other images: ranks compare the sets as much as the runs."
         console.print(Text(text, style="yellow"))
     console.print(Text("For research; not a medical device.", style="dim"))
