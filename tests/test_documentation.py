@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
 import pytest
 from conftest import contents, in_shell
 
@@ -30,11 +31,14 @@ def workplace(tmp_path_factory, drawn, experts):
     programs = place / "bin"
     programs.mkdir()
     small = "--weights none --backbone resnet26t --size 32 --epochs 2 --batch-size 8 --device cpu"
-    (programs / "wbctool").write_text(
-        f'#!/bin/sh\nmore=""\n[ "$1" = train ] && more="{small}"\nexec {sys.executable} -m wbctool "$@" $more\n'
-    )
+    address = programs / "socket"
+    (programs / "wbctool").write_text(preloaded.client(address, small.split()))
     (programs / "wbctool").chmod(0o755)
-    return place
+    server = subprocess.Popen([sys.executable, preloaded.__file__, str(address)], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    yield place
+    server.kill()
+    server.wait()
 
 
 def run(script, place):

@@ -1,0 +1,83 @@
+"""Run `wbctool` command lines in forks of one process that has imported torch, so that each costs no import.
+
+`python preloaded.py SOCKET` serves; `client(SOCKET, words)` gives the text of a program that is as `wbctool` is: its
+streams, folder, environment and exit code are those of the shell that calls it.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from importlib import import_module
+
+CLIENT = """#!{python} -IS
+import array, json, os, socket, sys
+words = sys.argv[1:] + ({more} if sys.argv[1:2] == ["train"] else [])
+asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect({address!r})
+    streams = array.array("i", [0, 1, 2])
+    line.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+    for stream in (0, 1, 2):
+        os.close(stream)
+    line.sendall(asked)
+    os._exit(line.recv(1)[0])
+"""
+
+
+def client(address, more):
+    """The text of a program that has the server at `address` run its words; `more` is added to those of `train`."""
+    return CLIENT.format(python=sys.executable, address=str(address), more=more)
+
+
+def _run(words, folder, environment, streams):
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["wbctool", *words]
+    from wbctool.cli import main
+
+    main()
+
+
+def _answer(line):
+    head, streams = socket.recv_fds(line, 8, 3)[:2]
+    asked = b""
+    while len(asked) < int.from_bytes(head, "big"):
+        asked += line.recv(1 << 20)
+    command = os.fork()
+    if not command:
+        line.close()
+        _run(*json.loads(asked), streams)
+    for stream in streams:
+        os.close(stream)
+    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    line.sendall(bytes([code % 256]))
+
+
+def _serve(address):
+    for name in ("accelerate", "kornia", "timm", "torch", "torchvision", "wbctool.cli"):
+        import_module(name)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            line, _ = door.accept()
+            if not os.fork():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                door.close()
+                _answer(line)
+                os._exit(0)
+            line.close()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
