@@ -10,7 +10,7 @@ FLOORS = [
     {"records"},
     {"folders", "outputs", "console"},
     {"steps", "imaging", "device"},
-    {"enhancing", "segmentation", "cropping", "splitting", "evaluation"},
+    {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation"},
     {"drawing", "preparation"},
     {"modeling", "training"},
     {"commands"},

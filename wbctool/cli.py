@@ -20,6 +20,7 @@ COMMANDS = {
     "enhance": "Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means.",
     "segment": "Find white cells with their nuclei, red cells and platelets in smear images.",
     "split": "Add train, val and test to records without parting a group.",
+    "naturalize": "Make composites of real cells and real fields, for training only.",
     "crop": "Cut one image, and its mask, per cell.",
     "train": "Train an attention classifier on image folders or records.",
     "predict": "Classify images with a trained run.",

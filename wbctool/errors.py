@@ -39,6 +39,10 @@ class DeviceError(WbctoolError):
     exit_code = DEVICE
 
 
+class BusyError(InputError):
+    """Another command is writing the output folder."""
+
+
 class ImageError(InputError):
     """One image that cannot be used; folder steps turn it into an error record."""
 

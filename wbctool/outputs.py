@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from wbctool import __version__
-from wbctool.errors import ImageError, InputError, UsageProblem
+from wbctool.errors import BusyError, ImageError, InputError, UsageProblem
 from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, with_absolute_paths, with_relative_paths
 
 
@@ -136,6 +136,12 @@ class Names:
         return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (number,)).rowcount == 1
 
 
+def safe_name(text: str) -> str:
+    """A label as the name of one folder: no separator, not hidden, not too long."""
+    name = _short(text.replace("/", "_").replace("\0", "_"))
+    return "_" + name[1:] if name.startswith(".") else name or "_"
+
+
 def _short(name: str, limit: int = 200) -> str:
     raw = name.encode()
     if len(raw) <= limit:
@@ -218,7 +224,7 @@ class OutputFolder:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._stream.close()
-            raise InputError(f"{path}: another command is writing this folder; wait for it to end") from None
+            raise BusyError(f"{path}: another command is writing this folder; wait for it to end") from None
         if overwrite:
             self._records.unlink(missing_ok=True)
             self._done.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
@@ -55,6 +55,7 @@ class Step:
         made: the keys of what `work` returns.
         unit: what is counted.
         reserved: folders of the output that the step makes for itself.
+        plans: its records name what is to be made, and their `path` where; there are no input images.
         origin: the key that names the input's image in what was made, when `path` names a new one.
     """
 
@@ -67,6 +68,7 @@ class Step:
     unit: str = "images"
     origin: str | None = None
     reserved: tuple[str, ...] = ()
+    plans: bool = False
 
 
 @dataclass
@@ -123,20 +125,52 @@ def run_step(
         UsageProblem: options that cannot be used.
     """
     tally = Tally()
-    shard = parse_shard(execution.shard)
+    parse_shard(execution.shard)
     stream = read_inputs(inputs, selection, tally)
     first = next(stream, None)
     if first is None:
-        raise InputError(_nothing_found(inputs, tally))
+        raise InputError(nothing_found(inputs, tally))
     if first["schema"] != ERROR and _lies_in(first["path"], out):
         raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
-    named = [given if given == "-" else str(absolute(Path(given))) for given in inputs]
-    settings = {**step.settings, "inputs": named, "shards": shard[1] if shard else None}
+    step = replace(step, settings={**step.settings, "inputs": names_of(inputs)})
+    return run_records(step, chain([first], stream), out, execution, on_record, tally)
+
+
+def names_of(inputs: Sequence[str]) -> list[str]:
+    """Inputs as a run file names them."""
+    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
+
+
+def run_records(
+    step: Step,
+    records: Iterable[Record],
+    out: Path,
+    execution: Execution,
+    on_record: Callable[[Record], None] = lambda record: None,
+    tally: Tally | None = None,
+    total: int | None = None,
+    emits: bool = True,
+) -> Outcome:
+    """Run a step over records; see `run_step`.
+
+    Args:
+        step: the step.
+        records: with absolute paths.
+        out: the output folder.
+        execution: how.
+        on_record: is told of each record made.
+        tally: what was met on the way in.
+        total: how many records there are, where that is known.
+        emits: whether records go to stdout where they are wanted there.
+    """
+    tally = tally or Tally()
+    shard = parse_shard(execution.shard)
+    settings = {**step.settings, "shards": shard[1] if shard else None}
     folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin, step.reserved)
     outcome = Outcome(skip_bad=execution.skip_bad)
-    piped = records_wanted(execution.json)
-    items = _planned(step, chain([first], stream), folder, shard)
-    with Progress(step.name, step.unit, execution.quiet) as progress:
+    piped = emits and records_wanted(execution.json)
+    items = _planned(step, records, folder, shard)
+    with Progress(step.name, step.unit, execution.quiet, total) as progress:
         for results, fresh in _worked(step, items, folder.path, execution):
             outcome.inputs += 1
             outcome.reused += not fresh and results[0]["schema"] != ERROR
@@ -203,7 +237,8 @@ def _real_folder(path: str) -> Path:
     return Path(path).resolve()
 
 
-def _nothing_found(inputs: Sequence[str], tally: Tally) -> str:
+def nothing_found(inputs: Sequence[str], tally: Tally) -> str:
+    """That inputs held nothing to work on, and what was left out of them."""
     left_out = "; ".join(tally.notes())
     return f"{', '.join(inputs)}: no images or records found" + (f" ({left_out})" if left_out else "")
 
@@ -225,7 +260,7 @@ def _planned(
             name = folder.names.take(record["id"])  # of all shards, so that names do not depend on them
             if not mine:
                 continue
-            if _lies_in(record["path"], folder.path):
+            if not step.plans and _lies_in(record["path"], folder.path):
                 raise ImageError(f"{record['path']}: lies in the output folder and might be overwritten; move one")
             old = folder.finished(record, step.expected(record))
         except ImageError as error:

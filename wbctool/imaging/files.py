@@ -182,9 +182,9 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write RGB (height, width, 3) or labels (height, width) as PNG, whole or not at all."""
+    """Write RGB or RGBA (height, width, 3 or 4) or labels (height, width) as PNG, whole or not at all."""
     if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise ImageError(f"{path}: cannot be encoded as PNG")

@@ -1,0 +1,193 @@
+"""Can a classifier tell composites from real fields? And how fast are they made?
+
+    python tests/benchmarks/composites.py [--add 60] [--network] [--sheet FILE.png]
+
+The PBC images with a subclass, half for composites, the other half as the real ones they are told from, so that
+no cell and no field is on both sides. A plain classifier sees colour, spectrum and noise statistics, in 5 folds;
+a harder one sees the steps along JPEG's grid, too. Of three models the one that tells best counts.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+LABEL = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
+
+
+def colour(image):
+    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
+    found = []
+    for values in (*cv2.split(image), *cv2.split(lab)):
+        found += [values.mean(), values.std(), *np.percentile(values, [1, 5, 10, 50, 90, 95, 99])]
+    return found + [np.corrcoef(image[..., a].ravel(), image[..., b].ravel())[0, 1] for a, b in ((0, 1), (1, 2))]
+
+
+def spectrum(image):
+    side = min(image.shape[:2])
+    window = np.outer(np.hanning(side), np.hanning(side))
+    rows, columns = np.indices((side, side))
+    radius = np.hypot(rows - side // 2, columns - side // 2) / (side / 2)
+    found = []
+    for plane in cv2.split(image[:side, :side].astype(np.float32)):
+        power = np.fft.fftshift(np.abs(np.fft.fft2((plane - plane.mean()) * window)) ** 2)
+        bands = np.minimum(radius * 16, 16).astype(int)
+        found += np.log(
+            np.bincount(bands.ravel(), power.ravel())[:16] / np.bincount(bands.ravel())[:16] + 1e-9
+        ).tolist()
+    return found
+
+
+def noise(image):
+    found = []
+    for plane in cv2.split(image.astype(np.float32)):
+        fine = plane - cv2.GaussianBlur(plane, (0, 0), 1.5)
+        spread = fine.std()
+        found += [spread, np.median(np.abs(fine)), ((fine / spread) ** 4).mean()]
+        found += np.log(np.percentile(cv2.blur(fine * fine, (9, 9)), [1, 5, 10, 25, 50, 75, 90]) + 1e-3).tolist()
+        for a, b in ((fine[:, 1:], fine[:, :-1]), (fine[1:], fine[:-1]), (fine[:, 2:], fine[:, :-2])):
+            found.append((a * b).mean() / spread**2)
+    return found
+
+
+def grid(image):
+    found = []
+    for plane in cv2.split(image.astype(np.float32)):
+        for steps in (np.abs(np.diff(plane, axis=1)).mean(0), np.abs(np.diff(plane, axis=0)).mean(1)):
+            phases = steps[: len(steps) // 8 * 8].reshape(-1, 8).mean(0)
+            found += (phases / phases.mean()).tolist()
+    return found
+
+
+def features(path):
+    cv2.setNumThreads(1)
+    image = cv2.imread(str(path))
+    return np.nan_to_num(np.array(colour(image) + spectrum(image) + noise(image) + grid(image)))
+
+
+GRID = 48  # the last of the features
+
+
+def auc(real, made):
+    x, y = np.vstack([real, made]), np.r_[np.zeros(len(real)), np.ones(len(made))]
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    models = {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000)),
+        "forest": RandomForestClassifier(300, random_state=0, n_jobs=-1),
+        "boosting": HistGradientBoostingClassifier(random_state=0),
+    }
+    return {
+        name: roc_auc_score(y, cross_val_predict(model, x, y, cv=folds, method="predict_proba")[:, 1])
+        for name, model in models.items()
+    }
+
+
+def run(*words, into=None):
+    out = open(into, "wb") if into else subprocess.DEVNULL
+    subprocess.run([sys.executable, "-m", "wbctool", *map(str, words)], check=True, stdout=out)
+
+
+def records(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def sheet(path, rows):
+    lines = []
+    for paths in rows:
+        lines.append(
+            np.hstack([cv2.resize(cv2.imread(str(p)), (270, 270), interpolation=cv2.INTER_AREA) for p in paths])
+        )
+    cv2.imwrite(str(path), np.vstack(lines))
+
+
+def network_auc(place, real, made):
+    """Fine-tune the given mobilenetv2_100 on two classes, and its AUC on a third of the images."""
+    lines = [
+        {"schema": "wbctool.image/1", "id": f"{label}/{k}", "path": str(path), "label": label}
+        for label, paths in (("real", real), ("composite", made))
+        for k, path in enumerate(paths)
+    ]
+    (place / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run("split", place / "two.jsonl", "--ratio", "55/10/35", into=place / "two-split.jsonl")
+    weights = DATA / "weights" / "mobilenetv2_100.tf_in1k.safetensors"
+    run(
+        *("train", place / "two-split.jsonl", "-o", place / "two", "--backbone", "mobilenetv2_100", "--size", 224),
+        *("--backbone-arg", "pad_type=same", "--weights", weights, "--mean", 0.5, "--std", 0.5, "--epochs", 8),
+        "--overwrite",
+    )
+    tested = [r for r in records(place / "two" / "predictions.jsonl") if r.get("split") == "test"]
+    return roc_auc_score([r["label"] == "composite" for r in tested], [r["probabilities"]["composite"] for r in tested])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--add", type=int, default=55)
+    parser.add_argument("--place", type=Path, default=Path("composites-benchmark"))
+    parser.add_argument("--network", action="store_true")
+    parser.add_argument("--sheet", type=Path)
+    given = parser.parse_args()
+    place = given.place
+    place.mkdir(exist_ok=True)
+    run("segment", DATA / "pbc", "-o", place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
+    run("split", place / "masks", "--ratio", "50/50", "-q", into=place / "split.jsonl")
+    held = [r["path"] for r in records(place / "split.jsonl") if r.get("split") == "test" and r.get("label")]
+    sets = {"real": held}
+    for algorithm in ("natural", "paper"):
+        out = place / algorithm
+        run(
+            *("naturalize", place / "split.jsonl", "-o", out, "--pool", place / "pool", "--add", given.add),
+            *("--algorithm", algorithm, "-q", "--overwrite", "--skip-bad"),
+        )
+        sets[algorithm] = [out / r["path"] for r in records(out / "records.jsonl") if "path" in r and "cells" in r]
+    with multiprocessing.Pool() as workers:
+        seen = {name: np.array(workers.map(features, paths, chunksize=16)) for name, paths in sets.items()}
+    print(f"{'':10}{'images':>8}{'plain AUC':>12}{'and JPEG grid':>15}   each model, plain")
+    for name in ("natural", "paper"):
+        plain, full = auc(seen["real"][:, :-GRID], seen[name][:, :-GRID]), auc(seen["real"], seen[name])
+        each = "  ".join(f"{model} {value:.3f}" for model, value in plain.items())
+        print(f"{name:10}{len(sets[name]):8}{max(plain.values()):12.3f}{max(full.values()):15.3f}   {each}", flush=True)
+    subprocess.run([sys.executable, __file__, "--speed", str(place)], check=True)
+    if given.sheet:
+        pick = np.random.default_rng(1)
+        sheet(given.sheet, [[paths[k] for k in pick.permutation(len(paths))[:6]] for paths in sets.values()])
+    if given.network:
+        for name in ("natural", "paper"):
+            print(f"{name}: AUC of a fine-tuned mobilenetv2_100 {network_auc(place, held, sets[name]):.3f}", flush=True)
+
+
+def speed(place):
+    """Composites per second in this process, cut-outs ready and the files written."""
+    from wbctool.naturalizing.plan import planned
+    from wbctool.naturalizing.pool import read_pool
+    from wbctool.naturalizing.step import _composite
+
+    pool = read_pool(place / "pool")
+    for algorithm in ("natural", "paper"):
+        plan = list(planned(pool, dict.fromkeys(pool.subjects, 30), algorithm, None, 1, place))
+        for record in plan[:20]:
+            _composite(str(pool.folder), record, place / "speed", record["id"])
+        start = time.perf_counter()
+        for record in plan:
+            _composite(str(pool.folder), record, place / "speed", record["id"])
+        print(f"{algorithm:10}{len(plan) / (time.perf_counter() - start):6.0f} composites/s")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--speed"]:
+        speed(Path(sys.argv[2]))
+    else:
+        main()

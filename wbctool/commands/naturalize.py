@@ -1,0 +1,109 @@
+"""`wbctool naturalize`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbctool.commands.options import (
+    ExecutionOptions,
+    Inputs,
+    Out,
+    Seed,
+    SelectionOptions,
+    new_app,
+    with_options,
+)
+
+app = new_app()
+
+
+@dataclass(frozen=True)
+class Fields(SelectionOptions):
+    """Every class gives fields and red cells, whichever composites are made of."""
+
+    classes: Annotated[str | None, typer.Option(metavar="A,B", help="Make composites of these classes only.")] = None
+
+
+@app.command(
+    epilog="Example:  wbctool naturalize split.jsonl -o grown/ --balance-to 200\n\n"
+    "Only images of the training split are used. OUT/pool holds the cut-outs: look, remove what is bad, run again."
+)
+@with_options
+def naturalize(
+    inputs: Inputs,
+    out: Out,
+    selection: Fields,
+    execution: ExecutionOptions,
+    add: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="So many of each class; 0: only the pool.")
+    ] = None,
+    balance_to: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="What each class lacks from N training images.")
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--set", metavar="NAME", help="As the paper's sets: 419-pmy, 1k, 2k, 1k-class.")
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option(metavar="natural|paper", help="Real fields with another cell; or Algorithm 1 as published.")
+    ] = "natural",
+    rbc: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Red cells. (as the real field has; paper 8)")
+    ] = None,
+    pool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the cut-outs are kept. (OUT/pool)")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Make composites of real cut-outs, with exact masks, for training only."""
+    from dataclasses import replace
+
+    from wbctool.console import note, records_wanted, table
+    from wbctool.errors import UsageProblem
+    from wbctool.folders import Tally, read_inputs
+    from wbctool.naturalizing.plan import ALGORITHMS, amounts, for_training, planned
+    from wbctool.naturalizing.pool import read_pool
+    from wbctool.naturalizing.step import composite_step, make_pool
+    from wbctool.steps import Outcome, names_of, run_records
+
+    if algorithm not in ALGORITHMS:
+        raise UsageProblem(f"--algorithm {algorithm}: choose from {', '.join(ALGORITHMS)}")
+    if (add, balance_to, named).count(None) != 2:
+        raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
+    how, place, tally = execution.execution(), pool or out / "pool", Tally()
+    real, left_out = for_training(read_inputs(inputs, replace(selection, classes=None).selection(), tally))
+    counts = Counter(record["label"] for record in real if record.get("label") is not None)
+    made = make_pool(real, place, replace(how, shard=None, overwrite=False))
+    parts = read_pool(place)
+    if made:
+        parts.write_left_out()
+    if not how.quiet:
+        for line in (*tally.notes(), *(f"{n:,} {what} left out" for what, n in left_out.items())):
+            note(line)
+        if not any("split" in record for record in real):
+            note("the records have no split: cells of these composites are in whatever you test on; split first")
+        if parts.left_out:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in parts.reasons().most_common(3))
+            note(f"{len(parts.left_out):,} images are not in the pool ({reasons}); see {place}/left-out.csv")
+        if parts.pruned:
+            note(f"{parts.pruned:,} parts of the pool were removed by hand")
+    classes = [name.strip() for name in (selection.classes or "").split(",") if name.strip()]
+    wanted = amounts(parts, counts, add, balance_to, named, classes)
+    outcome = Outcome(failed=made.failed if made else 0, skip_bad=how.skip_bad)
+    if wanted:
+        settings = {"inputs": names_of(inputs), "amounts": wanted, "algorithm": algorithm, "rbc": rbc, "seed": seed}
+        step = composite_step(parts, settings)
+        plan = planned(parts, wanted, algorithm, rbc, seed, out.resolve())
+        outcome = run_records(step, plan, out, how, total=sum(wanted.values()))
+    if not records_wanted(how.json):
+        rows = []
+        for label, count in sorted(counts.items()):
+            cells, new = len(parts.subjects.get(label, ())), wanted.get(label, 0)
+            used = f"{new // cells}–{-(-new // cells)} ×" if new % max(cells, 1) else f"{new // max(cells, 1)} ×"
+            rows.append((label, f"{count:,}", f"{cells:,}", f"{new:,}", used if new else ""))
+        table(
+            f"{out}: composites of {len(parts.pieces):,} fields", ("class", "real", "cells", "new", "each used"), rows
+        )
+    raise typer.Exit(outcome.exit_code)

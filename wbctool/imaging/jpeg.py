@@ -1,0 +1,76 @@
+"""JPEG as a camera wrote it: the tables and the sampling of a file, its colours before they are cut to 0–255,
+and encoding with the same again, so that what was not changed comes out as it went in."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from wbctool.errors import ImageError
+
+BLOCK = 8  # side of the squares in which JPEG quantises, pixels
+
+# JFIF 1.02, section 7: RGB to Y, Cb, Cr, and back
+_TO_YCC = np.array(
+    [[0.299, 0.587, 0.114, 0], [-0.168735892, -0.331264108, 0.5, 128], [0.5, -0.418687589, -0.081312411, 128]]
+)
+_BACK = np.linalg.inv(_TO_YCC[:, :3])
+_TO_RGB = np.hstack([_BACK, -_BACK @ _TO_YCC[:, 3:]])
+
+
+@dataclass(frozen=True)
+class JpegCoding:
+    """How a colour JPEG file was coded.
+
+    Attributes:
+        tables: its quantisation tables, each of 64 steps, in Pillow's order.
+        sampling: of the colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    sampling: int
+
+
+def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
+    """Decode a colour JPEG without cutting its colours to what a screen shows.
+
+    Where a picture is brighter than white, decoding to 8-bit RGB and encoding again changes it; this does not.
+
+    Returns:
+        RGB, shape (height, width, 3), float32, a little below 0 and above 255 in places; and its coding.
+        None where the file is no JPEG, or a grey or CMYK one, or of a sampling that cannot be written again.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            sampling = JpegImagePlugin.get_sampling(image)
+            turned = image.getexif().get(0x0112, 1) != 1
+            if image.mode != "RGB" or sampling < 0 or turned:
+                return None
+            coding = JpegCoding(tuple(tuple(image.quantization[key]) for key in sorted(image.quantization)), sampling)
+            image.draft("YCbCr", image.size)
+            if image.mode != "YCbCr":
+                return None
+            return cv2.transform(np.asarray(image, np.float32), _TO_RGB), coding
+    except Image.UnidentifiedImageError:
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be read as JPEG ({error})") from None
+
+
+def encode_jpeg(image: np.ndarray, coding: JpegCoding) -> bytes:
+    """Encode RGB, shape (height, width, 3), float32 on the scale of 0 to 255, with the coding of another file."""
+    ycc = np.clip(np.rint(cv2.transform(image.astype(np.float32), _TO_YCC)), 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    tables = [list(table) for table in coding.tables]
+    Image.frombytes("YCbCr", (ycc.shape[1], ycc.shape[0]), ycc.tobytes()).save(
+        stream, "JPEG", qtables=tables, subsampling=coding.sampling
+    )
+    return stream.getvalue()

@@ -1,0 +1,213 @@
+"""One field taken apart: its cell, red cells and platelets as cut-outs, and what is left without them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from wbctool.errors import ImageError
+from wbctool.imaging.files import read_image, read_labels, write_png
+from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
+from wbctool.naturalizing.background import CleanSlide, fit_light, grown, light
+from wbctool.naturalizing.blocks import replaced
+from wbctool.naturalizing.subjects import subject_of
+from wbctool.outputs import safe_name, write_bytes
+from wbctool.records import Record
+
+RED_CELLS = 6  # cut out of one field at most; more add nothing new
+PLATELETS = 2
+_PAD = 10  # pixels about a cell that its window holds at least
+_SOFT = 2.5  # width of a cut-out's soft edge, pixels
+# values of a subject's own label image
+CELL, NUCLEUS, OTHER = 1, 2, 3
+
+
+def read_field(path: str) -> tuple[np.ndarray, JpegCoding | None]:
+    """An image as its file has it: RGB, (height, width, 3), float32, and its coding where it is a JPEG."""
+    shown = read_image(path)  # which names what is wrong with a damaged file
+    coded = read_coded(path)
+    if coded is None or coded[0].shape != shown.shape:
+        return shown.astype(np.float32), None
+    return coded
+
+
+def write_field(path: Path, image: np.ndarray, coding: JpegCoding | None) -> Path:
+    """Write an image as its source was coded; the path, with the suffix that it got."""
+    path = path.with_name(path.name + (".jpg" if coding else ".png"))
+    if coding:
+        write_bytes(path, encode_jpeg(image, coding))
+    else:
+        write_png(path, np.clip(np.rint(image), 0, 255).astype(np.uint8))
+    return path
+
+
+def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
+    """The work of the pool: cut one field up and write its parts.
+
+    Args:
+        record: a mask record.
+        folder: of the pool.
+        name: of the parts, with folders.
+
+    Returns:
+        One mapping with the key `pool`: the parts' files, relative to the folder, and what composing needs to
+        know of them; or `left_out`, why the image does not serve.
+
+    Raises:
+        ImageError: the image or its mask cannot be read, or there is no mask.
+    """
+    subject, why = subject_of(record)
+    if subject is None:
+        return [{"pool": {"left_out": why}}]
+    image, coding = read_field(record["path"])
+    height, width = image.shape[:2]
+    labels = read_labels(record["mask"], (width, height))
+    own = np.isin(labels, [subject["value"], *([subject["nucleus"]["value"]] if subject.get("nucleus") else [])])
+    if not own.any():
+        raise ImageError(f"{record['mask']}: has no pixel of cell {subject['value']}; run `wbctool segment` again")
+    window = _window(own)
+    if window is None:
+        return [{"pool": {"left_out": "its cell reaches into the image's last pixels"}}]
+    light_fit = fit_light(image, labels > 0)
+    rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big"))
+    slide = CleanSlide(image, labels > 0, light_fit, rng) if light_fit is not None else None
+    if slide is None or not slide.enough:
+        return [{"pool": {"left_out": "hardly any empty slide is seen"}}]
+    others = (labels > 0) & ~own
+    made: dict[str, Any] = {
+        "light": np.round(light_fit, 3).tolist(),
+        "traits": _traits(image, labels, others, light_fit, coding),
+        "red_cells": [],
+        "platelets": [],
+    }
+    made["subject"] = _subject(record, folder, name, image, coding, labels, own, others, subject, window)
+    made["field"] = _field(record, folder, name, image, coding, labels, own, others, slide)
+    for key, kind, most in (("red_cells", "rbc", RED_CELLS), ("platelets", "platelet", PLATELETS)):
+        whole = [
+            cell
+            for cell in record["cells"]
+            if cell["kind"] == kind and not cell["edge"] and cell.get("whole") is not False and cell is not subject
+        ]
+        for cell in whole if len(whole) <= most else [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]:
+            if part := _cut_out(folder, f"{kind}/{name}_{cell['value']}.png", image, labels == cell["value"]):
+                made[key].append(part)
+    return [{"pool": made}]
+
+
+def _window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The window about a cell, on the grid of JPEG's blocks: x, y, width, height; None where it does not fit."""
+    height, width = (side // BLOCK * BLOCK for side in mask.shape)
+    x, y, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+    left, top = max(0, (x - _PAD) // BLOCK * BLOCK), max(0, (y - _PAD) // BLOCK * BLOCK)
+    right = min(width, -(-(x + wide + _PAD) // BLOCK) * BLOCK)
+    bottom = min(height, -(-(y + high + _PAD) // BLOCK) * BLOCK)
+    if right < x + wide or bottom < y + high:
+        return None
+    return left, top, right - left, bottom - top
+
+
+def _part(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    x, y, width, height = window
+    return array[y : y + height, x : x + width]
+
+
+def soft_edge(mask: np.ndarray) -> np.ndarray:
+    """Alpha of a cut-out: 255 in the mask, falling to 0 within some pixels about it; uint8, of its shape."""
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.rint(255 * np.clip(1 - away / (_SOFT + 1), 0, 1)).astype(np.uint8)
+
+
+def _cut_out(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> dict[str, Any] | None:
+    """Write a cell as RGBA on a window of the block grid."""
+    window = _window(mask) if mask.any() else None
+    if window is None:
+        return None
+    colours = np.clip(np.rint(_part(image, window)), 0, 255).astype(np.uint8)
+    write_png(folder / name, np.dstack([colours, soft_edge(_part(mask, window))]))
+    return {"file": name, "window": list(window)}
+
+
+def _subject(
+    record: Record,
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    coding: JpegCoding | None,
+    labels: np.ndarray,
+    own: np.ndarray,
+    others: np.ndarray,
+    subject: dict[str, Any],
+    window: tuple[int, int, int, int],
+) -> dict[str, Any]:
+    place = f"{subject['kind']}/{safe_name(record.get('label') or 'without a label')}/{name}"
+    made = _cut_out(folder, f"{place}.png", image, own)
+    values = np.zeros(labels.shape, np.uint8)
+    values[others] = OTHER
+    values[own] = CELL
+    if subject.get("nucleus"):
+        values[labels == subject["nucleus"]["value"]] = NUCLEUS
+    write_png(folder / "masks" / f"{place}.png", _part(values, window))
+    exact = write_field(folder / "windows" / place, _part(image, window), coding)
+    x, y, width, height = subject["bbox"]
+    middle = record["size"][0] / 2, record["size"][1] / 2
+    return {
+        **made,
+        "mask": f"masks/{place}.png",
+        "exact": exact.relative_to(folder).as_posix(),
+        "kind": subject["kind"],
+        "area": int(own.sum()),
+        "nucleus": int((values == NUCLEUS).sum()),
+        "central": bool(x <= middle[0] <= x + width and y <= middle[1] <= y + height),
+    }
+
+
+def _field(
+    record: Record,
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    coding: JpegCoding | None,
+    labels: np.ndarray,
+    own: np.ndarray,
+    others: np.ndarray,
+    slide: CleanSlide,
+) -> dict[str, Any]:
+    """Write the field without its subject, and without any cell."""
+    emptied = replaced(image, slide.everywhere, grown(own, 5) & ~others, others)
+    files = {
+        "file": write_field(folder / "field" / name, emptied, coding).relative_to(folder).as_posix(),
+        "background": write_field(folder / "background" / name, slide.everywhere, coding)
+        .relative_to(folder)
+        .as_posix(),
+        "mask": f"masks/field/{name}.png",
+    }
+    write_png(folder / files["mask"], np.where(own, 0, labels).astype(labels.dtype))
+    rows, columns = np.nonzero(own)
+    return {
+        **files,
+        "centre": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
+        "touching": sorted({int(value) for value in np.unique(labels[grown(own, 2) & others])}),
+    }
+
+
+def _traits(
+    image: np.ndarray, labels: np.ndarray, others: np.ndarray, light_fit: np.ndarray, coding: JpegCoding | None
+) -> dict[str, Any]:
+    """What a field must share with another for their parts to go together."""
+    height, width = labels.shape
+    clean = ~grown(labels > 0, 4)
+    grain = cv2.Laplacian(np.ascontiguousarray(image[..., 1]), cv2.CV_32F)[clean]
+    smooth = light(light_fit, (width, height), (0, 0, width, height))
+    density = -np.log(np.clip(image, 1, 255) / np.clip(smooth, 1, None))[others]
+    stain = np.median(density, 0) if len(density) > 200 else np.zeros(3)
+    return {
+        "light": [round(float(v), 1) for v in light_fit[0]],
+        "stain": [round(float(v), 4) for v in stain],
+        "noise": round(float(grain.std()), 3),
+        "steps": round(float(np.mean(coding.tables[0][:10])), 1) if coding else 1.0,
+        "cover": round(float(others.mean()), 4),
+    }

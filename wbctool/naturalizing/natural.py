@@ -1,0 +1,242 @@
+"""`natural`: a real field whose white cell is taken out, and another's put in its place.
+
+Everything that composites share and no real image has gives them away: invented arrangements, flat backgrounds, hard
+or blurred seams, another light, colours coded twice. So the field stays as it is, red cells, count, overlaps, dust
+and all; the new cell comes with the slide about it, on the same JPEG grid, lit as the field is, and the seam runs
+along the borders of blocks, where any JPEG has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from wbctool.errors import ImageError
+from wbctool.imaging.jpeg import BLOCK
+from wbctool.naturalizing.background import grown, light
+from wbctool.naturalizing.blocks import replaced
+from wbctool.naturalizing.cutting import CELL, NUCLEUS, OTHER
+from wbctool.naturalizing.pool import Piece, Pool
+from wbctool.naturalizing.scene import Scene, turned
+
+_NEAREST = 32  # fields like the cell's own among which one is drawn
+_TRIES = 6  # arrangements of field and turn that are compared
+_COVERED = 0.12  # share of a red cell that the new cell may cover; more, and the red cell goes
+_REACH = 4  # pixels of its own slide that come with the cell
+_GAIN = (0.6, 1.6)  # of the light, at most
+# A quarter turn would lay a cell's coding across the field's: JPEG's steps differ along rows and columns.
+_UPRIGHT, _ALL = (0, 0, 2, 4, 6), tuple(range(8))
+_NOISY = 1.25  # ratio of two fields' noise from which it is evened out
+# of white noise, what a Gaussian leaves of its Laplacian, and that Gaussian's sigma
+_LEFT, _SIGMA = (0.135, 0.304, 0.501, 0.64, 0.788, 0.911, 0.979), (0.8, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3)
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """A cell over a field.
+
+    Attributes:
+        field: whose field.
+        turn: of the cell, see `scene.turned`.
+        mask: the cell's label image, turned.
+        x, y: place of its window in the field.
+        gone: values of the field's cells that make room.
+        misfit: pixels along the cell that do not go with its new surroundings.
+    """
+
+    field: Piece
+    turn: int
+    mask: np.ndarray
+    x: int
+    y: int
+    gone: list[int]
+    misfit: float
+
+    @property
+    def cell(self) -> np.ndarray:
+        """The cell in its window, bool."""
+        return (self.mask == CELL) | (self.mask == NUCLEUS)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the field."""
+        height, width = self.mask.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+def compose_natural(pool: Pool, number: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
+    """Put the white cell of one piece into the field of another.
+
+    Args:
+        pool: the parts.
+        number: of the piece whose cell it is.
+        red_cells: how many the composite is to have; None for as many as the field has.
+        rng: all chance.
+
+    Raises:
+        ImageError: no field of the pool can hold the cell, or not so many red cells.
+    """
+    piece = pool.pieces[number]
+    mask = pool.labels(piece.parts["subject"]["mask"])
+    fields = _fields_like(pool, number)
+    best = min(
+        (_arranged(pool, piece, mask, int(rng.choice(fields)), rng) for _ in range(_TRIES)),
+        key=lambda arrangement: arrangement.misfit,
+    )
+    scene = _emptied(pool, best, red_cells, rng)
+    _paste(pool, piece, best, scene)
+    if red_cells is not None:
+        _add_red_cells(pool, best.field, scene, red_cells, rng)
+    return scene
+
+
+def can_hold(pool: Pool, number: int) -> np.ndarray:
+    """The fields that a piece's cell fits into, without its own: numbers of pieces."""
+    piece = pool.pieces[number]
+    _, _, width, height = piece.parts["subject"]["window"]
+    kind = piece.parts["subject"]["kind"]
+    fits = [
+        other
+        for other in pool.fields
+        if other != number
+        and pool.pieces[other].is_jpeg == piece.is_jpeg
+        and pool.pieces[other].parts["subject"]["kind"] == kind
+        and pool.pieces[other].size[0] >= width
+        and pool.pieces[other].size[1] >= height
+    ]
+    return np.array(fits, np.int64)
+
+
+def _fields_like(pool: Pool, number: int) -> np.ndarray:
+    """The fields that look most like a piece's own and held a cell about as large."""
+    fields = can_hold(pool, number)
+    if not len(fields):
+        piece = pool.pieces[number]
+        raise ImageError(f"{piece.id}: no other field of the pool can hold its cell; give more fields")
+    far = ((pool.traits[fields] - pool.traits[number]) ** 2).sum(1)
+    return fields[np.argsort(far, kind="stable")[:_NEAREST]]
+
+
+def _arranged(pool: Pool, piece: Piece, mask: np.ndarray, other: int, rng: np.random.Generator) -> _Arrangement:
+    field = pool.pieces[other]
+    scene = field.parts["field"]
+    fits_turned = mask.shape[0] <= field.size[0] and mask.shape[1] <= field.size[1]
+    turn = int(rng.choice(_ALL if fits_turned and not piece.is_jpeg else _UPRIGHT))
+    mask = turned(mask, turn)
+    cell = (mask == CELL) | (mask == NUCLEUS)
+    height, width = mask.shape
+    rows, columns = np.nonzero(cell)
+    # where the field had its own cell, so that places are as real ones are
+    wished = scene["centre"][0] - columns.mean(), scene["centre"][1] - rows.mean()
+    x, y = (
+        int(np.clip(round(at / BLOCK), 0, (side - own) // BLOCK)) * BLOCK
+        for at, side, own in zip(wished, field.size, (width, height), strict=True)
+    )
+    under = pool.labels(scene["mask"])[y : y + height, x : x + width]
+    near = grown(cell, 3)
+    covered = np.bincount(under[near].ravel(), minlength=65536 if under.dtype == np.uint16 else 256)
+    gone = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
+    # what leant on the old cell and not on the new one lacks a part
+    gone += [value for value in scene["touching"] if value not in gone and not covered[value]]
+    stays = (under > 0) & ~np.isin(under, gone)
+    leant = near & (mask == OTHER)
+    misfit = np.count_nonzero(leant & ~stays) + 0.5 * np.count_nonzero(cell & stays)
+    return _Arrangement(field, turn, mask, x, y, gone, misfit)
+
+
+def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:
+    """The field with room for the cell, and not too many red cells."""
+    parts = best.field.parts["field"]
+    image, coding = pool.image(parts["file"])
+    labels = pool.labels(parts["mask"]).astype(np.int32)
+    cells = {
+        cell["value"]: {key: cell[key] for key in ("kind", "area", "whole") if key in cell}
+        for cell in best.field.cells
+        if (labels == cell["value"]).any()
+    }
+    gone = [value for value in best.gone if value in cells]
+    if red_cells is not None:
+        stay = [value for value, cell in cells.items() if cell["kind"] == "rbc" and value not in gone]
+        if len(stay) > red_cells:
+            gone += [int(value) for value in rng.choice(stay, len(stay) - red_cells, replace=False)]
+    if gone:
+        room = np.isin(labels, gone)
+        others = (labels > 0) & ~room
+        image = replaced(image, pool.image(parts["background"])[0], grown(room, _REACH) & ~others, others)
+        labels[room] = 0
+    left = {value: cell for value, cell in cells.items() if value not in gone}
+    return Scene(np.array(image), labels, coding, left, {"field": best.field.id})
+
+
+def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
+    subject = piece.parts["subject"]
+    window, (height, width) = best.window, best.mask.shape
+    patch = turned(pool.image(subject["exact"])[0], best.turn)
+    own_light = turned(light(piece.light, piece.size, tuple(subject["window"])), best.turn)
+    lit = light(best.field.light, best.field.size, (best.x, best.y, width, height))
+    patch = _as_noisy(patch - own_light, piece, best, pool, lit) + own_light
+    patch = patch * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
+    cell = best.cell
+    kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, 1)) & ~cell
+    wanted = (grown(cell, _REACH) & ~kept) | grown(cell, 1)
+    scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
+    touched = grown(cell, 1)
+    for value in np.unique(scene.labels[window][touched & ~cell]):
+        if value in scene.cells:
+            scene.cells[value]["whole"] = False
+    scene.add(subject["kind"], np.where(best.mask == OTHER, 0, best.mask), (best.x, best.y))
+    scene.how["cell"] = {"turn": best.turn % 4 * 90, "mirrored": best.turn >= 4, "at": [best.x, best.y]}
+
+
+def _as_noisy(rest: np.ndarray, piece: Piece, best: _Arrangement, pool: Pool, lit: np.ndarray) -> np.ndarray:
+    """A cell's window, its light taken off, with the noise of the field that it goes into."""
+    own, wanted = (p.parts["traits"]["noise"] for p in (piece, best.field))
+    if own > _NOISY * wanted:
+        sigma = float(np.interp(wanted / own, _LEFT, _SIGMA))
+        return cv2.GaussianBlur(rest, (0, 0), sigma)
+    if wanted > _NOISY * own:
+        grain = pool.image(best.field.parts["field"]["background"])[0][best.window] - lit
+        grain = grain - cv2.GaussianBlur(grain, (0, 0), 2)
+        return rest + grain * np.float32(np.sqrt(1 - (own / wanted) ** 2))
+    return rest
+
+
+def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.random.Generator) -> None:
+    """Lay red cells of fields like this one where there is room, until there are as many as wanted."""
+    have = sum(cell["kind"] == "rbc" for cell in scene.cells.values())
+    if have >= wanted:
+        return
+    if not pool.red_cells:
+        raise ImageError("no whole red cell is in the pool; give no --rbc, or fields that show some")
+    home = pool.numbers[field.id]
+    far = [((pool.traits[number] - pool.traits[home]) ** 2).sum() for number, _ in pool.red_cells]
+    near = np.argsort(far, kind="stable")[: 4 * _NEAREST]
+    width, height = scene.size
+    scene.how["red_cells"] = []
+    for _ in range(60 * (wanted - have)):
+        number, cell = pool.red_cells[int(rng.choice(near))]
+        donor = pool.pieces[number]
+        turn = int(rng.choice(_UPRIGHT if donor.is_jpeg else _ALL))
+        colours = turned(pool.cut_out(cell["file"]), turn)
+        high, wide = colours.shape[:2]
+        if high > height or wide > width:
+            continue
+        x = int(rng.integers((width - wide) // BLOCK + 1)) * BLOCK
+        y = int(rng.integers((height - high) // BLOCK + 1)) * BLOCK
+        window = slice(y, y + high), slice(x, x + wide)
+        mask = colours[..., 3] == 255
+        if (scene.labels[window][grown(mask, 2)] > 0).any():
+            continue
+        own_light = turned(light(donor.light, donor.size, tuple(cell["window"])), turn)
+        lit = light(field.light, field.size, (x, y, wide, high))
+        patch = colours[..., :3] * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
+        kept = scene.labels[window] > 0
+        scene.image[window] = replaced(scene.image[window], patch, grown(mask, 2) & ~kept, kept)
+        scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))
+        scene.how["red_cells"].append({"source": donor.id, "turn": turn % 4 * 90, "mirrored": turn >= 4, "at": [x, y]})
+        have += 1
+        if have == wanted:
+            return
+    raise ImageError(f"{wanted} red cells have no room in a field of {width}×{height}; give a smaller --rbc")

@@ -1,0 +1,148 @@
+"""How many composites of each class, and of which cell each is: from numbers alone, so that a million cost nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wbctool.errors import InputError, UsageProblem
+from wbctool.naturalizing.pool import Pool
+from wbctool.outputs import safe_name
+from wbctool.records import ERROR, IMAGE, MASK, Record, to_line
+
+ALGORITHMS = ("natural", "paper")
+
+# The sets of the Naturalize paper: composites added to the pruned PBC images of each class.
+_SCARCE = ("BNE", "MMY", "MY", "PMY", "SNE")
+SETS: dict[str, dict[str, int]] = {
+    "419-pmy": {"PMY": 592},
+    "1k": {**dict.fromkeys(_SCARCE, 1000), "PMY": 1592},
+    "2k": {**dict.fromkeys(_SCARCE, 2000), "PMY": 2592},
+}
+# The paper does not say how large its balanced set is; it tests 200 images of each class, a fifth of 1,000.
+BALANCED_SET, BALANCED_TO = "1k-class", 1000
+
+
+def for_training(records: Iterable[Record]) -> tuple[list[Record], Counter[str]]:
+    """The records that composites may be made of, and how many were left out, by why.
+
+    Where any record has a split, these are the ones of `train`, and no other.
+
+    Raises:
+        InputError: there is none; some records have no mask; or some are composites.
+    """
+    real: list[Record] = []
+    left_out: Counter[str] = Counter()
+    for record in records:
+        if record["schema"] == ERROR:
+            left_out["error records"] += 1
+        elif record.get("synthetic"):
+            raise InputError(f"{record['id']}: is a composite itself; give the records of real images")
+        elif record["schema"] != MASK or not record.get("mask") or "size" not in record:
+            raise InputError(f"{record['id']}: has no mask; run `wbctool segment` first")
+        else:
+            real.append(record)
+    if any(record.get("split") for record in real):
+        kept = []
+        for record in real:
+            if record.get("split") == "train":
+                kept.append(record)
+            else:
+                left_out[f"images of {record.get('split') or 'no split'}"] += 1
+        real = kept
+    if not real:
+        raise InputError("no training image to make composites of: " + _told(left_out))
+    return real, left_out
+
+
+def _told(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in left_out.items()) or "the input is empty"
+
+
+def digest_of(records: Sequence[Record]) -> str:
+    """Changes when the images, their masks, labels or groups do; 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for record in records:
+        state.update(
+            to_line({key: record.get(key) for key in ("id", "path", "mask", "label", "group", "cells")}).encode()
+        )
+    return state.hexdigest()
+
+
+def amounts(
+    pool: Pool,
+    real: Mapping[str, int],
+    add: int | None,
+    balance_to: int | None,
+    named: str | None,
+    classes: Sequence[str],
+) -> dict[str, int]:
+    """Composites to make of each class, without those of which there are none to make.
+
+    Args:
+        pool: the cells there are.
+        real: training images of each class.
+        add: so many of each class.
+        balance_to: as many as are lacking from this number.
+        named: one of `SETS`, or `BALANCED_SET`.
+        classes: only of these; empty for all.
+
+    Raises:
+        UsageProblem: not exactly one way of counting; no such set.
+        InputError: a class without images, or without a cell in the pool.
+    """
+    if sum(way is not None for way in (add, balance_to, named)) != 1:
+        raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
+    if named is not None and named not in (*SETS, BALANCED_SET):
+        raise UsageProblem(f"--set {named}: choose from {', '.join((*SETS, BALANCED_SET))}")
+    if named in SETS:
+        wanted = {name: count for name, count in SETS[named].items() if not classes or name in classes}
+    else:
+        aim = BALANCED_TO if named else balance_to
+        names = classes or sorted(real)
+        wanted = {name: add if add is not None else max(0, aim - real.get(name, 0)) for name in names}
+    for name in wanted:
+        if name not in real:
+            known = ", ".join(sorted(real)) or "none; give --label-regex or --labels"
+            raise InputError(f"class {name}: has no training image (classes here: {known})")
+    for name, count in wanted.items():
+        if count and name not in pool.subjects:
+            why = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
+            told = f"most often: {why[0][0]}" if why else "its cut-outs were removed"
+            raise InputError(
+                f"class {name}: none of its {real[name]:,} training images gave a cell to the pool ({told}; "
+                f"see {pool.folder}/left-out.csv); give more images, or leave it out with --classes"
+            )
+    return {name: count for name, count in wanted.items() if count}
+
+
+def planned(
+    pool: Pool, wanted: Mapping[str, int], algorithm: str, red_cells: int | None, seed: int, out: Path
+) -> Iterator[Record]:
+    """A record for each composite to come, class by class, made as it is asked for.
+
+    Every cell of a class is used once before any is used again.
+    """
+    for label, count in wanted.items():
+        subjects = pool.subjects[label]
+        folder, mark = safe_name(label), zlib.crc32(label.encode())
+        order: list[int] = []
+        for index in range(count):
+            turn, place = divmod(index, len(subjects))
+            if not place:
+                order = np.random.default_rng([seed, mark, 0, turn]).permutation(len(subjects)).tolist()
+            piece = pool.pieces[subjects[order[place]]]
+            record_id = f"{folder}/{algorithm}-{seed}-{index:07d}{'.jpg' if piece.is_jpeg else '.png'}"
+            how = {"algorithm": algorithm, "seed": [seed, mark, 1, index], "rbc": red_cells}
+            yield {
+                "schema": IMAGE,
+                "id": record_id,
+                "path": str(out / record_id),
+                "label": label,
+                "naturalize": {"cell": piece.id, **how},
+            }
