@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 FLOORS = [
     {"errors"},
     {"records"},
-    {"folders", "outputs", "console"},
+    {"folders", "outputs", "console", "composites"},
     {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation"},
     {"drawing", "preparation"},

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -104,9 +104,7 @@ class Names:
 
     def __init__(self, reserved: tuple[str, ...] = ()) -> None:
         self._reserved = reserved
-        self._held = sqlite3.connect("", isolation_level=None)  # on disk, and gone with this object
-        for line in ("PRAGMA journal_mode = OFF", "CREATE TABLE held (digest INTEGER PRIMARY KEY)", "BEGIN"):
-            self._held.execute(line)
+        self._held = _on_disk("CREATE TABLE held (digest INTEGER PRIMARY KEY)")
 
     def take(self, image_id: str) -> str:
         """The name, with folders, for an id.
@@ -131,9 +129,46 @@ class Names:
 
     def _is_new(self, kind: str, text: str) -> bool:
         """Whether this was not met before; from now on it was."""
-        digest = hashlib.blake2b(text.encode(), digest_size=8, person=kind.encode()).digest()
-        number = int.from_bytes(digest, "little", signed=True)
-        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (number,)).rowcount == 1
+        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (_number(text, kind),)).rowcount == 1
+
+
+def _on_disk(table: str) -> sqlite3.Connection:
+    """A table that is on disk where it grows, and gone with the object."""
+    held = sqlite3.connect("", isolation_level=None)
+    for line in ("PRAGMA journal_mode = OFF", table, "BEGIN"):
+        held.execute(line)
+    return held
+
+
+def _number(text: str, kind: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=kind.encode()).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class _Places:
+    """Where in which file the records made from an input are, however many there are."""
+
+    def __init__(self) -> None:
+        self._files: list[Path] = []
+        self._held = _on_disk("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
+
+    def add(self, file: Path, rows: Iterable[tuple[str, int]]) -> None:
+        """Note the inputs' ids of a file's lines, each with its offset."""
+        number = len(self._files)
+        self._files.append(file)
+        made = ((_number(key, "id"), number, offset) for key, offset in rows)
+        self._held.executemany("INSERT INTO held VALUES (?, ?, ?)", made)
+
+    def close(self) -> None:
+        """No more is added."""
+        self._held.execute("CREATE INDEX by_digest ON held (digest)")
+
+    def of(self, key: str) -> list[tuple[Path, int]]:
+        """The lines of an input, in the order they were added."""
+        found = self._held.execute(
+            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (_number(key, "id"),)
+        )
+        return [(self._files[number], offset) for number, offset in found]
 
 
 def safe_name(text: str) -> str:
@@ -232,7 +267,7 @@ class OutputFolder:
         else:
             self._keep_part()
         self._stream.truncate(0)
-        self._old = {} if overwrite else self._index()
+        self._old = _Places() if overwrite else self._index()
         write_json(self._run_file, {**self._run, "finished": False})
 
     def _remove_other_sharding(self, count: int | None) -> None:
@@ -260,19 +295,22 @@ class OutputFolder:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _index(self) -> dict[str, list[tuple[Path, int]]]:
-        places: dict[str, list[tuple[Path, int]]] = {}
+    def _index(self) -> _Places:
+        places = _Places()
         for file in (self._records, self._done):
-            if not file.exists():
-                continue
-            offset = 0
-            with open(file, "rb") as stream:
-                for line in stream:
-                    key = self._input_key_of(line)
-                    if key is not None:
-                        places.setdefault(key, []).append((file, offset))
-                    offset += len(line)
+            if file.exists():
+                places.add(file, self._keys_in(file))
+        places.close()
         return places
+
+    def _keys_in(self, file: Path) -> Iterator[tuple[str, int]]:
+        offset = 0
+        with open(file, "rb") as stream:
+            for line in stream:
+                key = self._input_key_of(line)
+                if key is not None:
+                    yield key, offset
+                offset += len(line)
 
     def finished(self, record: Record, expected: set[str]) -> list[Record] | None:
         """The records an earlier run made from this input, if all are there and their files stand.
@@ -282,7 +320,7 @@ class OutputFolder:
             expected: the ids of the records that a run would make from it.
         """
         found: dict[str, Record] = {}
-        for file, offset in self._old.get(record["id"], ()):
+        for file, offset in self._old.of(record["id"]):
             with open(file, "rb") as stream:
                 stream.seek(offset)
                 old = with_absolute_paths(json.loads(stream.readline()), self.path)

@@ -67,6 +67,7 @@ class _Sample(_Base):
     group: str | None = None
     split: Literal["train", "val", "test"] | None = None
     fold: int | None = None
+    synthetic: bool | None = None
 
 
 class ImageRecord(_Sample):

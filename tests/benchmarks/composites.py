@@ -133,6 +133,27 @@ def network_auc(place, real, made):
     return roc_auc_score([r["label"] == "composite" for r in tested], [r["probabilities"]["composite"] for r in tested])
 
 
+def make_sets(place, add, algorithms=("natural", "paper")):
+    """Paths of real fields and of composites of the other half's, so many of each class."""
+    place.mkdir(exist_ok=True)
+    run("segment", DATA / "pbc", "-o", place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
+    run("split", place / "masks", "--ratio", "50/50", "-q", into=place / "split.jsonl")
+    sets = {"real": [r["path"] for r in records(place / "split.jsonl") if r.get("split") == "test" and r.get("label")]}
+    for algorithm in algorithms:
+        out = place / algorithm
+        run(
+            *("naturalize", place / "split.jsonl", "-o", out, "--pool", place / "pool", "--add", add),
+            *("--algorithm", algorithm, "-q", "--overwrite", "--skip-bad"),
+        )
+        sets[algorithm] = [out / r["path"] for r in records(out / "records.jsonl") if "cells" in r]
+    return sets
+
+
+def seen(paths):
+    with multiprocessing.Pool() as workers:
+        return np.array(workers.map(features, paths, chunksize=16))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--add", type=int, default=55)
@@ -140,33 +161,21 @@ def main():
     parser.add_argument("--network", action="store_true")
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args()
-    place = given.place
-    place.mkdir(exist_ok=True)
-    run("segment", DATA / "pbc", "-o", place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
-    run("split", place / "masks", "--ratio", "50/50", "-q", into=place / "split.jsonl")
-    held = [r["path"] for r in records(place / "split.jsonl") if r.get("split") == "test" and r.get("label")]
-    sets = {"real": held}
-    for algorithm in ("natural", "paper"):
-        out = place / algorithm
-        run(
-            *("naturalize", place / "split.jsonl", "-o", out, "--pool", place / "pool", "--add", given.add),
-            *("--algorithm", algorithm, "-q", "--overwrite", "--skip-bad"),
-        )
-        sets[algorithm] = [out / r["path"] for r in records(out / "records.jsonl") if "path" in r and "cells" in r]
-    with multiprocessing.Pool() as workers:
-        seen = {name: np.array(workers.map(features, paths, chunksize=16)) for name, paths in sets.items()}
+    sets = make_sets(given.place, given.add)
+    known = {name: seen(paths) for name, paths in sets.items()}
     print(f"{'':10}{'images':>8}{'plain AUC':>12}{'and JPEG grid':>15}   each model, plain")
     for name in ("natural", "paper"):
-        plain, full = auc(seen["real"][:, :-GRID], seen[name][:, :-GRID]), auc(seen["real"], seen[name])
+        plain, full = auc(known["real"][:, :-GRID], known[name][:, :-GRID]), auc(known["real"], known[name])
         each = "  ".join(f"{model} {value:.3f}" for model, value in plain.items())
         print(f"{name:10}{len(sets[name]):8}{max(plain.values()):12.3f}{max(full.values()):15.3f}   {each}", flush=True)
-    subprocess.run([sys.executable, __file__, "--speed", str(place)], check=True)
+    subprocess.run([sys.executable, __file__, "--speed", str(given.place)], check=True)
     if given.sheet:
         pick = np.random.default_rng(1)
         sheet(given.sheet, [[paths[k] for k in pick.permutation(len(paths))[:6]] for paths in sets.values()])
     if given.network:
         for name in ("natural", "paper"):
-            print(f"{name}: AUC of a fine-tuned mobilenetv2_100 {network_auc(place, held, sets[name]):.3f}", flush=True)
+            value = network_auc(given.place, sets["real"], sets[name])
+            print(f"{name}: AUC of a fine-tuned mobilenetv2_100 {value:.3f}", flush=True)
 
 
 def speed(place):
@@ -177,7 +186,8 @@ def speed(place):
 
     pool = read_pool(place / "pool")
     for algorithm in ("natural", "paper"):
-        plan = list(planned(pool, dict.fromkeys(pool.subjects, 30), algorithm, None, 1, place))
+        few = 6 if algorithm == "paper" else None
+        plan = list(planned(pool, dict.fromkeys(pool.subjects, 30), algorithm, few, 1, place))
         for record in plan[:20]:
             _composite(str(pool.folder), record, place / "speed", record["id"])
         start = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wbctool.commands.options import (
+    AllowSynthetic,
     Inputs,
     Json,
     Quiet,
@@ -52,6 +53,7 @@ class ReportOptions:
         bool, typer.Option("--differential", help="Count classes by group (slide, patient); compare with the truth.")
     ] = False
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="table, markdown, latex or csv.")] = "table"
+    allow_synthetic: AllowSynthetic = False
 
     @property
     def at(self) -> float | None:
@@ -154,7 +156,14 @@ def _predictions(
         tally = Tally()
         source = predictions_file(given)
         try:
-            found = collect(read_inputs([source], selection.selection(), tally), split, given, tally, keep=shown.audit)
+            found = collect(
+                read_inputs([source], selection.selection(), tally),
+                split,
+                given,
+                tally,
+                shown.audit,
+                shown.allow_synthetic,
+            )
         finally:
             tally.refuse_damage()
         if not quiet and tally.counts["group not matched"]:

@@ -61,24 +61,24 @@ def naturalize(
     from dataclasses import replace
 
     from wbctool.console import note, records_wanted, table
-    from wbctool.errors import UsageProblem
+    from wbctool.errors import InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
-    from wbctool.naturalizing.plan import ALGORITHMS, amounts, for_training, planned
+    from wbctool.naturalizing.plan import ALGORITHMS, amounts, check_cells, for_training, planned
     from wbctool.naturalizing.pool import read_pool
     from wbctool.naturalizing.step import composite_step, make_pool
     from wbctool.steps import Outcome, names_of, run_records
 
     if algorithm not in ALGORITHMS:
         raise UsageProblem(f"--algorithm {algorithm}: choose from {', '.join(ALGORITHMS)}")
-    if (add, balance_to, named).count(None) != 2:
-        raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
     how, place, tally = execution.execution(), pool or out / "pool", Tally()
     real, left_out = for_training(read_inputs(inputs, replace(selection, classes=None).selection(), tally))
     counts = Counter(record["label"] for record in real if record.get("label") is not None)
-    made = make_pool(real, place, replace(how, shard=None, overwrite=False))
+    classes = [name.strip() for name in (selection.classes or "").split(",") if name.strip()]
+    wanted = amounts(counts, add, balance_to, named, classes)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder with -o")
+    make_pool(real, place, replace(how, shard=None, overwrite=False))
     parts = read_pool(place)
-    if made:
-        parts.write_left_out()
     if not how.quiet:
         for line in (*tally.notes(), *(f"{n:,} {what} left out" for what, n in left_out.items())):
             note(line)
@@ -89,21 +89,29 @@ def naturalize(
             note(f"{len(parts.left_out):,} images are not in the pool ({reasons}); see {place}/left-out.csv")
         if parts.pruned:
             note(f"{parts.pruned:,} parts of the pool were removed by hand")
-    classes = [name.strip() for name in (selection.classes or "").split(",") if name.strip()]
-    wanted = amounts(parts, counts, add, balance_to, named, classes)
-    outcome = Outcome(failed=made.failed if made else 0, skip_bad=how.skip_bad)
+    check_cells(parts, counts, wanted)
+    rows = [
+        (label, counts[label], len(parts.subjects.get(label, ())), wanted.get(label, 0)) for label in sorted(counts)
+    ]
+    again = [f"{label} {_uses(cells, new)}" for label, _, cells, new in rows if new > cells]
+    if again and not how.quiet:
+        note(f"fewer cells than composites, each is used so often: {', '.join(again)}")
+    outcome = Outcome(skip_bad=how.skip_bad)
     if wanted:
         settings = {"inputs": names_of(inputs), "amounts": wanted, "algorithm": algorithm, "rbc": rbc, "seed": seed}
         step = composite_step(parts, settings)
         plan = planned(parts, wanted, algorithm, rbc, seed, out.resolve())
         outcome = run_records(step, plan, out, how, total=sum(wanted.values()))
     if not records_wanted(how.json):
-        rows = []
-        for label, count in sorted(counts.items()):
-            cells, new = len(parts.subjects.get(label, ())), wanted.get(label, 0)
-            used = f"{new // cells}–{-(-new // cells)} ×" if new % max(cells, 1) else f"{new // max(cells, 1)} ×"
-            rows.append((label, f"{count:,}", f"{cells:,}", f"{new:,}", used if new else ""))
-        table(
-            f"{out}: composites of {len(parts.pieces):,} fields", ("class", "real", "cells", "new", "each used"), rows
-        )
+        shown = [(label, *(f"{n:,}" for n in found), _uses(*found[1:])) for label, *found in rows]
+        title = f"{out}: composites of {len(parts.pieces):,} fields"
+        table(title, ("class", "real", "cells", "new", "each used"), shown)
+    outcome.failed += parts.failed
     raise typer.Exit(outcome.exit_code)
+
+
+def _uses(cells: int, new: int) -> str:
+    """How often each cell of a class is used."""
+    if not new:
+        return ""
+    return f"{new // cells}–{-(-new // cells)} ×" if new % cells else f"{new // cells} ×"

@@ -27,6 +27,9 @@ Jobs = Annotated[int, typer.Option(min=0, metavar="N", help="Workers; 0 for all 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_HOW)]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, on a terminal too.", rich_help_panel=_HOW)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make the output anew.", rich_help_panel=_HOW)]
+AllowSynthetic = Annotated[
+    bool, typer.Option("--allow-synthetic", help="Take composites in validation and test.", rich_help_panel=_WHO)
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although inputs failed.", rich_help_panel=_HOW)]
 
 

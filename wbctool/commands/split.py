@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbctool.commands.options import (
+    AllowSynthetic,
     Inputs,
     Json,
     Quiet,
@@ -44,12 +45,14 @@ def split(
         bool, typer.Option("--near-duplicates", help="Look at the images, and keep copies of one on one side.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
+    allow_synthetic: AllowSynthetic = False,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Add train, val and test to records: stratified by class, no group parted."""
+    from wbctool.composites import is_composite, refuse_unsplit
     from wbctool.console import emit, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, group_of, read_inputs
@@ -69,6 +72,8 @@ def split(
     records = list(read_inputs(inputs, selection.selection(), tally))
     if all(record["schema"] == ERROR for record in records):
         raise InputError(f"{', '.join(inputs)}: no images or records to split")
+    if not allow_synthetic:
+        refuse_unsplit(records)
     unread = 0
     if near_duplicates:
         records, unread = _with_copies_joined(records, quiet)
@@ -92,6 +97,9 @@ def split(
         missing = [name for name, count in zip(names, counts[label], strict=True) if not count]
         if missing and not quiet:
             warn(f"class {label} has no image in {', '.join(missing)}: too few groups")
+    held = sum(is_composite(record) and record["split"] != "train" for record in samples)
+    if held:
+        warn(f"{held:,} composites are in validation or test: figures of them say nothing of real images")
     if not quiet:
         for line in tally.notes():
             note(line)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wbctool.commands.options import (
+    AllowSynthetic,
     Device,
     Jobs,
     Json,
@@ -75,6 +76,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Of all chance. (0)", rich_help_panel=_HOW)
     ] = None,
+    allow_synthetic: AllowSynthetic = False,
     device: Device = "auto",
     jobs: Jobs = 0,
     overwrite: Overwrite = False,
@@ -130,7 +132,7 @@ def train(
                 "tensorboard": tensorboard,
                 "quiet": quiet,
             },
-            *(skip_bad, json),
+            *(allow_synthetic, skip_bad, json),
         )
     )
 
@@ -153,6 +155,7 @@ def _train(
     selection: SelectionOptions,
     kind: dict[str, Any],
     how: dict[str, Any],
+    allow_synthetic: bool,
     skip_bad: bool,
     json: bool,
 ) -> int:
@@ -175,9 +178,9 @@ def _train(
     if not quiet:
         for line in tally.notes():
             note(line)
-    plans = [(out, recipe, gather(records, recipe.seed, quiet))] if splits.is_empty else []
+    plans = [(out, recipe, gather(records, recipe.seed, quiet, allow_synthetic))] if splits.is_empty else []
     for name, seed, split in splits.over(records, recipe.seed):
-        plans.append((out / name, replace(recipe, seed=seed), gather(split, seed, quiet)))
+        plans.append((out / name, replace(recipe, seed=seed), gather(split, seed, quiet, allow_synthetic)))
 
     from wbctool.training.run import Kind, Running, train
 

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from wbctool.composites import is_composite
 from wbctool.evaluation.brief import BRIEF, brief, with_range
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.predictions import Predictions
@@ -119,7 +120,7 @@ def _composites(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str,
     for row, record in enumerate(tested.records):
         names = (record["id"], record["id"].partition("#")[0], record["path"], source_of(record))
         met = next((made_of[name] for name in names if name in made_of), None)
-        if record.get("synthetic") or met:
+        if is_composite(record) or met:
             rows[row] = True
             examples.append([record["path"], met or "is synthetic itself"])
     return {"name": "composites", "title": "composites, or sources of those in training"}, rows, examples

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from scipy import special
 
+from wbctool.composites import is_composite
 from wbctool.errors import InputError
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.tables import Table
@@ -56,7 +57,7 @@ def count_groups(
         The groups by name in the order met, the classes in alphabetical order, and the split.
 
     Raises:
-        InputError: a record is no prediction, or there are none of that split.
+        InputError: a record is no prediction or of a composite, or there are none of that split.
     """
     of_split: dict[str | None, dict[str, Group]] = {}
     classes: set[str] = set()
@@ -70,6 +71,8 @@ def count_groups(
                 f"{tally.place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
             )
         place = tally.place
+        if is_composite(record):
+            raise InputError(f"{place}: {record['id']} is a composite, which no patient has; leave composites out")
         runs.setdefault(record.get("run"), place)
         if len(runs) > 1:
             raise InputError(f"{place}: is of {record.get('run')}, those before of {next(iter(runs))}; count one run")

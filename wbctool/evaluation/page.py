@@ -18,7 +18,7 @@ from wbctool.errors import ImageError
 from wbctool.evaluation.brief import BRIEF, with_range
 from wbctool.evaluation.plots import as_svg, learning_curves, parallel_coordinates, plots_of
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.report import NAMES
+from wbctool.evaluation.report import NAMES, composites_line
 from wbctool.evaluation.side_by_side import table_of
 from wbctool.imaging.files import read_image
 
@@ -100,6 +100,8 @@ def _head(report: dict[str, Any]) -> str:
         value, spread = with_range(report[key], report["intervals"][key], 3)
         cards.append(f'<div class="card">{escape(name)}<b>{value}</b><span class="soft">{spread}</span></div>')
     left = "".join(f'<p class="bad">left out: {escape(line)}</p>' for line in report["left_out"])
+    if report["composites"]:
+        left += f'<p class="bad">{escape(composites_line(report))}</p>'
     units = "groups" if groups else "images"
     told = f"95 % intervals, by a bootstrap over {units}." if report["groups"] > 1 else "All images are of one group."
     return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from wbctool.composites import ALLOW, is_composite
 from wbctool.errors import InputError
 from wbctool.folders import Tally, group_of
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record
@@ -31,6 +32,7 @@ class Predictions:
         temperature: by which each image's scores were divided, 1 for those that were not, shape (n,).
         split: the split they are of, or `all`.
         notes: what was left out, in words.
+        composites: how many of the images are composites.
         validation: the run's predictions of validation images, where others are evaluated.
         records: what else the records say of each image, where that was asked for.
     """
@@ -47,6 +49,7 @@ class Predictions:
     temperature: np.ndarray
     split: str
     notes: list[str]
+    composites: int = 0
     validation: Predictions | None = None
     records: list[Record] = field(default_factory=list)
 
@@ -120,6 +123,7 @@ class _Rows:
     split: array = field(default_factory=_ints)
     temperature: array = field(default_factory=_floats)
     lines: array = field(default_factory=_ints)
+    synthetic: bytearray = field(default_factory=bytearray)
     records: list[Record] = field(default_factory=list)
 
     def add(self, record: Record, tally: Tally, keep: bool) -> None:
@@ -145,12 +149,18 @@ class _Rows:
         self.split.append(SPLITS.index(record["split"]) if record.get("split") else -1)
         self.temperature.append(record.get("temperature") or 1.0)
         self.lines.append(tally.line)
+        self.synthetic.append(is_composite(record))
         if keep:
             self.records.append({key: value for key, value in record.items() if key != "probabilities"})
 
 
 def collect(
-    records: Iterable[Record], split: str | None, where: str, tally: Tally, keep: bool = False
+    records: Iterable[Record],
+    split: str | None,
+    where: str,
+    tally: Tally,
+    keep: bool = False,
+    allow_synthetic: bool = False,
 ) -> list[Predictions]:
     """Choose the predictions that are evaluated, run by run.
 
@@ -160,9 +170,11 @@ def collect(
         where: the input's name, for errors and for runs without one.
         tally: of the reading, which knows the line that a record came from.
         keep: also keep the records.
+        allow_synthetic: take composites of validation and test, too.
 
     Raises:
-        InputError: there is nothing to evaluate, or a record is no prediction or not a sound one.
+        InputError: there is nothing to evaluate, there are composites to test on, or a record is no prediction or
+            not a sound one.
     """
     runs: dict[str, _Rows] = {}
     left = _Left()
@@ -181,10 +193,12 @@ def collect(
     if not runs:
         reason = ", ".join(left.lines())
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
-    return [_chosen(run, rows, split, where, left.lines()) for run, rows in runs.items()]
+    return [_chosen(run, rows, split, where, left.lines(), allow_synthetic) for run, rows in runs.items()]
 
 
-def _chosen(run: str, rows: _Rows, split: str | None, where: str, notes: list[str]) -> Predictions:
+def _chosen(
+    run: str, rows: _Rows, split: str | None, where: str, notes: list[str], allow_synthetic: bool
+) -> Predictions:
     classes = sorted(rows.names)
     place = np.empty(len(classes), np.int64)
     place[[rows.names[name] for name in classes]] = np.arange(len(classes))
@@ -201,6 +215,15 @@ def _chosen(run: str, rows: _Rows, split: str | None, where: str, notes: list[st
             raise InputError(f"{where}: the model knows none of the labels: {named}; rename with --map old=new")
         first = rows.lines[int(np.argmax(unknown))]
         notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {first})"]
+    held_back = (np.array(rows.split) == SPLITS.index("val")) & (truth >= 0)
+    composite = np.frombuffer(rows.synthetic, bool)
+    tested = composite & (held_back | keep if name == "test" else keep & (name != "train"))
+    if tested.any() and not allow_synthetic:
+        first = rows.ids[int(np.argmax(tested))]
+        raise InputError(
+            f"{where}: {first} is a composite ({tested.sum():,} in all); figures of composites say nothing of real "
+            f"images: leave them out, or add {ALLOW}"
+        )
     probabilities = np.zeros((len(rows.ids), len(classes)))
     probabilities[np.repeat(np.arange(len(rows.ids)), rows.widths), place[np.array(rows.columns)]] = rows.shares
     whole = Predictions(
@@ -218,8 +241,7 @@ def _chosen(run: str, rows: _Rows, split: str | None, where: str, notes: list[st
         notes=notes,
         records=rows.records,
     )
-    held_back = (np.array(rows.split) == SPLITS.index("val")) & (truth >= 0)
-    chosen = whole.at(keep)
+    chosen = replace(whole.at(keep), composites=int((composite & keep).sum()))
     if name == "test" and held_back.any():
         chosen.validation = replace(whole.at(held_back), split="val")
     return chosen

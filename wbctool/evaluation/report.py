@@ -84,6 +84,7 @@ def to_json(predictions: Predictions, threshold: float | None = None, target: fl
         **of_confidence(predictions),
         "threshold": split_off,
         "left_out": predictions.notes,
+        "composites": predictions.composites,
     }
 
 
@@ -118,6 +119,13 @@ def _wrongest(predictions: Predictions) -> list[dict[str, Any]]:
     ]
 
 
+def composites_line(report: dict[str, Any]) -> str:
+    """That a report is not of real images alone."""
+    return (
+        f"{report['composites']:,} of {report['n']:,} images are composites: the figures are not of real images alone"
+    )
+
+
 def figure_table(report: dict[str, Any]) -> tables.Table:
     """The figures with their intervals, for papers and spreadsheets."""
 
@@ -134,6 +142,8 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
     console.print(Text(f"{source}: {report['n']:,} images ({which})", style="bold"))
     for line in report["left_out"]:
         console.print(Text(f"left out: {line}", style="yellow"))
+    if report["composites"]:
+        console.print(Text(composites_line(report), style="yellow"))
     figures = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     figures.add_column()
     figures.add_column(justify="right")

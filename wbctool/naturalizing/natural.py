@@ -23,6 +23,7 @@ from wbctool.naturalizing.scene import Scene, turned
 
 _NEAREST = 32  # fields like the cell's own among which one is drawn
 _TRIES = 6  # arrangements of field and turn that are compared
+_LOOKED = 200  # places looked at for a red cell before there is taken to be none
 _COVERED = 0.12  # share of a red cell that the new cell may cover; more, and the red cell goes
 _REACH = 4  # pixels of its own slide that come with the cell
 _GAIN = (0.6, 1.6)  # of the light, at most
@@ -215,7 +216,9 @@ def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.
     near = np.argsort(far, kind="stable")[: 4 * _NEAREST]
     width, height = scene.size
     scene.how["red_cells"] = []
-    for _ in range(60 * (wanted - have)):
+    left = _LOOKED
+    while left:
+        left -= 1
         number, cell = pool.red_cells[int(rng.choice(near))]
         donor = pool.pieces[number]
         turn = int(rng.choice(_UPRIGHT if donor.is_jpeg else _ALL))
@@ -237,6 +240,7 @@ def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.
         scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))
         scene.how["red_cells"].append({"source": donor.id, "turn": turn % 4 * 90, "mirrored": turn >= 4, "at": [x, y]})
         have += 1
+        left = _LOOKED
         if have == wanted:
             return
     raise ImageError(f"{wanted} red cells have no room in a field of {width}×{height}; give a smaller --rbc")

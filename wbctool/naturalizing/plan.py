@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wbctool.composites import is_composite
 from wbctool.errors import InputError, UsageProblem
 from wbctool.naturalizing.pool import Pool
 from wbctool.outputs import safe_name
@@ -41,7 +42,7 @@ def for_training(records: Iterable[Record]) -> tuple[list[Record], Counter[str]]
     for record in records:
         if record["schema"] == ERROR:
             left_out["error records"] += 1
-        elif record.get("synthetic"):
+        elif is_composite(record):
             raise InputError(f"{record['id']}: is a composite itself; give the records of real images")
         elif record["schema"] != MASK or not record.get("mask") or "size" not in record:
             raise InputError(f"{record['id']}: has no mask; run `wbctool segment` first")
@@ -75,7 +76,6 @@ def digest_of(records: Sequence[Record]) -> str:
 
 
 def amounts(
-    pool: Pool,
     real: Mapping[str, int],
     add: int | None,
     balance_to: int | None,
@@ -85,7 +85,6 @@ def amounts(
     """Composites to make of each class, without those of which there are none to make.
 
     Args:
-        pool: the cells there are.
         real: training images of each class.
         add: so many of each class.
         balance_to: as many as are lacking from this number.
@@ -94,7 +93,7 @@ def amounts(
 
     Raises:
         UsageProblem: not exactly one way of counting; no such set.
-        InputError: a class without images, or without a cell in the pool.
+        InputError: a class without images.
     """
     if sum(way is not None for way in (add, balance_to, named)) != 1:
         raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
@@ -110,15 +109,23 @@ def amounts(
         if name not in real:
             known = ", ".join(sorted(real)) or "none; give --label-regex or --labels"
             raise InputError(f"class {name}: has no training image (classes here: {known})")
-    for name, count in wanted.items():
-        if count and name not in pool.subjects:
+    return {name: count for name, count in wanted.items() if count}
+
+
+def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Refuse a class that composites are wanted of and that has no cell in the pool.
+
+    Raises:
+        InputError: says what became of its images.
+    """
+    for name in wanted:
+        if name not in pool.subjects:
             why = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
             told = f"most often: {why[0][0]}" if why else "its cut-outs were removed"
             raise InputError(
                 f"class {name}: none of its {real[name]:,} training images gave a cell to the pool ({told}; "
                 f"see {pool.folder}/left-out.csv); give more images, or leave it out with --classes"
             )
-    return {name: count for name, count in wanted.items() if count}
 
 
 def planned(
@@ -142,7 +149,7 @@ def planned(
             yield {
                 "schema": IMAGE,
                 "id": record_id,
-                "path": str(out / record_id),
+                "path": f"{out}/{record_id}",
                 "label": label,
                 "naturalize": {"cell": piece.id, **how},
             }

@@ -27,7 +27,7 @@ from wbctool.records import ERROR, Record, source_of, with_absolute_paths
 
 _HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
 # What was done to the image, so that composites and real images count as prepared alike.
-_CARRIED = ("split", "method", "constants", "enhance")
+CARRIED = ("split", "method", "constants", "enhance")
 # How far apart traits may lie before fields look different: grey levels of the slide, optical density of red
 # cells, log noise, log of the JPEG steps, share of the field under cells, log side of the cell.
 _TOLERANCES = np.array([6.0, 6.0, 6.0, 0.08, 0.08, 0.08, 0.2, 0.1, 0.15, 0.15])
@@ -74,12 +74,14 @@ class Pool:
         pieces: of the images that serve, in the order of their records.
         left_out: id, class and reason of the images that do not.
         pruned: how many parts a person has removed.
+        failed: images that could not be read.
     """
 
     folder: Path
     pieces: list[Piece] = field(default_factory=list)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     pruned: int = 0
+    failed: int = 0
     subjects: dict[str, list[int]] = field(default_factory=dict)
     fields: list[int] = field(default_factory=list)
     backgrounds: list[int] = field(default_factory=list)
@@ -165,6 +167,7 @@ def read_pool(folder: Path) -> Pool:
     found: list[Piece] = []
     for record in _records(pool.folder):
         if record["schema"] == ERROR:
+            pool.failed += 1
             pool.left_out.append((record["id"], "", record["error"]))
             continue
         parts = record["pool"]
@@ -180,7 +183,7 @@ def read_pool(folder: Path) -> Pool:
                 tuple(record["size"]),
                 record["cells"],
                 parts,
-                {key: record[key] for key in _CARRIED if key in record},
+                {key: record[key] for key in CARRIED if key in record},
             )
         )
     odd = odd_ones([{**p.parts["subject"], "label": p.label} for p in found if p.label is not None])

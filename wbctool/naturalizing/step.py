@@ -16,19 +16,20 @@ from wbctool.naturalizing.cutting import take_apart, write_field
 from wbctool.naturalizing.natural import compose_natural
 from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
-from wbctool.naturalizing.pool import Pool, read_pool
+from wbctool.naturalizing.pool import CARRIED, Pool, read_pool
 from wbctool.outputs import read_json
 from wbctool.records import MASK, Record
-from wbctool.steps import Execution, Outcome, Step, added, run_records, same_id
+from wbctool.steps import Execution, Step, added, run_records, same_id
 
 COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
 POOL_FOLDERS = ("masks", "windows", "field", "background", "wbc", "rbc", "platelet")
-_MADE = ("schema", "id", "path", "label", "group", "split", "size", "method", "constants", "enhance")
+# in the order in which a record has them
+_MADE = ("schema", "id", "path", "label", "group", *CARRIED, "size")
 _MADE += ("mask", "cells", "synthetic", "sources", "naturalize")
 
 
-def make_pool(records: list[Record], folder: Path, execution: Execution) -> Outcome | None:
-    """Take fields apart into a pool, unless it was made of the same records before; then None.
+def make_pool(records: list[Record], folder: Path, execution: Execution) -> None:
+    """Take fields apart into a pool, unless it was made of the same records before.
 
     Where another command is making it, wait for that.
 
@@ -45,10 +46,12 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> Outc
                 raise UsageProblem(
                     f"{folder}: made of other training images, masks or labels; give another --pool, or remove it"
                 )
-            if old.get("finished"):
-                return None
+            if old.get("finished") and not old.get("counts", {}).get("failed"):
+                return
         try:
-            return run_records(step, records, folder, execution, total=len(records), emits=False)
+            run_records(step, records, folder, execution, total=len(records), emits=False)
+            read_pool(folder).write_left_out()
+            return
         except BusyError:
             time.sleep(1)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from wbctool.composites import is_composite, refuse_tested, refuse_unsplit
 from wbctool.console import note, warn
 from wbctool.errors import InputError
 from wbctool.folders import group_of
@@ -49,13 +50,14 @@ def _file_state(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset:
+def gather(records: Iterable[Record], seed: int, quiet: bool = False, allow_synthetic: bool = False) -> Dataset:
     """Sort records into a dataset, counting what is left out.
 
     Records without any split are split here, 80/20 into train and val, by class and whole groups.
 
     Raises:
-        InputError: nothing to train on: no labels, one class, splits in some only.
+        InputError: nothing to train on: no labels, one class, splits in some only; or composites outside training,
+            or made of images outside it, and not `allow_synthetic`.
     """
     kept: list[Record] = []
     left_out: Counter[str] = Counter()
@@ -78,6 +80,8 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset
         )
     with_split = [record for record in kept if record.get("split")]
     if not with_split:
+        if not allow_synthetic:
+            refuse_unsplit(kept)
         kept = add_splits(kept, OWN_SHARES, seed)
         note_own = ", ".join(f"{share:.0%} {name}" for name, share in OWN_SHARES.items())
         if not quiet:
@@ -88,6 +92,12 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False) -> Dataset
             "run `wbctool split` on all of them together"
         )
     splits = {name: [r for r in kept if r["split"] == name] for name in ("train", "val", "test")}
+    if allow_synthetic:
+        held = sum(is_composite(record) for name in ("val", "test") for record in splits[name])
+        if held:
+            warn(f"{held:,} composites are in validation or test: figures of them say nothing of real images")
+    else:
+        refuse_tested(splits)
     _check_groups(splits)
     return Dataset(splits, _classes(splits), _common_preparation(kept))
 
