@@ -151,3 +151,30 @@ def contents(folder, leave=("run.json",)):
                 raw = json.dumps([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
             found[str(path.relative_to(folder))] = raw
     return found
+
+
+def read_records(path):
+    """The records of a file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_records(path, records):
+    """A file of records; its path."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="session")
+def split_fields(masks):
+    """The drawn masks, a third of the slides in each split; paths from the root."""
+    return [r for r in read_records(masks.parent / "split.jsonl") if "cells" in r]
+
+
+@pytest.fixture(scope="session")
+def composites(split_fields, tmp_path_factory):
+    """`natural`, four of each class, and its pool."""
+    place = tmp_path_factory.mktemp("naturalize")
+    write_records(place / "split.jsonl", split_fields)
+    done = in_shell("naturalize", place / "split.jsonl", "-o", place / "out", "--add", 4, "--jobs", 1)
+    assert done.code == 0, done.err
+    return place

@@ -70,12 +70,14 @@ def test_help_and_completion_import_nothing_heavy():
     assert done.stdout.split() == ["--method", "[]"]
 
 
-def test_segment_split_crop_and_evaluate_import_neither_torch_nor_timm(drawn, masks, run_folder, tmp_path):
+def test_segment_split_crop_naturalize_and_evaluate_import_neither_torch_nor_timm(drawn, masks, run_folder, tmp_path):
     torch = {"torch", "timm", "torchvision", "kornia"}
     assert not imported("segment", drawn / "images" / "band", "-o", tmp_path / "m", "-q") & torch
     assert not imported("split", masks, "-q") & torch
     assert not imported("crop", masks, "-o", tmp_path / "c", "--size", "16", "-q") & torch
     assert not imported("evaluate", run_folder, "-q") & torch
+    split = masks.parent / "split.jsonl"
+    assert not imported("naturalize", split, "-o", tmp_path / "n", "--add", "1", "--jobs", "1", "-q") & torch
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,16 @@ def _copies_of_originals(fields, folder):
             shutil.copy(path, place / f"_{number}_{copy}.jpeg")
 
 
+def _with_subclasses(fields, folder):
+    """Named as the PBC images are: the subclass before the number."""
+    names = {"band": "BNE", "monocyte": "PMY", "lymphocyte": "LY", "neutrophil": "IG"}
+    for path in sorted(fields.glob("*/*.jpg")):
+        if path.parent.name in names:
+            place = folder / path.parent.name / f"{names[path.parent.name]}_{path.stem}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+
+
 def test_examples_run(workplace):
     scripts = sorted((ROOT / "examples").glob("*.sh"))
     assert all(script.stat().st_mode & stat.S_IXUSR for script in scripts)
@@ -88,10 +98,12 @@ def test_examples_run(workplace):
         "eight-configurations.sh": "eight.jsonl eight resnet26t",
         "random-or-by-original.sh": "originals leak",
         "colour-spaces.sh": "smears experts compared",
+        "naturalize-sets.sh": "eleven sets 419-pmy --seed 1",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
     shown = {}
     _copies_of_originals(workplace / "smears", workplace / "originals")
+    _with_subclasses(workplace / "smears", workplace / "eleven")
     assert run("wbctool split smears --ratio 2/1/1 > eight.jsonl", workplace).returncode == 0
     for name in sorted(lines, key=lambda name: name != "prepare-dataset.sh"):
         done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
@@ -100,6 +112,8 @@ def test_examples_run(workplace):
     for parts in ("", "+CW", "+CBAM+CW+FL"):
         assert (workplace / "eight" / f"resnet26t{parts}" / "model.json").exists()
     assert "eight/resnet26t+CBAM" in shown["eight-configurations.sh"]
+    assert sum(1 for _ in (workplace / "sets" / "419-pmy.jsonl").open()) == 592
+    assert "IG_" not in (workplace / "sets" / "split.jsonl").read_text()
     assert "leak/by-original" in shown["random-or-by-original.sh"]
     assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
 

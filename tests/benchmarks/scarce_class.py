@@ -1,10 +1,11 @@
 """What composites bring to a class that has next to no images.
 
-    python tests/benchmarks/scarce_class.py [--seeds 3] [--epochs 10] [--size 160] [--to 60]
+    python tests/benchmarks/scarce_class.py [--seeds 3] [--epochs 10] [--size 160] [--to 60] [--others 0]
 
 The 11 PBC classes, whole fields, split 50/10/40; of the promyelocytes (PMY) in training 20 stay. Trained on: those;
 with the 20 repeated until the class is as large as the others; with `paper` or `natural` composites of the 20 in
-place of the repeats. All else is the same. Figures are of real images only: none of the test is ever synthetic.
+place of the repeats. With --others N, N of each other class, too: repeats, or composites. All else is the same.
+Figures are of real images only: none of the test is ever synthetic.
 """
 
 import argparse
@@ -46,17 +47,27 @@ def figures(given, seed):
     stay = set(np.random.default_rng(seed).permutation(scarce)[:KEPT].tolist())
     real = [r for k, r in enumerate(every) if k not in scarce or k in stay]
     base = write(place / "real.jsonl", real)
-    twenty = [every[k] for k in sorted(stay)]
-    repeats = [{**twenty[k % KEPT], "id": f"{twenty[k % KEPT]['id']}+{k // KEPT}"} for k in range(given.to - KEPT)]
+    counts = dict.fromkeys(sorted({r["label"] for r in every}), given.others) | {"PMY": given.to - KEPT}
+    repeats = []
+    for label, count in counts.items():
+        own = [r for r in real if r["label"] == label and r["split"] == "train"]
+        turn = np.random.default_rng(seed).permutation(len(own))
+        for k in range(count):
+            one = own[turn[k % len(own)]]
+            repeats.append({**one, "id": f"{one['id']}+{k // len(own)}"})
     inputs = {"none": [base], "oversampling": [base, write(place / "repeats.jsonl", repeats)]}
     for algorithm in ("paper", "natural"):
         out = place / algorithm
-        run(
-            *("naturalize", base, "-o", out, "--pool", place / "pool", "--balance-to", given.to, "--classes", "PMY"),
-            *("--algorithm", algorithm, "--rbc", 6) if algorithm == "paper" else ("--algorithm", algorithm),
-            *("--seed", seed, "-q", "--overwrite"),
-        )
-        inputs[algorithm] = [base, out]
+        inputs[algorithm] = [base]
+        for classes, count in ((["PMY"], given.to - KEPT), ([c for c in counts if c != "PMY"], given.others)):
+            if count:
+                out = place / f"{algorithm}-{count}"
+                run(
+                    *("naturalize", base, "-o", out, "--pool", place / "pool", "--add", count, "--seed", seed, "-q"),
+                    *("--classes", ",".join(classes), "--algorithm", algorithm, "--overwrite"),
+                    *(("--rbc", 6) if algorithm == "paper" else ()),
+                )
+                inputs[algorithm].append(out)
     weights = DATA / "weights" / "mobilenetv2_100.tf_in1k.safetensors"
     found = {}
     for arm in given.arms:
@@ -80,6 +91,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--to", type=int, default=60)
+    parser.add_argument("--others", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--place", type=Path, default=Path("scarce-class-benchmark"))
     given = parser.parse_args()

@@ -89,7 +89,7 @@ def naturalize(
             note(f"{len(parts.left_out):,} images are not in the pool ({reasons}); see {place}/left-out.csv")
         if parts.pruned:
             note(f"{parts.pruned:,} parts of the pool were removed by hand")
-    check_cells(parts, counts, wanted)
+    check_cells(parts, counts, wanted, red_cells=algorithm == "paper" and rbc != 0)
     rows = [
         (label, counts[label], len(parts.subjects.get(label, ())), wanted.get(label, 0)) for label in sorted(counts)
     ]

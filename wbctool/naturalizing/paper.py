@@ -26,12 +26,10 @@ def compose_paper(pool: Pool, number: int, red_cells: int | None, rng: np.random
         rng: all chance.
 
     Raises:
-        ImageError: there is no room for them, or no red cell in the pool.
+        ImageError: there is no room for them.
     """
     wanted = RED_CELLS if red_cells is None else red_cells
     piece = pool.pieces[number]
-    if wanted and not pool.red_cells:
-        raise ImageError("no whole red cell is in the pool; give --rbc 0, or fields that show some")
     kind = [b for b in pool.backgrounds if pool.pieces[b].is_jpeg == piece.is_jpeg]
     if not kind:
         raise ImageError(f"{piece.id}: no background of its kind of file is left in the pool; give more fields")

@@ -112,12 +112,23 @@ def amounts(
     return {name: count for name, count in wanted.items() if count}
 
 
-def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int]) -> None:
-    """Refuse a class that composites are wanted of and that has no cell in the pool.
+def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int], red_cells: bool) -> None:
+    """Refuse a class that composites are wanted of and that has no cell in the pool, and a pool without red cells.
+
+    Args:
+        pool: the parts.
+        real: training images of each class.
+        wanted: composites to make of each class.
+        red_cells: whether they cannot be made without any.
 
     Raises:
-        InputError: says what became of its images.
+        InputError: says what became of the images.
     """
+    if red_cells and wanted and not pool.red_cells:
+        raise InputError(
+            f"{pool.folder}: none of {len(pool.pieces):,} fields gave a whole red cell; give --rbc 0, or masks that have "
+            "red cells (`wbctool segment` with its default method)"
+        )
     for name in wanted:
         if name not in pool.subjects:
             why = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
