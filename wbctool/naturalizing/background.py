@@ -10,6 +10,8 @@ from wbctool.naturalizing.blocks import of_blocks, of_pixels, replaced
 
 _REACH = 4  # pixels about a cell that are no longer clean: its outline and halo
 _ROUNDS, _CUT = 4, 2.5  # of the robust fit; residuals over _CUT robust deviations do not count
+_OUTLINE, _MISSED = 5, 16  # pixels about a cell that go with it, and in which its ghost is looked for
+_GHOST = 12.0  # grey levels from the empty slide at which there is something
 _FEWEST = 6  # clean patches that a field needs
 
 
@@ -18,6 +20,23 @@ def grown(mask: np.ndarray, radius: int) -> np.ndarray:
     size = 2 * radius + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return cv2.dilate(mask.astype(np.uint8), disk) > 0
+
+
+def around(image: np.ndarray, slide: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """What goes when cells are taken away: they, their outlines, and what of them the mask has missed.
+
+    Args:
+        image: with cells, shape (height, width, 3), float32.
+        slide: without, the same.
+        cells: that go, (height, width), bool.
+        others: that stay, (height, width), bool.
+
+    Returns:
+        (height, width), bool; nothing of the others.
+    """
+    rest = np.abs(image - slide).max(2)
+    missed = grown(cells, _MISSED) & (cv2.blur(rest, (3, 3)) > _GHOST) & ~grown(others, 2)
+    return (grown(cells, _OUTLINE) | grown(missed, 2)) & ~others
 
 
 def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
-from wbctool.naturalizing.background import CleanSlide, fit_light, grown, light
+from wbctool.naturalizing.background import CleanSlide, around, fit_light, grown, light
 from wbctool.naturalizing.blocks import replaced
 from wbctool.naturalizing.subjects import subject_of
 from wbctool.outputs import safe_name, write_bytes
@@ -21,6 +21,7 @@ from wbctool.records import Record
 RED_CELLS = 6  # cut out of one field at most; more add nothing new
 PLATELETS = 2
 _PAD = 10  # pixels about a cell that its window holds at least
+_BESIDE, _SPOTS = 6, 16  # pixels from the subject at which a cell leans on it; and how many of them are noted
 _SOFT = 2.5  # width of a cut-out's soft edge, pixels
 # values of a subject's own label image
 CELL, NUCLEUS, OTHER = 1, 2, 3
@@ -177,7 +178,7 @@ def _field(
     slide: CleanSlide,
 ) -> dict[str, Any]:
     """Write the field without its subject, and without any cell."""
-    emptied = replaced(image, slide.everywhere, grown(own, 5) & ~others, others)
+    emptied = replaced(image, slide.everywhere, around(image, slide.everywhere, own, others), others)
     files = {
         "file": write_field(folder / "field" / name, emptied, coding).relative_to(folder).as_posix(),
         "background": write_field(folder / "background" / name, slide.everywhere, coding)
@@ -187,11 +188,18 @@ def _field(
     }
     write_png(folder / files["mask"], np.where(own, 0, labels).astype(labels.dtype))
     rows, columns = np.nonzero(own)
+    beside = grown(own, _BESIDE) & others
     return {
         **files,
         "centre": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
-        "touching": sorted({int(value) for value in np.unique(labels[grown(own, 2) & others])}),
+        "touching": {str(value): _spots(beside & (labels == value)) for value in np.unique(labels[beside]).tolist()},
     }
+
+
+def _spots(mask: np.ndarray) -> tuple[int, list[list[int]]]:
+    """How many pixels a mask has, and x and y of some of them."""
+    rows, columns = np.nonzero(mask)
+    return len(rows), np.stack([columns, rows], 1)[:: -(-len(rows) // _SPOTS)].tolist()
 
 
 def _traits(
@@ -201,6 +209,8 @@ def _traits(
     height, width = labels.shape
     clean = ~grown(labels > 0, 4)
     grain = cv2.Laplacian(np.ascontiguousarray(image[..., 1]), cv2.CV_32F)[clean]
+    edges = grown(others, 3) & ~cv2.erode(others.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+    fine = cv2.Laplacian(cv2.GaussianBlur(image[..., 1], (0, 0), 1.0), cv2.CV_32F)
     smooth = light(light_fit, (width, height), (0, 0, width, height))
     density = -np.log(np.clip(image, 1, 255) / np.clip(smooth, 1, None))[others]
     stain = np.median(density, 0) if len(density) > 200 else np.zeros(3)
@@ -209,5 +219,6 @@ def _traits(
         "stain": [round(float(v), 4) for v in stain],
         "noise": round(float(grain.std()), 3),
         "steps": round(float(np.mean(coding.tables[0][:10])), 1) if coding else 1.0,
+        "focus": round(float(fine[edges].std()), 3) if edges.sum() > 200 else 0.0,
         "cover": round(float(others.mean()), 4),
     }

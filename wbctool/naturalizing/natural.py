@@ -9,23 +9,28 @@ along the borders of blocks, where any JPEG has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from wbctool.errors import ImageError
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.background import grown, light
+from wbctool.naturalizing.background import around, grown, light
 from wbctool.naturalizing.blocks import replaced
 from wbctool.naturalizing.cutting import CELL, NUCLEUS, OTHER
-from wbctool.naturalizing.pool import Piece, Pool
+from wbctool.naturalizing.pool import NEAREST, Piece, Pool
 from wbctool.naturalizing.scene import Scene, turned
 
-_NEAREST = 32  # fields like the cell's own among which one is drawn
-_TRIES = 6  # arrangements of field and turn that are compared
+_TRIES = 4  # arrangements of field and turn that are compared
 _LOOKED = 200  # places looked at for a red cell before there is taken to be none
-_COVERED = 0.12  # share of a red cell that the new cell may cover; more, and the red cell goes
+# Share of a red cell that the new cell may cover; more, and what is left of it goes. Where red cells lie on one
+# another, taking one away leaves a hole in the next, so it is seldom done.
+_COVERED = 0.5
+_HIDDEN = 6  # pixels that a cell hides about it
 _REACH = 4  # pixels of its own slide that come with the cell
+_ALIKE = 3.0  # grey levels by which two windows' slides may differ and are left so
+_SEEN = 6  # pixels over which two windows' slides are compared
 _GAIN = (0.6, 1.6)  # of the light, at most
 # A quarter turn would lay a cell's coding across the field's: JPEG's steps differ along rows and columns.
 _UPRIGHT, _ALL = (0, 0, 2, 4, 6), tuple(range(8))
@@ -44,7 +49,7 @@ class _Arrangement:
         mask: the cell's label image, turned.
         x, y: place of its window in the field.
         gone: values of the field's cells that make room.
-        misfit: pixels along the cell that do not go with its new surroundings.
+        misfit: how many pixels of its surroundings do not go with it.
     """
 
     field: Piece
@@ -82,8 +87,9 @@ def compose_natural(pool: Pool, number: int, red_cells: int | None, rng: np.rand
     piece = pool.pieces[number]
     mask = pool.labels(piece.parts["subject"]["mask"])
     fields = _fields_like(pool, number)
+    share = 1 / pool.wanted_by[fields]
     best = min(
-        (_arranged(pool, piece, mask, int(rng.choice(fields)), rng) for _ in range(_TRIES)),
+        (_arranged(pool, piece, mask, int(other), rng) for other in rng.choice(fields, _TRIES, p=share / share.sum())),
         key=lambda arrangement: arrangement.misfit,
     )
     scene = _emptied(pool, best, red_cells, rng)
@@ -93,31 +99,17 @@ def compose_natural(pool: Pool, number: int, red_cells: int | None, rng: np.rand
     return scene
 
 
-def can_hold(pool: Pool, number: int) -> np.ndarray:
-    """The fields that a piece's cell fits into, without its own: numbers of pieces."""
-    piece = pool.pieces[number]
-    _, _, width, height = piece.parts["subject"]["window"]
-    kind = piece.parts["subject"]["kind"]
-    fits = [
-        other
-        for other in pool.fields
-        if other != number
-        and pool.pieces[other].is_jpeg == piece.is_jpeg
-        and pool.pieces[other].parts["subject"]["kind"] == kind
-        and pool.pieces[other].size[0] >= width
-        and pool.pieces[other].size[1] >= height
-    ]
-    return np.array(fits, np.int64)
-
-
 def _fields_like(pool: Pool, number: int) -> np.ndarray:
-    """The fields that look most like a piece's own and held a cell about as large."""
-    fields = can_hold(pool, number)
+    """The fields that look most like a piece's own, and held a cell of its kind and about as large."""
+    fields, columns = np.array(pool.fields, np.int64), pool.columns[number]
+    kind = pool.columns[fields]
+    _, _, width, height = pool.pieces[number].parts["subject"]["window"]
+    fits = (kind[:, :2] == columns[:2]).all(1) & (kind[:, 2] >= width) & (kind[:, 3] >= height) & (fields != number)
+    fields = fields[fits]
     if not len(fields):
-        piece = pool.pieces[number]
-        raise ImageError(f"{piece.id}: no other field of the pool can hold its cell; give more fields")
+        raise ImageError(f"{pool.pieces[number].id}: no other field of the pool can hold its cell; give more fields")
     far = ((pool.traits[fields] - pool.traits[number]) ** 2).sum(1)
-    return fields[np.argsort(far, kind="stable")[:_NEAREST]]
+    return fields[np.argsort(far, kind="stable")[:NEAREST]]
 
 
 def _arranged(pool: Pool, piece: Piece, mask: np.ndarray, other: int, rng: np.random.Generator) -> _Arrangement:
@@ -139,12 +131,27 @@ def _arranged(pool: Pool, piece: Piece, mask: np.ndarray, other: int, rng: np.ra
     near = grown(cell, 3)
     covered = np.bincount(under[near].ravel(), minlength=65536 if under.dtype == np.uint16 else 256)
     gone = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
-    # what leant on the old cell and not on the new one lacks a part
-    gone += [value for value in scene["touching"] if value not in gone and not covered[value]]
     stays = (under > 0) & ~np.isin(under, gone)
     leant = near & (mask == OTHER)
-    misfit = np.count_nonzero(leant & ~stays) + 0.5 * np.count_nonzero(cell & stays)
+    misfit = (
+        np.count_nonzero(leant & ~stays)
+        + 0.5 * np.count_nonzero(cell & stays)
+        + 0.5 * _torn(scene["touching"], gone, grown(cell, _HIDDEN), (x, y))
+        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in gone)
+    )
     return _Arrangement(field, turn, mask, x, y, gone, misfit)
+
+
+def _torn(touching: dict[str, Any], gone: list[int], hidden: np.ndarray, place: tuple[int, int]) -> float:
+    """Pixels of cells that leant on the old cell, lack what it covered, and show it."""
+    height, width = hidden.shape
+    torn = 0.0
+    for value, (count, spots) in touching.items():
+        at = np.array(spots) - place
+        at = at[((at >= 0) & (at < (width, height))).all(1)]
+        if int(value) not in gone:
+            torn += count * (1 - np.count_nonzero(hidden[at[:, 1], at[:, 0]]) / len(spots))
+    return torn
 
 
 def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:
@@ -165,7 +172,8 @@ def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.rand
     if gone:
         room = np.isin(labels, gone)
         others = (labels > 0) & ~room
-        image = replaced(image, pool.image(parts["background"])[0], grown(room, _REACH) & ~others, others)
+        slide = pool.image(parts["background"])[0]
+        image = replaced(image, slide, around(image, slide, room, others), others)
         labels[room] = 0
     left = {value: cell for value, cell in cells.items() if value not in gone}
     return Scene(np.array(image), labels, coding, left, {"field": best.field.id})
@@ -180,6 +188,7 @@ def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
     patch = _as_noisy(patch - own_light, piece, best, pool, lit) + own_light
     patch = patch * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
     cell = best.cell
+    patch = patch + _unlike(scene.image[window] - patch, (scene.labels[window] == 0) & ~grown(best.mask > 0, 3))
     kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, 1)) & ~cell
     wanted = (grown(cell, _REACH) & ~kept) | grown(cell, 1)
     scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
@@ -189,6 +198,17 @@ def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
             scene.cells[value]["whole"] = False
     scene.add(subject["kind"], np.where(best.mask == OTHER, 0, best.mask), (best.x, best.y))
     scene.how["cell"] = {"turn": best.turn % 4 * 90, "mirrored": best.turn >= 4, "at": [best.x, best.y]}
+
+
+def _unlike(rest: np.ndarray, slide: np.ndarray) -> np.ndarray:
+    """How much darker or brighter the slide is in the one of two windows, where both show it; carried on elsewhere."""
+    weight = slide.astype(np.float32)
+    spread = (2 * _SEEN + 1, 2 * _SEEN + 1)
+    much = cv2.blur(cv2.blur(weight, spread), spread)
+    seen = cv2.blur(cv2.blur(rest * weight[..., None], spread), spread)
+    mean = (rest * weight[..., None]).sum((0, 1)) / max(weight.sum(), 1)
+    found = (seen + 0.05 * mean) / (much + 0.05)[..., None]
+    return np.sign(found) * np.maximum(np.abs(found) - _ALIKE, 0)
 
 
 def _as_noisy(rest: np.ndarray, piece: Piece, best: _Arrangement, pool: Pool, lit: np.ndarray) -> np.ndarray:
@@ -213,7 +233,7 @@ def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.
         raise ImageError("no whole red cell is in the pool; give no --rbc, or fields that show some")
     home = pool.numbers[field.id]
     far = [((pool.traits[number] - pool.traits[home]) ** 2).sum() for number, _ in pool.red_cells]
-    near = np.argsort(far, kind="stable")[: 4 * _NEAREST]
+    near = np.argsort(far, kind="stable")[: 4 * NEAREST]
     width, height = scene.size
     scene.how["red_cells"] = []
     left = _LOOKED

@@ -126,8 +126,8 @@ def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int], 
     """
     if red_cells and wanted and not pool.red_cells:
         raise InputError(
-            f"{pool.folder}: none of {len(pool.pieces):,} fields gave a whole red cell; give --rbc 0, or masks that have "
-            "red cells (`wbctool segment` with its default method)"
+            f"{pool.folder}: none of {len(pool.pieces):,} fields gave a whole red cell; give --rbc 0, or masks with "
+            "red cells (`wbctool segment` finds them by default)"
         )
     for name in wanted:
         if name not in pool.subjects:

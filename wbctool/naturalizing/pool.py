@@ -28,9 +28,11 @@ from wbctool.records import ERROR, Record, source_of, with_absolute_paths
 _HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
 # What was done to the image, so that composites and real images count as prepared alike.
 CARRIED = ("split", "method", "constants", "enhance")
+NEAREST = 32  # fields like a cell's own among which one is drawn
+_ASKED = 2000  # pieces by which it is told how often others are near
 # How far apart traits may lie before fields look different: grey levels of the slide, optical density of red
 # cells, log noise, log of the JPEG steps, share of the field under cells, log side of the cell.
-_TOLERANCES = np.array([6.0, 6.0, 6.0, 0.08, 0.08, 0.08, 0.2, 0.1, 0.15, 0.15])
+_TOLERANCES = np.array([6.0, 6.0, 6.0, 0.08, 0.08, 0.08, 0.2, 0.1, 0.1, 0.15, 0.15])
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,28 @@ class Pool:
                 *piece.parts["traits"]["stain"],
                 np.log(piece.parts["traits"]["noise"] + 0.5),
                 np.log(piece.parts["traits"]["steps"]),
+                np.log(piece.parts["traits"]["focus"] + 0.5),
                 piece.parts["traits"]["cover"],
                 0.5 * np.log(piece.parts["subject"]["area"]),
             ]
             for piece in self.pieces
         ]
         return np.array(rows) / _TOLERANCES
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Of every piece whether it is a JPEG, whether its subject is a white cell, width and height; (pieces, 4)."""
+        return np.array([[p.is_jpeg, p.parts["subject"]["kind"] == "wbc", *p.size] for p in self.pieces])
+
+    @cached_property
+    def wanted_by(self) -> np.ndarray:
+        """Of every piece, 1 and how often it is among the nearest of others: some fields look like many, (pieces,)."""
+        count = np.ones(len(self.pieces))
+        asked = np.random.default_rng(0).permutation(len(self.pieces))[:_ASKED]
+        for number in asked:
+            far = ((self.traits - self.traits[number]) ** 2).sum(1)
+            count[np.argsort(far, kind="stable")[1 : NEAREST + 1]] += 1
+        return count
 
     @cached_property
     def numbers(self) -> dict[str, int]:
