@@ -254,6 +254,10 @@ def test_what_cannot_be_done_is_told(composites, tmp_path, words, code, told):
         (lambda r: {**r, "synthetic": True}, "is a composite itself"),
         (lambda r: {**r, "split": "test"}, "no training image to make composites of: 48 images of test"),
         (lambda r: {k: v for k, v in r.items() if k != "mask"}, "has no mask; run `wbctool segment` first"),
+        (
+            lambda r: {**r, "cells": [{**c, "nucleus": {"value": 2, "area": c["area"]}} for c in r["cells"]]},
+            "the masks hold nuclei only (method stain), and composites need whole cells",
+        ),
     ],
 )
 def test_input_that_does_not_serve(split_fields, tmp_path, change, told):

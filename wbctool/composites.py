@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wbctool.errors import InputError
-from wbctool.records import Record
+from wbctool.records import CELL, Record
 
 ALLOW = "--allow-synthetic"
 
@@ -46,7 +46,7 @@ def refuse_tested(splits: dict[str, Sequence[Record]]) -> None:
         for record in splits.get(name, ()):
             if is_composite(record):
                 raise InputError(f"{record['id']}: is a composite in {name}; leave it out, or add {ALLOW}")
-            held[record["id"].partition("#")[0]] = name
+            held[record["id"].rpartition("#")[0] if record["schema"] == CELL else record["id"]] = name
     for record in splits.get("train", ()):
         if not is_composite(record):
             continue

@@ -189,10 +189,10 @@ def speed(place):
         few = 6 if algorithm == "paper" else None
         plan = list(planned(pool, dict.fromkeys(pool.subjects, 30), algorithm, few, 1, place))
         for record in plan[:20]:
-            _composite(str(pool.folder), record, place / "speed", record["id"])
+            _composite(str(pool.folder), "", record, place / "speed", record["id"])
         start = time.perf_counter()
         for record in plan:
-            _composite(str(pool.folder), record, place / "speed", record["id"])
+            _composite(str(pool.folder), "", record, place / "speed", record["id"])
         print(f"{algorithm:10}{len(plan) / (time.perf_counter() - start):6.0f} composites/s")
 
 

@@ -31,7 +31,8 @@ class Fields(SelectionOptions):
 
 @app.command(
     epilog="Example:  wbctool naturalize split.jsonl -o grown/ --balance-to 200\n\n"
-    "Only images of the training split are used. OUT/pool holds the cut-outs: look, remove what is bad, run again."
+    "Only images of the training split are used. OUT/pool holds the cut-outs: look, remove what is bad, "
+    "and run again with --overwrite."
 )
 @with_options
 def naturalize(
@@ -63,20 +64,34 @@ def naturalize(
     from wbctool.console import note, records_wanted, table
     from wbctool.errors import InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
-    from wbctool.naturalizing.plan import ALGORITHMS, amounts, check_cells, for_training, planned
+    from wbctool.naturalizing.plan import (
+        ALGORITHMS,
+        BALANCED_TO,
+        amounts,
+        check_cells,
+        for_training,
+        planned,
+        refuse_inside,
+    )
     from wbctool.naturalizing.pool import read_pool
     from wbctool.naturalizing.step import composite_step, make_pool
-    from wbctool.steps import Outcome, names_of, run_records
+    from wbctool.steps import Outcome, names_of, parse_shard, run_records
 
     if algorithm not in ALGORITHMS:
         raise UsageProblem(f"--algorithm {algorithm}: choose from {', '.join(ALGORITHMS)}")
     how, place, tally = execution.execution(), pool or out / "pool", Tally()
+    parse_shard(how.shard)
+    if place.resolve() == out.resolve():
+        raise UsageProblem(f"--pool {place}: is the output folder itself; give another")
     real, left_out = for_training(read_inputs(inputs, replace(selection, classes=None).selection(), tally))
     counts = Counter(record["label"] for record in real if record.get("label") is not None)
     classes = [name.strip() for name in (selection.classes or "").split(",") if name.strip()]
     wanted = amounts(counts, add, balance_to, named, classes)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder with -o")
+    refuse_inside(real, inputs, {"-o": out, "--pool": place})
+    if not wanted and add != 0 and not how.quiet:
+        note(f"nothing to make: no class has fewer than {balance_to or BALANCED_TO:,} training images")
     make_pool(real, place, replace(how, shard=None, overwrite=False))
     parts = read_pool(place)
     if not how.quiet:
@@ -99,14 +114,14 @@ def naturalize(
     outcome = Outcome(skip_bad=how.skip_bad)
     if wanted:
         settings = {"inputs": names_of(inputs), "amounts": wanted, "algorithm": algorithm, "rbc": rbc, "seed": seed}
-        step = composite_step(parts, settings)
+        step = composite_step(parts, out, settings, how.overwrite)
         plan = planned(parts, wanted, algorithm, rbc, seed, out.resolve())
         outcome = run_records(step, plan, out, how, total=sum(wanted.values()))
     if not records_wanted(how.json):
         shown = [(label, *(f"{n:,}" for n in found), _uses(*found[1:])) for label, *found in rows]
         title = f"{out}: composites of {len(parts.pieces):,} fields"
         table(title, ("class", "real", "cells", "new", "each used"), shown)
-    outcome.failed += parts.failed
+    outcome.failed += parts.failed + tally.counts["damaged"]
     raise typer.Exit(outcome.exit_code)
 
 

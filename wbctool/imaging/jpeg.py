@@ -1,5 +1,6 @@
 """JPEG as a camera wrote it: the tables and the sampling of a file, its colours before they are cut to 0–255,
-and encoding with the same again, so that what was not changed comes out as it went in."""
+and encoding with the same again, so that what was not changed comes out as it went in (nearly so where the colours
+are coded at half the size)."""
 
 from __future__ import annotations
 
@@ -10,8 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
-
-from wbctool.errors import ImageError
 
 BLOCK = 8  # side of the squares in which JPEG quantises, pixels
 
@@ -43,10 +42,8 @@ def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
 
     Returns:
         RGB, shape (height, width, 3), float32, a little below 0 and above 255 in places; and its coding.
-        None where the file is no JPEG, or a grey or CMYK one, or of a sampling that cannot be written again.
-
-    Raises:
-        ImageError: the file cannot be read.
+        None where the file is no JPEG that can be written again so: a grey, CMYK or RGB one, one that is turned by its
+        EXIF, of another sampling, or damaged.
     """
     try:
         with Image.open(path, formats=("JPEG",)) as image:
@@ -61,8 +58,8 @@ def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
             return cv2.transform(np.asarray(image, np.float32), _TO_RGB), coding
     except Image.UnidentifiedImageError:
         return None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as JPEG ({error})") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # such as a JPEG that holds RGB itself
 
 
 def encode_jpeg(image: np.ndarray, coding: JpegCoding) -> bytes:

@@ -22,8 +22,8 @@ def grown(mask: np.ndarray, radius: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), disk) > 0
 
 
-def around(image: np.ndarray, slide: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """What goes when cells are taken away: they, their outlines, and what of them the mask has missed.
+def emptied(image: np.ndarray, slide: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """A field without some cells: they, their outlines, and what of them the mask has missed, make room for the slide.
 
     Args:
         image: with cells, shape (height, width, 3), float32.
@@ -32,11 +32,12 @@ def around(image: np.ndarray, slide: np.ndarray, cells: np.ndarray, others: np.n
         others: that stay, (height, width), bool.
 
     Returns:
-        (height, width), bool; nothing of the others.
+        RGB, shape (height, width, 3), float32.
     """
-    rest = np.abs(image - slide).max(2)
-    missed = grown(cells, _MISSED) & (cv2.blur(rest, (3, 3)) > _GHOST) & ~grown(others, 2)
-    return (grown(cells, _OUTLINE) | grown(missed, 2)) & ~others
+    seen = cv2.blur(np.abs(image - slide).max(2), (3, 3)) > _GHOST
+    missed = grown(cells, _MISSED) & seen & ~grown(others, 2)
+    gone = (grown(cells, _OUTLINE) | grown(missed, 2)) & ~others
+    return replaced(image, slide, gone, others | (seen & ~gone))
 
 
 def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:

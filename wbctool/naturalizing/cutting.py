@@ -12,8 +12,7 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
-from wbctool.naturalizing.background import CleanSlide, around, fit_light, grown, light
-from wbctool.naturalizing.blocks import replaced
+from wbctool.naturalizing.background import CleanSlide, emptied, fit_light, grown, light
 from wbctool.naturalizing.subjects import subject_of
 from wbctool.outputs import safe_name, write_bytes
 from wbctool.records import Record
@@ -67,6 +66,10 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
     image, coding = read_field(record["path"])
     height, width = image.shape[:2]
     labels = read_labels(record["mask"], (width, height))
+    if list(record["size"]) != [width, height]:
+        raise ImageError(
+            f"{record['path']}: is {width}×{height}, its record says otherwise; run `wbctool segment` again"
+        )
     own = np.isin(labels, [subject["value"], *([subject["nucleus"]["value"]] if subject.get("nucleus") else [])])
     if not own.any():
         raise ImageError(f"{record['mask']}: has no pixel of cell {subject['value']}; run `wbctool segment` again")
@@ -91,7 +94,7 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
         whole = [
             cell
             for cell in record["cells"]
-            if cell["kind"] == kind and not cell["edge"] and cell.get("whole") is not False and cell is not subject
+            if cell["kind"] == kind and not cell.get("edge") and cell.get("whole") is not False and cell is not subject
         ]
         for cell in whole if len(whole) <= most else [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]:
             if part := _cut_out(folder, f"{kind}/{name}_{cell['value']}.png", image, labels == cell["value"]):
@@ -178,9 +181,9 @@ def _field(
     slide: CleanSlide,
 ) -> dict[str, Any]:
     """Write the field without its subject, and without any cell."""
-    emptied = replaced(image, slide.everywhere, around(image, slide.everywhere, own, others), others)
+    left = emptied(image, slide.everywhere, own, others)
     files = {
-        "file": write_field(folder / "field" / name, emptied, coding).relative_to(folder).as_posix(),
+        "file": write_field(folder / "field" / name, left, coding).relative_to(folder).as_posix(),
         "background": write_field(folder / "background" / name, slide.everywhere, coding)
         .relative_to(folder)
         .as_posix(),

@@ -16,7 +16,7 @@ import numpy as np
 
 from wbctool.errors import ImageError
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.background import around, grown, light
+from wbctool.naturalizing.background import emptied, grown, light
 from wbctool.naturalizing.blocks import replaced
 from wbctool.naturalizing.cutting import CELL, NUCLEUS, OTHER
 from wbctool.naturalizing.pool import NEAREST, Piece, Pool
@@ -28,6 +28,7 @@ _LOOKED = 200  # places looked at for a red cell before there is taken to be non
 # another, taking one away leaves a hole in the next, so it is seldom done.
 _COVERED = 0.5
 _HIDDEN = 6  # pixels that a cell hides about it
+_RIM = 3  # pixels about another cell of its field that do not
 _REACH = 4  # pixels of its own slide that come with the cell
 _ALIKE = 3.0  # grey levels by which two windows' slides may differ and are left so
 _SEEN = 6  # pixels over which two windows' slides are compared
@@ -88,6 +89,8 @@ def compose_natural(pool: Pool, number: int, red_cells: int | None, rng: np.rand
     mask = pool.labels(piece.parts["subject"]["mask"])
     fields = _fields_like(pool, number)
     share = 1 / pool.wanted_by[fields]
+    if red_cells is not None:  # of fields that have about so many
+        share = share * np.exp(-0.5 * np.abs(pool.columns[fields, 4] - red_cells))
     best = min(
         (_arranged(pool, piece, mask, int(other), rng) for other in rng.choice(fields, _TRIES, p=share / share.sum())),
         key=lambda arrangement: arrangement.misfit,
@@ -173,7 +176,7 @@ def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.rand
         room = np.isin(labels, gone)
         others = (labels > 0) & ~room
         slide = pool.image(parts["background"])[0]
-        image = replaced(image, slide, around(image, slide, room, others), others)
+        image = emptied(image, slide, room, others)
         labels[room] = 0
     left = {value: cell for value, cell in cells.items() if value not in gone}
     return Scene(np.array(image), labels, coding, left, {"field": best.field.id})
@@ -189,7 +192,7 @@ def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
     patch = patch * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
     cell = best.cell
     patch = patch + _unlike(scene.image[window] - patch, (scene.labels[window] == 0) & ~grown(best.mask > 0, 3))
-    kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, 1)) & ~cell
+    kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, _RIM)) & ~cell
     wanted = (grown(cell, _REACH) & ~kept) | grown(cell, 1)
     scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
     touched = grown(cell, 1)
@@ -255,8 +258,8 @@ def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.
         own_light = turned(light(donor.light, donor.size, tuple(cell["window"])), turn)
         lit = light(field.light, field.size, (x, y, wide, high))
         patch = colours[..., :3] * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
-        kept = scene.labels[window] > 0
-        scene.image[window] = replaced(scene.image[window], patch, grown(mask, 2) & ~kept, kept)
+        share = colours[..., 3:].astype(np.float32) / 255
+        scene.image[window] += (patch - scene.image[window]) * share
         scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))
         scene.how["red_cells"].append({"source": donor.id, "turn": turn % 4 * 90, "mirrored": turn >= 4, "at": [x, y]})
         have += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from wbctool.composites import is_composite
 from wbctool.errors import InputError, UsageProblem
-from wbctool.naturalizing.pool import Pool
+from wbctool.naturalizing.pool import CARRIED, Pool
 from wbctool.outputs import safe_name
 from wbctool.records import ERROR, IMAGE, MASK, Record, to_line
 
@@ -35,7 +36,7 @@ def for_training(records: Iterable[Record]) -> tuple[list[Record], Counter[str]]
     Where any record has a split, these are the ones of `train`, and no other.
 
     Raises:
-        InputError: there is none; some records have no mask; or some are composites.
+        InputError: there is none; some records have no mask, or a nucleus in place of a cell; or some are composites.
     """
     real: list[Record] = []
     left_out: Counter[str] = Counter()
@@ -58,21 +59,59 @@ def for_training(records: Iterable[Record]) -> tuple[list[Record], Counter[str]]
         real = kept
     if not real:
         raise InputError("no training image to make composites of: " + _told(left_out))
+    whites = [cell for record in real for cell in record["cells"] if cell["kind"] == "wbc"]
+    if whites and all((cell.get("nucleus") or {}).get("area") == cell["area"] for cell in whites):
+        raise InputError(
+            f"the masks hold nuclei only (method {real[0].get('method')}), and composites need whole cells; "
+            "run `wbctool segment` with its default method into another folder"
+        )
     return real, left_out
+
+
+def refuse_inside(records: Iterable[Record], inputs: Sequence[str], folders: Mapping[str, Path]) -> None:
+    """Refuse to write where the input lies.
+
+    Args:
+        records: of the input.
+        inputs: as they were given.
+        folders: that are written, by option.
+
+    Raises:
+        UsageProblem: naming what would be in danger.
+    """
+    held = {os.path.dirname(path) for record in records for path in (record["path"], record["mask"])}
+    held |= {os.path.abspath(name if os.path.isdir(name) else os.path.dirname(name)) for name in inputs if name != "-"}
+    for option, folder in folders.items():
+        for place in sorted(held):
+            given = Path(place).resolve()
+            # a file of records beside which the output goes is in no danger
+            own = option == "-o" and given == folder.resolve() and not (given / "records.jsonl").exists()
+            if given.is_relative_to(folder.resolve()) and not own:
+                raise UsageProblem(f"{option} {folder}: holds the input {place}; give another, so that nothing is lost")
 
 
 def _told(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in left_out.items()) or "the input is empty"
 
 
-def digest_of(records: Sequence[Record]) -> str:
-    """Changes when the images, their masks, labels or groups do; 32 hexadecimal digits."""
-    state = hashlib.blake2b(digest_size=16)
+def digest_of(records: Iterable[Record]) -> str:
+    """Changes when the images, their masks, labels or groups do, in whatever order; 32 hexadecimal digits."""
+    total = 0
     for record in records:
-        state.update(
-            to_line({key: record.get(key) for key in ("id", "path", "mask", "label", "group", "cells")}).encode()
-        )
-    return state.hexdigest()
+        files = [[status.st_size, status.st_mtime_ns] for status in map(_status, (record["path"], record["mask"]))]
+        line = to_line({**{key: record.get(key) for key in _TOLD}, "files": files})
+        total ^= int.from_bytes(hashlib.blake2b(line.encode(), digest_size=16).digest(), "big")
+    return f"{total:032x}"
+
+
+_TOLD = ("id", "path", "label", "group", "size", "cells", *CARRIED)
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError:
+        return os.stat_result([0] * 10)
 
 
 def amounts(
@@ -99,6 +138,10 @@ def amounts(
         raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
     if named is not None and named not in (*SETS, BALANCED_SET):
         raise UsageProblem(f"--set {named}: choose from {', '.join((*SETS, BALANCED_SET))}")
+    if add != 0 and not real:
+        raise InputError("no training image has a label; give --label-regex or --labels")
+    if named in SETS and set(classes) - set(SETS[named]):
+        raise UsageProblem(f"--classes {','.join(classes)}: --set {named} has {', '.join(SETS[named])} only")
     if named in SETS:
         wanted = {name: count for name, count in SETS[named].items() if not classes or name in classes}
     else:
@@ -124,6 +167,9 @@ def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int], 
     Raises:
         InputError: says what became of the images.
     """
+    if wanted and not pool.pieces:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in pool.reasons().most_common(3))
+        raise InputError(f"{pool.folder}: none of the images gave anything to the pool ({why}); see left-out.csv there")
     if red_cells and wanted and not pool.red_cells:
         raise InputError(
             f"{pool.folder}: none of {len(pool.pieces):,} fields gave a whole red cell; give --rbc 0, or masks with "
@@ -132,7 +178,7 @@ def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int], 
     for name in wanted:
         if name not in pool.subjects:
             why = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
-            told = f"most often: {why[0][0]}" if why else "its cut-outs were removed"
+            told = f"most often: {why[0][0]}" if why else "they cannot be read, or the cut-outs were removed"
             raise InputError(
                 f"class {name}: none of its {real[name]:,} training images gave a cell to the pool ({told}; "
                 f"see {pool.folder}/left-out.csv); give more images, or leave it out with --classes"
@@ -146,9 +192,10 @@ def planned(
 
     Every cell of a class is used once before any is used again.
     """
+    names = _folders(wanted)
     for label, count in wanted.items():
         subjects = pool.subjects[label]
-        folder, mark = safe_name(label), zlib.crc32(label.encode())
+        folder, mark = names[label], zlib.crc32(label.encode())
         order: list[int] = []
         for index in range(count):
             turn, place = divmod(index, len(subjects))
@@ -164,3 +211,19 @@ def planned(
                 "label": label,
                 "naturalize": {"cell": piece.id, **how},
             }
+
+
+def _folders(labels: Iterable[str]) -> dict[str, str]:
+    """A folder for each class, none of them one that the output has for itself."""
+    found: dict[str, str] = {}
+    for label in labels:
+        name = safe_name(label)
+        if name in _OWN or name.startswith(("records-", "run-")):
+            name = "_" + name
+        if name in found.values():
+            name = f"{name}-{zlib.crc32(label.encode()):08x}"
+        found[label] = name
+    return found
+
+
+_OWN = ("masks", "pool", "records.jsonl", "run.json")

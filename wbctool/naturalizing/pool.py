@@ -23,7 +23,7 @@ from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import read_field
 from wbctool.naturalizing.subjects import odd_ones
 from wbctool.outputs import write_bytes
-from wbctool.records import ERROR, Record, source_of, with_absolute_paths
+from wbctool.records import ERROR, Record, with_absolute_paths
 
 _HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
 # What was done to the image, so that composites and real images count as prepared alike.
@@ -40,7 +40,7 @@ class Piece:
     """A field in the pool: its record's identity and what was made of it.
 
     Attributes:
-        id, label, group, path: of the image.
+        id, label, group: of the image.
         size: its width and height in pixels.
         cells: of its record.
         parts: what `cutting.take_apart` noted.
@@ -50,7 +50,6 @@ class Piece:
     id: str
     label: str | None
     group: str
-    path: str
     size: tuple[int, int]
     cells: list[dict[str, Any]]
     parts: dict[str, Any]
@@ -110,8 +109,13 @@ class Pool:
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """Of every piece whether it is a JPEG, whether its subject is a white cell, width and height; (pieces, 4)."""
-        return np.array([[p.is_jpeg, p.parts["subject"]["kind"] == "wbc", *p.size] for p in self.pieces])
+        """Of every piece whether it is a JPEG, whether its subject is a white cell, its width and height, and how many
+        red cells it has; (pieces, 5)."""
+        rows = [
+            (p.is_jpeg, p.parts["subject"]["kind"] == "wbc", *p.size, sum(c["kind"] == "rbc" for c in p.cells))
+            for p in self.pieces
+        ]
+        return np.array(rows).reshape(-1, 5)
 
     @cached_property
     def wanted_by(self) -> np.ndarray:
@@ -164,7 +168,7 @@ class Pool:
 
     def reasons(self) -> Counter[str]:
         """How many images are kept out, by reason."""
-        return Counter(reason for _, _, reason in self.left_out)
+        return Counter("cannot be read" if not label and ": " in why else why for _, label, why in self.left_out)
 
 
 def _read_rgba(path: Path) -> np.ndarray:
@@ -195,9 +199,8 @@ def read_pool(folder: Path) -> Pool:
         found.append(
             Piece(
                 record["id"],
-                record.get("label"),
+                record.get("label") or None,
                 group_of(record),
-                source_of(record),
                 tuple(record["size"]),
                 record["cells"],
                 parts,
@@ -242,7 +245,7 @@ def _stand(pool: Pool, *names: str) -> bool:
     for name in names:
         if name.startswith("/") or ".." in name.split("/"):
             raise InputError(
-                f"{pool.folder}/records.jsonl: {name} lies outside the pool; make it anew with --overwrite"
+                f"{pool.folder}/records.jsonl: {name} lies outside the pool; remove the pool to make it anew"
             )
     return all(os.path.exists(f"{pool.folder}/{name}") for name in names)
 
@@ -257,7 +260,7 @@ def _records(folder: Path) -> Iterator[Record]:
                     if record["schema"] != ERROR and not isinstance(record["pool"], dict):
                         raise ValueError("no pool")
                 except (ValueError, KeyError, TypeError):
-                    raise InputError(f"{path} line {number}: damaged; make the pool anew with --overwrite") from None
+                    raise InputError(f"{path} line {number}: damaged; remove the pool to make it anew") from None
                 yield with_absolute_paths(record, folder)
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; the pool is not finished, run the same command again") from None
+        raise InputError(f"{path}: missing; remove the pool to make it anew") from None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wbctool.console import note
 from wbctool.errors import BusyError, UsageProblem
 from wbctool.imaging.files import write_png
 from wbctool.naturalizing.cutting import take_apart, write_field
@@ -18,11 +19,10 @@ from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
 from wbctool.naturalizing.pool import CARRIED, Pool, read_pool
 from wbctool.outputs import read_json
-from wbctool.records import MASK, Record
+from wbctool.records import MASK, Record, to_line
 from wbctool.steps import Execution, Step, added, run_records, same_id
 
 COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
-POOL_FOLDERS = ("masks", "windows", "field", "background", "wbc", "rbc", "platelet")
 # in the order in which a record has them
 _MADE = ("schema", "id", "path", "label", "group", *CARRIED, "size")
 _MADE += ("mask", "cells", "synthetic", "sources", "naturalize")
@@ -37,48 +37,70 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
         UsageProblem: it was made of other records.
     """
     settings = {"records": digest_of(records)}
+    if folder.exists() and not folder.is_dir():
+        raise UsageProblem(f"{folder}: is a file; give a folder with --pool")
+    if (folder / "records.jsonl").exists() and not (folder / "run.json").exists():
+        raise UsageProblem(f"{folder}: is no pool (it has no run.json); give another --pool")
     step = Step("naturalize", settings, same_id, take_apart, added, ("pool",), "fields", plans=False)
+    waited = False
     while True:
         run = folder / "run.json"
         if run.exists():
             old = read_json(run, f"remove {folder}")
-            if old.get("settings", {}).get("records") != settings["records"]:
+            if old.get("command") != "naturalize" or "records" not in old.get("settings", {}):
+                raise UsageProblem(f"{folder}: is no pool, `wbctool {old.get('command')}` made it; give another --pool")
+            if old["settings"]["records"] != settings["records"]:
                 raise UsageProblem(
                     f"{folder}: made of other training images, masks or labels; give another --pool, or remove it"
                 )
-            if old.get("finished") and not old.get("counts", {}).get("failed"):
+            whole = old.get("finished") and (folder / "records.jsonl").exists()
+            if whole and not old.get("counts", {}).get("failed"):
                 return
         try:
             run_records(step, records, folder, execution, total=len(records), emits=False)
             read_pool(folder).write_left_out()
             return
         except BusyError:
+            if not waited and not execution.quiet:
+                note(f"another command is making {folder}; waiting for it")
+            waited = True
             time.sleep(1)
 
 
-def composite_step(pool: Pool, settings: dict[str, Any]) -> Step:
-    """The step from planned records to composites."""
-    state = hashlib.blake2b(digest_size=16)
+def composite_step(pool: Pool, out: Path, settings: dict[str, Any], overwrite: bool) -> Step:
+    """The step from planned records to composites.
+
+    Raises:
+        UsageProblem: the output was made of a pool that has changed since.
+    """
+    state = hashlib.blake2b(to_line(read_json(pool.folder / "run.json", "remove the pool")["settings"]).encode())
     for part in (sorted(pool.subjects.items()), pool.fields, pool.backgrounds, [c["file"] for _, c in pool.red_cells]):
         state.update(repr(part).encode())
+    digest = state.hexdigest()[:32]
+    if (out / "run.json").exists() and not overwrite:
+        before = read_json(out / "run.json", f"remove {out}").get("settings", {}).get("parts")
+        if before not in (None, digest):
+            raise UsageProblem(f"{out}: was made of another pool, or before parts were removed; add --overwrite")
     return Step(
         name="naturalize",
-        settings={**settings, "pool": str(pool.folder), "parts": state.hexdigest()},
+        settings={**settings, "pool": str(pool.folder), "parts": digest},
         expected=same_id,
-        work=partial(_composite, str(pool.folder)),
+        work=partial(_composite, str(pool.folder), digest),
         compose=lambda planned, made: made,
         made=_MADE,
         unit="composites",
-        reserved=("masks", "pool"),
+        reserved=("masks",),
         plans=True,
     )
 
 
-_read_once = lru_cache(maxsize=1)(read_pool)
+@lru_cache(maxsize=1)
+def _read_once(place: str, _state: str) -> Pool:
+    return read_pool(Path(place))
 
 
-def _composite(place: str, record: Record, folder: Path, name: str) -> list[Record]:
-    pool = _read_once(Path(place))
+def _composite(place: str, state: str, record: Record, folder: Path, name: str) -> list[Record]:
+    pool = _read_once(place, state)
     plan = record["naturalize"]
     number = pool.numbers[plan["cell"]]
     piece = pool.pieces[number]

@@ -38,7 +38,7 @@ def subject_of(record: Record) -> tuple[dict[str, Any] | None, str]:
         return None, "neither a white cell nor a platelet"
     width, height = record["size"]
     subject = min(found, key=lambda c: np.hypot(c["centroid"][0] - width / 2, c["centroid"][1] - height / 2))
-    if subject["edge"]:
+    if subject.get("edge"):
         return None, "its cell is cut by the edge"
     return subject, ""
 
@@ -64,7 +64,7 @@ def odd_ones(subjects: Sequence[Mapping[str, Any]]) -> dict[int, str]:
             if subjects[place]["kind"] != usual and count > len(places) / 2:
                 odd[place] = f"a {_NAMES[subjects[place]['kind']]} in {label}, where most are {_NAMES[usual]}s"
             elif centred and not subjects[place]["central"]:
-                odd[place] = "its cell is not in the middle, where all others have theirs"
+                odd[place] = "its cell is not in the middle, where nearly all have theirs"
         left = [place for place in places if place not in odd]
         if len(left) < _ENOUGH:
             continue
