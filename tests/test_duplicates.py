@@ -253,7 +253,7 @@ def test_an_audit_finds_groups_composites_and_missing_classes(cli, copied, tmp_p
     predictions[0]["group"], predictions[1]["synthetic"] = "slide-1", True
     known = trained(other, group="slide-1")
     known[0]["sources"] = [predictions[2]["id"]]
-    checks, found = audited(cli, predictions, known, tmp_path)
+    checks, found = audited(cli, predictions, known, tmp_path, "--allow-synthetic")
     assert checks["groups"]["count"] == 1
     assert checks["groups"]["examples"][0][0] == "slide-1"
     assert checks["composites"]["count"] == 2
