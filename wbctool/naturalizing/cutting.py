@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
         "red_cells": [],
         "platelets": [],
     }
-    made["subject"] = _subject(record, folder, name, image, coding, labels, own, others, subject, window)
-    made["field"] = _field(record, folder, name, image, coding, labels, own, others, slide)
+    taken = _Taken(folder, name, image, coding, labels, own, others)
+    made["subject"] = _subject(taken, record, subject, window)
+    made["field"] = _field(taken, slide)
     for key, kind, most in (("red_cells", "rbc", RED_CELLS), ("platelets", "platelet", PLATELETS)):
         whole = [
             cell
@@ -135,65 +137,57 @@ def _cut_out(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> di
     return {"file": name, "window": list(window)}
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A field that is being taken apart: where its parts go, its pixels, its subject and its other cells."""
+
+    folder: Path
+    name: str
+    image: np.ndarray
+    coding: JpegCoding | None
+    labels: np.ndarray
+    own: np.ndarray
+    others: np.ndarray
+
+    def write(self, place: str, image: np.ndarray) -> str:
+        """Write an image as the field was coded; its name in the pool."""
+        return write_field(self.folder / place, image, self.coding).relative_to(self.folder).as_posix()
+
+
 def _subject(
-    record: Record,
-    folder: Path,
-    name: str,
-    image: np.ndarray,
-    coding: JpegCoding | None,
-    labels: np.ndarray,
-    own: np.ndarray,
-    others: np.ndarray,
-    subject: dict[str, Any],
-    window: tuple[int, int, int, int],
+    taken: _Taken, record: Record, subject: dict[str, Any], window: tuple[int, int, int, int]
 ) -> dict[str, Any]:
-    place = f"{subject['kind']}/{safe_name(record.get('label') or 'without a label')}/{name}"
-    made = _cut_out(folder, f"{place}.png", image, own)
-    values = np.zeros(labels.shape, np.uint8)
-    values[others] = OTHER
-    values[own] = CELL
+    place = f"{subject['kind']}/{safe_name(record.get('label') or 'without a label')}/{taken.name}"
+    values = np.zeros(taken.labels.shape, np.uint8)
+    values[taken.others] = OTHER
+    values[taken.own] = CELL
     if subject.get("nucleus"):
-        values[labels == subject["nucleus"]["value"]] = NUCLEUS
-    write_png(folder / "masks" / f"{place}.png", _part(values, window))
-    exact = write_field(folder / "windows" / place, _part(image, window), coding)
+        values[taken.labels == subject["nucleus"]["value"]] = NUCLEUS
+    write_png(taken.folder / "masks" / f"{place}.png", _part(values, window))
     x, y, width, height = subject["bbox"]
     middle = record["size"][0] / 2, record["size"][1] / 2
     return {
-        **made,
+        **_cut_out(taken.folder, f"{place}.png", taken.image, taken.own),
         "mask": f"masks/{place}.png",
-        "exact": exact.relative_to(folder).as_posix(),
+        "exact": taken.write(f"windows/{place}", _part(taken.image, window)),
         "kind": subject["kind"],
-        "area": int(own.sum()),
+        "area": int(taken.own.sum()),
         "nucleus": int((values == NUCLEUS).sum()),
         "central": bool(x <= middle[0] <= x + width and y <= middle[1] <= y + height),
     }
 
 
-def _field(
-    record: Record,
-    folder: Path,
-    name: str,
-    image: np.ndarray,
-    coding: JpegCoding | None,
-    labels: np.ndarray,
-    own: np.ndarray,
-    others: np.ndarray,
-    slide: CleanSlide,
-) -> dict[str, Any]:
+def _field(taken: _Taken, slide: CleanSlide) -> dict[str, Any]:
     """Write the field without its subject, and without any cell."""
-    left = emptied(image, slide.everywhere, own, others)
-    files = {
-        "file": write_field(folder / "field" / name, left, coding).relative_to(folder).as_posix(),
-        "background": write_field(folder / "background" / name, slide.everywhere, coding)
-        .relative_to(folder)
-        .as_posix(),
-        "mask": f"masks/field/{name}.png",
-    }
-    write_png(folder / files["mask"], np.where(own, 0, labels).astype(labels.dtype))
+    labels, own = taken.labels, taken.own
+    mask = f"masks/field/{taken.name}.png"
+    write_png(taken.folder / mask, np.where(own, 0, labels).astype(labels.dtype))
     rows, columns = np.nonzero(own)
-    beside = grown(own, _BESIDE) & others
+    beside = grown(own, _BESIDE) & taken.others
     return {
-        **files,
+        "file": taken.write(f"field/{taken.name}", emptied(taken.image, slide.everywhere, own, taken.others)),
+        "background": taken.write(f"background/{taken.name}", slide.everywhere),
+        "mask": mask,
         "centre": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
         "touching": {str(value): _spots(beside & (labels == value)) for value in np.unique(labels[beside]).tolist()},
     }
