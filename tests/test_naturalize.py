@@ -152,18 +152,14 @@ def test_composites_are_cropped_and_trained_on(composites, masks, split_fields, 
     assert sum(bool(r.get("synthetic")) for r in trained) == 32
 
 
+def two_of_each(composites, out, *more):
+    """`naturalize` into another folder from the pool that there is."""
+    pool = composites / "out" / "pool"
+    return in_shell("naturalize", composites / "split.jsonl", "-o", out, "--pool", pool, "--add", 2, *more)
+
+
 def test_paper_lays_boxes_apart_on_an_empty_slide(composites, tmp_path):
-    words = (
-        "naturalize",
-        composites / "split.jsonl",
-        "-o",
-        tmp_path,
-        "--pool",
-        composites / "out" / "pool",
-        "--add",
-        2,
-    )
-    done = in_shell(*words, "--algorithm", "paper", "--rbc", 3)
+    done = two_of_each(composites, tmp_path, "--algorithm", "paper", "--rbc", 3)
     assert done.code == 0, done.err
     for record in done.records:
         boxes = [cell["bbox"] for cell in record["cells"]]
@@ -178,17 +174,7 @@ def test_paper_lays_boxes_apart_on_an_empty_slide(composites, tmp_path):
 
 @pytest.mark.parametrize("count", [0, 2, 6])
 def test_as_many_red_cells_as_asked_for(composites, tmp_path, count):
-    words = (
-        "naturalize",
-        composites / "split.jsonl",
-        "-o",
-        tmp_path,
-        "--pool",
-        composites / "out" / "pool",
-        "--add",
-        2,
-    )
-    done = in_shell(*words, "--rbc", count)
+    done = two_of_each(composites, tmp_path, "--rbc", count)
     assert done.code == 0, done.err
     for record in done.records:
         assert sum(cell["kind"] == "rbc" for cell in record["cells"]) == count

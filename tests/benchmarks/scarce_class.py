@@ -10,27 +10,14 @@ Figures are of real images only: none of the test is ever synthetic.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from composites import DATA, LABEL, records, run
 from sklearn.metrics import f1_score, recall_score
 
-DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-LABEL = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
 KEPT = 20
 ARMS = ("none", "oversampling", "paper", "natural")
-
-
-def run(*words, into=None):
-    out = open(into, "wb") if into else subprocess.DEVNULL
-    subprocess.run([sys.executable, "-m", "wbctool", *map(str, words)], check=True, stdout=out)
-
-
-def records(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def write(path, lines):

@@ -56,8 +56,6 @@ def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
             if image.mode != "YCbCr":
                 return None
             return cv2.transform(np.asarray(image, np.float32), _TO_RGB), coding
-    except Image.UnidentifiedImageError:
-        return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None  # such as a JPEG that holds RGB itself
 

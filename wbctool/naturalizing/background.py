@@ -48,7 +48,7 @@ def fit_light(image: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
     """Fit the light of the empty slide: a quadratic surface for each colour, robust to what lies on it.
 
     Args:
-        image: RGB, shape (height, width, 3), uint8.
+        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
         cells: what is no background, (height, width), bool.
 
     Returns:
@@ -100,7 +100,7 @@ class CleanSlide:
     """A field's empty slide, drawn from its own clean patches.
 
     Args:
-        image: RGB, shape (height, width, 3), uint8.
+        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
         cells: what is no background, (height, width), bool.
         coefficients: of `fit_light`.
         rng: chooses the patches.

@@ -193,9 +193,9 @@ def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
     cell = best.cell
     patch = patch + _unlike(scene.image[window] - patch, (scene.labels[window] == 0) & ~grown(best.mask > 0, 3))
     kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, _RIM)) & ~cell
-    wanted = (grown(cell, _REACH) & ~kept) | grown(cell, 1)
-    scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
     touched = grown(cell, 1)
+    wanted = (grown(cell, _REACH) & ~kept) | touched
+    scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
     for value in np.unique(scene.labels[window][touched & ~cell]):
         if value in scene.cells:
             scene.cells[value]["whole"] = False
@@ -234,8 +234,8 @@ def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.
         return
     if not pool.red_cells:
         raise ImageError("no whole red cell is in the pool; give no --rbc, or fields that show some")
-    home = pool.numbers[field.id]
-    far = [((pool.traits[number] - pool.traits[home]) ** 2).sum() for number, _ in pool.red_cells]
+    donors = np.array([number for number, _ in pool.red_cells])
+    far = ((pool.traits[donors] - pool.traits[pool.numbers[field.id]]) ** 2).sum(1)
     near = np.argsort(far, kind="stable")[: 4 * NEAREST]
     width, height = scene.size
     scene.how["red_cells"] = []

@@ -208,7 +208,6 @@ def planned(
                 "schema": IMAGE,
                 "id": record_id,
                 "path": f"{out}/{record_id}",
-                "label": label,
                 "naturalize": {"cell": piece.id, **how},
             }
 

@@ -41,7 +41,7 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
         raise UsageProblem(f"{folder}: is a file; give a folder with --pool")
     if (folder / "records.jsonl").exists() and not (folder / "run.json").exists():
         raise UsageProblem(f"{folder}: is no pool (it has no run.json); give another --pool")
-    step = Step("naturalize", settings, same_id, take_apart, added, ("pool",), "fields", plans=False)
+    step = Step("naturalize", settings, same_id, take_apart, added, ("pool",), "fields")
     waited = False
     while True:
         run = folder / "run.json"
