@@ -12,12 +12,12 @@ FLOORS = [
     {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation"},
     {"drawing", "preparation"},
-    {"modeling", "training"},
+    {"modeling", "training", "explaining"},
     {"commands"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SAME_FLOOR_ALLOWED = {("training", "modeling")}
+SAME_FLOOR_ALLOWED = {("training", "modeling"), ("explaining", "modeling")}
 
 
 def room_of(path):

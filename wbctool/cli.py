@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train an attention classifier on image folders or records.",
     "predict": "Classify images with a trained run.",
     "evaluate": "Show honest figures for predictions, or for masks against truth.",
+    "explain": "Show where a trained run looks, and score whether that is true.",
     "info": "Say what a run folder, record file or image folder is.",
     "demo": "Draw a small synthetic smear set and run the whole chain on it.",
 }

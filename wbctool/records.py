@@ -193,7 +193,7 @@ def error_record(record_id: str, path: str | None, message: str) -> Record:
 
 def path_keys(record: Record) -> list[str]:
     """The keys of a record that hold paths, some of them only where a step set them."""
-    made = {"source": "crop", "original": "enhance", "panel": "explain"}
+    made = {"source": "crop", "original": "enhance", "panel": "explain", "maps": "explain"}
     keys = ["path", "mask", *(key for key, step in made.items() if step in record)]
     return [key for key in keys if isinstance(record.get(key), str)]
 

@@ -130,7 +130,7 @@ def run_step(
     first = next(stream, None)
     if first is None:
         raise InputError(nothing_found(inputs, tally))
-    if first["schema"] != ERROR and _lies_in(first["path"], out):
+    if first["schema"] != ERROR and lies_in(first["path"], out):
         raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
     step = replace(step, settings={**step.settings, "inputs": names_of(inputs)})
     return run_records(step, chain([first], stream), out, execution, on_record, tally)
@@ -216,7 +216,7 @@ def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int =
             if record["schema"] == ERROR:
                 yield record, None, [record], False
                 continue
-            if _lies_in(record["path"], folder):
+            if lies_in(record["path"], folder):
                 raise UsageProblem(f"{record['path']}: lies in {folder}, where cells are written; give another folder")
             try:
                 step.expected(record)
@@ -228,7 +228,8 @@ def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int =
         yield from results
 
 
-def _lies_in(path: str, folder: Path) -> bool:
+def lies_in(path: str, folder: Path) -> bool:
+    """Whether a file lies in a folder, links resolved."""
     return _real_folder(os.path.dirname(path)).is_relative_to(folder.resolve())
 
 
@@ -260,7 +261,7 @@ def _planned(
             name = folder.names.take(record["id"])  # of all shards, so that names do not depend on them
             if not mine:
                 continue
-            if not step.plans and _lies_in(record["path"], folder.path):
+            if not step.plans and lies_in(record["path"], folder.path):
                 raise ImageError(f"{record['path']}: lies in the output folder and might be overwritten; move one")
             old = folder.finished(record, step.expected(record))
         except ImageError as error:

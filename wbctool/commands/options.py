@@ -23,6 +23,10 @@ Inputs = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Output folder.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.", rich_help_panel=_HOW)]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=_HOW)]
+Precision = Annotated[
+    str, typer.Option(metavar="auto|float32|bf16", help="auto: as the run was trained.", rich_help_panel=_HOW)
+]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Do part I of N (from 1).", rich_help_panel=_HOW)]
 Jobs = Annotated[int, typer.Option(min=0, metavar="N", help="Workers; 0 for all cores.", rich_help_panel=_HOW)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_HOW)]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, on a terminal too.", rich_help_panel=_HOW)]
@@ -68,9 +72,7 @@ class ExecutionOptions:
     """Options of every folder step."""
 
     jobs: Jobs = 0
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Do part I of N (from 1).", rich_help_panel=_HOW)] = (
-        None
-    )
+    shard: Shard = None
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask cluster, tcp://….", rich_help_panel=_HOW)
     ] = None

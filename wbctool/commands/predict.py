@@ -15,6 +15,7 @@ from wbctool.commands.options import (
     Jobs,
     Json,
     Overwrite,
+    Precision,
     Quiet,
     SelectionOptions,
     SkipBad,
@@ -70,9 +71,7 @@ def predict(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file; resumable.")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[
-        str, typer.Option(metavar="auto|float32|bf16", help="auto: as the run was trained.", rich_help_panel="Running")
-    ] = "auto",
+    precision: Precision = "auto",
     jobs: Jobs = 0,
     overwrite: Overwrite = False,
     skip_bad: SkipBad = False,
@@ -106,14 +105,14 @@ def predict(
     from wbctool.device import pick_device, pick_precision
     from wbctool.modeling.inference import PredictionFile
     from wbctool.modeling.inference import predict as run_prediction
-    from wbctool.modeling.run_folder import load
+    from wbctool.modeling.run_folder import load, trained_precision
 
     where = pick_device(device)
     runs = [load(Path(path), where) for path in run_paths]
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             raise InputError(f"{run.path}: its classes differ from those of {runs[0].path}; they cannot be averaged")
-    trained_in = {run.info.get("training", {}).get("precision", "auto") for run in runs}
+    trained_in = {trained_precision(run.info) for run in runs}
     how: dict[str, Any] = {**({"views": 8} if tta else {}), **({"precision": precision} if precision != "auto" else {})}
     if precision == "auto" and len(trained_in) == 1:
         (precision,) = trained_in

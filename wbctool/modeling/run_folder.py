@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,27 @@ def read_info(path: Path) -> dict[str, Any]:
     if info.get("schema") != SCHEMA:
         raise InputError(f"{path}/model.json: schema {info.get('schema')!r}, not {SCHEMA}; {NEXT}")
     return info
+
+
+def weights_digest(path: Path) -> str:
+    """A digest of a run's weights.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    try:
+        with open(path / "weights.safetensors", "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}/weights.safetensors: {error.strerror or error}; {NEXT}") from None
+    return digest.hexdigest()
+
+
+def trained_precision(info: dict[str, Any]) -> str:
+    """In which precision a run was trained, `auto` where that is not known."""
+    return info.get("training", {}).get("precision", "auto")
 
 
 def load(path: Path, device: torch.device) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -86,8 +85,8 @@ class Kind:
 
     def settings(self) -> dict[str, Any]:
         """As `run.json` keeps it."""
-        members = [hashlib.blake2b((m / "weights.safetensors").read_bytes(), digest_size=8) for m in self.members]
-        chosen = {"probe": self.probe, "ensemble": self.ensemble, "members": [m.hexdigest() for m in members] or None}
+        members = [run_folder.weights_digest(member) for member in self.members]
+        chosen = {"probe": self.probe, "ensemble": self.ensemble, "members": members or None}
         return {key: value for key, value in chosen.items() if value}
 
 

@@ -1,0 +1,176 @@
+"""`wbctool explain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wbctool.commands.options import (
+    Device,
+    Json,
+    Out,
+    Overwrite,
+    Precision,
+    Quiet,
+    SelectionOptions,
+    Shard,
+    SkipBad,
+    new_app,
+    with_options,
+)
+
+app = new_app()
+
+ALL = "all"
+
+_METHODS = "gradcam|gradcam++|scorecam|layercam|eigencam|attention|random"
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Which maps are made."""
+
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar=_METHODS, help="Repeat it to see several, and how far they agree. (gradcam)"),
+    ] = None
+    of_class: Annotated[
+        str, typer.Option("--class", metavar="NAME", help="What is explained: predicted, label, or a class.")
+    ] = "predicted"
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Repeat it for the mean of several. (the last with a map)")
+    ] = None
+    channels: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="scorecam: only the K most active channels. (all)")
+    ] = None
+    views: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, metavar="N", help="Flips and turns a map is the mean over. (as the run predicts)"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ShownOptions:
+    """What is made of the maps."""
+
+    faithfulness: Annotated[
+        bool, typer.Option("--faithfulness", help="Also deletion and insertion: 66 passes a map.")
+    ] = False
+    sheet: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Sheets of N panels a class, right and wrong apart.")
+    ] = None
+    maps: Annotated[bool, typer.Option("--maps", help="Also the maps themselves, as .npz.")] = False
+    panels: Annotated[bool, typer.Option("--panels/--no-panels", help="A picture of each image.")] = True
+
+
+@app.command(
+    epilog="Example:  wbctool explain runs/a cells/ -o looks/\n\n"
+    "Baseline, CBAM, their difference:  wbctool explain runs/plain cells/ --compare runs/cbam -o looks/ --sheet 12\n\n"
+    "In a script:  wbctool explain runs/a cells/ -o looks/ | jq .explain.methods.gradcam.energy.nucleus"
+)
+@with_options
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A folder, image, .jsonl file or -.")],
+    out: Out,
+    how: MapOptions,
+    shown: ShownOptions,
+    selection: SelectionOptions,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="Explain the same class by another run, and show what differs.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME|all", help="Of records that carry splits: train, val, test or all.")
+    ] = "test",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    shard: Shard = None,
+    overwrite: Overwrite = False,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show where a run looks, and score whether that is true."""
+    from wbctool.console import note, records_wanted, warn
+    from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
+    from wbctool.folders import Tally, read_inputs
+    from wbctool.records import SPLITS
+    from wbctool.steps import names_of, nothing_found, parse_shard
+
+    if source != "-" and (Path(source) / "model.json").is_file():
+        raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
+    if shown.sheet and not shown.panels:
+        raise UsageProblem("--sheet is made of panels; leave out --no-panels")
+    if shown.sheet and shard:
+        raise UsageProblem("--sheet needs all panels; leave out --shard")
+    if how.channels and "scorecam" not in (how.method or ()):
+        raise UsageProblem("--channels goes with --method scorecam")
+    if split not in (*SPLITS, ALL):
+        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
+    parse_shard(shard)
+    tally = Tally()
+    stream = read_inputs([source], selection.selection(), tally)
+    first = next(stream, None)
+    if first is None:
+        raise InputError(nothing_found([source], tally))
+
+    from wbctool.device import pick_device
+    from wbctool.explaining.run import Making, explain_into
+    from wbctool.explaining.subject import How, Subject
+    from wbctool.modeling.run_folder import load
+
+    where = pick_device(device)
+    asked = How(
+        tuple(dict.fromkeys(how.method or ["gradcam"])),
+        how.of_class,
+        tuple(how.layer or ()),
+        how.channels,
+        how.views,
+        shown.faithfulness,
+    )
+    subjects = [Subject(load(path, where), asked, where, precision) for path in (run, compare) if path]
+    making = Making(shown.panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
+    report = explain_into(out, subjects, chain([first], stream), names_of([source]), making)
+    counts = report.counts
+    if not quiet:
+        for name, number in report.otherwise.items():
+            if number:
+                warn(f"{number:,} images were prepared otherwise than those of {name} (see `wbctool info {name}`)")
+        for line in tally.notes():
+            note(line)
+        for key, text in _NOTES.items():
+            if counts[key]:
+                note(f"{counts[key]:,} {text}")
+    if not counts["done"] and counts["of other splits"]:
+        raise InputError(f"{source}: holds no images of the split {split}; give --split {ALL}")
+    failed = counts["failed"] + tally.counts["damaged"]
+    if failed and not quiet:
+        note(f"{failed:,} inputs failed; {out} holds an error record for each")
+    if not records_wanted(json):
+        _show(report.summary)
+    raise typer.Exit(SOME_FAILED if failed and not skip_bad else DONE)
+
+
+_NOTES = {
+    "reused": "images were done before",
+    "of other splits": "images of other splits left out (--split)",
+    "without a cell": "fields without a cell left out",
+    "without a mask": "images carry no mask: no energy in nucleus and cell (`wbctool segment` and `crop` make masks)",
+    "blank": "maps are empty: nothing in them speaks for the class",
+}
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from wbctool.console import table
+    from wbctool.explaining.summary import compared_rows, rows_of
+
+    for run in summary["runs"]:
+        columns, rows = rows_of(run)
+        table(f"{run['run']}: where {run['method']} looks (in brackets: the share of the area)", columns, rows)
+    for one in summary.get("compared", []):
+        columns = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
+        table(f"{one['method']}: paired, image by image", columns, compared_rows(one["figures"]))

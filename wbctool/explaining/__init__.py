@@ -1,0 +1,1 @@
+"""Where a classifier looks: class-activation maps, and figures for how far they can be believed."""

@@ -1,0 +1,221 @@
+"""`explain` over records: in fixed batches, streamed, resumable, into a folder of panels."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbctool.errors import ImageError
+from wbctool.explaining.explainer import LIKELIEST
+from wbctool.explaining.faithfulness import STEPS
+from wbctool.explaining.pictures import panel_of
+from wbctool.explaining.regions import regions_of
+from wbctool.explaining.subject import LABEL, PREDICTED, Finding, How, Regions, Subject, rounded
+from wbctool.imaging.files import read_image, write_png
+from wbctool.imaging.inputs import scaled_to
+from wbctool.modeling.inference import prediction_record
+from wbctool.outputs import OutputFolder, write_bytes
+from wbctool.records import ERROR, Record, error_record
+
+RESERVED = ("maps", "sheets")
+_BATCH, _PASSES = 64, 4096  # images at once; fewer where they come to more passes through the network
+_ABOUT = 1024  # channels of a last layer
+_MADE = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where files go, and which are made."""
+
+    folder: Path
+    panels: bool
+    maps: bool
+
+
+@dataclass
+class _Item:
+    """A record on its way, what it is named, and what there is of it."""
+
+    record: Record
+    name: str | None = None
+    done: Record | None = None
+    image: np.ndarray | None = None
+
+
+def batch_size(how: How, views: int) -> int:
+    """How many images are explained together: so many that progress shows, and a batch can be done again."""
+    passes = views * ((how.channels or _ABOUT) if "scorecam" in how.methods else 1)
+    passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
+    return int(np.clip(_PASSES // passes, 1, _BATCH))
+
+
+def explain(
+    subjects: Sequence[Subject],
+    records: Iterable[Record],
+    folder: OutputFolder,
+    panels: bool = True,
+    maps: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> Iterator[tuple[Record, bool]]:
+    """Prediction records with explanations (and error records), in order, and whether each is new.
+
+    Batches are cut by position in the input, so a resumed run computes the same batches and so the
+    same bytes.
+
+    Args:
+        subjects: the run, and the one it is compared with.
+        records: with absolute paths; those of errors pass through.
+        folder: where files go.
+        panels: whether there is a picture of each image.
+        maps: whether the maps themselves are kept.
+        shard: (i, n): only each n-th record from the i-th.
+    """
+    stream = _items(records, folder, shard)
+    size = batch_size(subjects[0].how, max(subject.explainer.views for subject in subjects))
+    batches = iter(lambda: list(islice(stream, size)), [])
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        for batch in batches:
+            fresh = {id(item) for item in batch if item.done is None}
+            list(pool.map(_decode, [item for item in batch if item.done is None]))
+            if any(item.image is not None for item in batch):
+                _explain_batch(subjects, batch, Files(folder.path, panels, maps), pool)
+            for item in batch:
+                yield item.done, id(item) in fresh
+
+
+def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, int] | None) -> Iterator[_Item]:
+    for index, record in enumerate(records):
+        mine = shard is None or index % shard[1] == shard[0] - 1
+        if record["schema"] == ERROR:
+            if mine:
+                yield _Item(record, done=record)
+            continue
+        try:
+            name = folder.names.take(record["id"])
+            old = folder.finished(record, {record["id"]}) if mine else None
+        except ImageError as error:
+            if mine:
+                yield _Item(record, done=error_record(record["id"], record["path"], str(error)))
+            continue
+        if mine:
+            yield _Item(record, name, {**record, **{k: old[0][k] for k in _MADE if k in old[0]}} if old else None)
+
+
+def _decode(item: _Item) -> None:
+    try:
+        item.image = read_image(item.record["path"])
+    except ImageError as error:
+        item.done = error_record(item.record["id"], item.record["path"], str(error))
+
+
+def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
+    """Set `done` of each item; all of the batch are computed, so that its numbers do not depend on what is left."""
+    again = [item for item in batch if item.done is not None and item.name is not None and item.image is None]
+    again = [item for item in again if item.done["schema"] != ERROR]
+    for item in again:
+        item.done = None
+    list(pool.map(_decode, again))
+    items = [item for item in batch if item.image is not None]
+    sizes = sorted({subject.size for subject in subjects})
+    prepared = list(pool.map(lambda item: _prepared(item, sizes, subjects[0]), items))
+    good = [(item, found) for item, found in zip(items, prepared, strict=True) if found is not None]
+    if good:
+        findings = _findings(subjects, [found for _, found in good])
+        rows = zip([item for item, _ in good], [found for _, found in good], zip(*findings, strict=True), strict=True)
+        list(pool.map(lambda row: _finish(*row, subjects, files), list(rows)))
+    for item in items:
+        item.image = None
+
+
+@dataclass
+class _Prepared:
+    """An image as each run sees it, with its regions, by the side of the input; the class to explain."""
+
+    images: dict[int, np.ndarray]
+    regions: dict[int, Regions | None]
+    of_class: int
+
+
+def _prepared(item: _Item, sizes: Sequence[int], subject: Subject) -> _Prepared | None:
+    record, shape, classes = item.record, item.image.shape[:2], subject.run.classes
+    of_class = subject.how.of_class
+    name = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
+    try:
+        regions = {size: regions_of(record, shape, size) for size in sizes}
+        if name not in classes and name != PREDICTED:
+            raise ImageError(f"{record['id']}: its label is {name}, no class of {subject.name}; give --class NAME")
+        number = classes.index(name) if name in classes else LIKELIEST
+        return _Prepared({size: scaled_to(item.image, size) for size in sizes}, regions, number)
+    except ImageError as error:
+        item.done = error_record(record["id"], record["path"], str(error))
+        return None
+
+
+def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
+    """By run, what it finds in each image; all runs explain the class that the first one does."""
+    classes = np.array([one.of_class for one in prepared])
+    found: list[list[Finding]] = []
+    for subject in subjects:
+        if found:
+            names = [subjects[0].run.classes[one.chosen] for one in found[0]]
+            classes = np.array([subject.class_number(name) for name in names])
+        images = np.stack([one.images[subject.size] for one in prepared])
+        found.append(subject.find(images, classes, [one.regions[subject.size] for one in prepared]))
+    return found
+
+
+def _finish(
+    item: _Item,
+    prepared: _Prepared,
+    findings: Sequence[Finding],
+    subjects: Sequence[Subject],
+    files: Files,
+) -> None:
+    """Write the files of one image, and set its record."""
+    first, found = subjects[0], findings[0]
+    regions, classes = prepared.regions[first.size], first.run.classes
+    record = prediction_record(item.record, first.name, classes, found.shares, None, first.run.temperature)
+    told: dict[str, Any] = {"class": classes[found.chosen], **_told(first, found)}
+    if regions:
+        told["area"] = {name: rounded(float(region.mean(dtype=np.float64))) for name, region in regions.items()}
+    if len(subjects) > 1:
+        other, theirs = subjects[1], findings[1]
+        best = int(theirs.shares.argmax())
+        about = {"run": other.name, "predicted": other.run.classes[best], "confidence": rounded(theirs.shares[best])}
+        told["compare"] = {**about, **_told(other, theirs)}
+    record["explain"] = told
+    if files.panels:
+        panel = files.folder / f"{item.name}.png"
+        write_png(panel, panel_of(item.record, prepared.images[first.size], regions, subjects, findings))
+        record["panel"] = str(panel)
+    if files.maps:
+        path = files.folder / "maps" / f"{item.name}.npz"
+        held = io.BytesIO()
+        np.savez(held, **_arrays(findings))
+        write_bytes(path, held.getvalue())
+        record["maps"] = str(path)
+    item.done = record
+
+
+def _told(subject: Subject, found: Finding) -> dict[str, Any]:
+    explainer = subject.explainer
+    told = {"probability": rounded(found.shares[found.chosen]), "layers": [*explainer.layers, *explainer.gates]}
+    if explainer.views != 1:
+        told["views"] = explainer.views
+    if subject.how.channels:
+        told["channels"] = subject.how.channels
+    told["methods"] = found.figures
+    return {**told, "agreement": found.agreement} if found.agreement else told
+
+
+def _arrays(findings: Sequence[Finding]) -> dict[str, np.ndarray]:
+    named = dict(zip(("", "compare-"), findings, strict=False))
+    return {f"{prefix}{method}": map_ for prefix, found in named.items() for method, map_ in found.maps.items()}

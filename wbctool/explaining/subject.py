@@ -1,0 +1,152 @@
+"""One run that is explained: its maps of a batch, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+
+from wbctool.device import pick_precision
+from wbctool.errors import UsageProblem
+from wbctool.evaluation.calibration import scaled
+from wbctool.explaining import faithfulness, scores
+from wbctool.explaining.explainer import Explainer, fill_colour
+from wbctool.modeling.inference import probabilities
+from wbctool.modeling.run_folder import Run, trained_precision
+
+PREDICTED, LABEL = "predicted", "label"  # in place of a class
+Regions = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Finding:
+    """What a run says of one image, and where it looked.
+
+    Attributes:
+        shares: calibrated probabilities, (classes,).
+        chosen: number of the class explained.
+        maps: by method, (size, size), 0 to 1.
+        figures: by method, the scores as a record has them.
+        agreement: of each two methods.
+    """
+
+    shares: np.ndarray
+    chosen: int
+    maps: dict[str, np.ndarray]
+    figures: dict[str, dict[str, Any]]
+    agreement: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are explained; see `Explainer`.
+
+    Attributes:
+        of_class: `predicted`, `label` (the image's own), or a class name.
+        faithfulness: whether deletion and insertion are computed.
+    """
+
+    methods: tuple[str, ...] = ("gradcam",)
+    of_class: str = PREDICTED
+    layers: tuple[str, ...] = ()
+    channels: int | None = None
+    views: int | None = None
+    faithfulness: bool = False
+
+
+class Subject:
+    """A run and how it is explained.
+
+    Args:
+        run: the run.
+        how: what is asked for.
+        device: where the run's model is.
+        precision: `float32`, `bf16`, or `auto`: as it was trained.
+
+    Raises:
+        UsageProblem: the run cannot be explained so.
+    """
+
+    def __init__(self, run: Run, how: How, device: torch.device, precision: str) -> None:
+        self.run, self.how, self.device = run, how, device
+        self.size = run.model.architecture.size
+        self.name = str(run.path)
+        if precision == "auto":
+            precision = trained_precision(run.info)
+        try:
+            self.explainer = Explainer(
+                run.model, how.methods, how.layers, how.views, pick_precision(precision, device), how.channels
+            )
+        except UsageProblem as error:
+            raise UsageProblem(f"{self.name}: {error}") from None
+        if how.of_class not in (PREDICTED, LABEL):
+            self.class_number(how.of_class)
+
+    def class_number(self, name: str) -> int:
+        """The number of a class.
+
+        Raises:
+            UsageProblem: the run has no such class; the near ones are named.
+        """
+        if name in self.run.classes:
+            return self.run.classes.index(name)
+        near = get_close_matches(name, self.run.classes, n=3, cutoff=0.5)
+        some = f"near it: {', '.join(near)}" if near else f"its classes: {', '.join(self.run.classes[:12])}"
+        raise UsageProblem(f"{self.name}: knows no class {name}; {some}")
+
+    def find(self, images: np.ndarray, classes: np.ndarray, regions: Sequence[Regions | None]) -> list[Finding]:
+        """Explain a batch.
+
+        Args:
+            images: (n, size, size, 3), uint8.
+            classes: to explain, as `Explainer` takes them, (n,).
+            regions: of each image, or None.
+        """
+        stack = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
+        explained = self.explainer(stack, classes)
+        shares = scaled(explained.probabilities, self.run.temperature or 1.0)
+        figures: list[dict[str, dict[str, Any]]] = [{} for _ in images]
+        for method, maps in explained.maps.items():
+            for own, map_, where in zip(figures, maps, regions, strict=True):
+                own[method] = _located(map_, where)
+            if method == "attention":
+                for own, ends in zip(figures, explained.gates, strict=True):
+                    own[method]["gate"] = [rounded(end) for end in ends]
+            if self.how.faithfulness:
+                self._follow(method, stack, maps, explained.classes, figures)
+        found = []
+        for row, chosen in enumerate(explained.classes):
+            maps_of = {method: maps[row] for method, maps in explained.maps.items()}
+            alike = {
+                f"{one} {other}": rounded(scores.agreement(maps_of[one], maps_of[other]))
+                for one, other in combinations(maps_of, 2)
+            }
+            found.append(Finding(shares[row], int(chosen), maps_of, figures[row], alike))
+        return found
+
+    def _follow(
+        self, method: str, images: torch.Tensor, maps: np.ndarray, classes: np.ndarray, figures: list[dict[str, Any]]
+    ) -> None:
+        answer = partial(probabilities, self.run.model, precision=self.explainer.precision, views=1)
+        found = faithfulness.curves(answer, images, fill_colour(self.run.model), maps, classes)
+        for name, curves in found.items():
+            for own, value in zip(figures, faithfulness.area(curves), strict=True):
+                own[method][name] = rounded(value)
+
+
+def _located(map_: np.ndarray, regions: Regions | None) -> dict[str, Any]:
+    if regions is None:
+        return {}
+    energy = {name: rounded(value) for name, value in scores.energy(map_, regions).items()}
+    return {"energy": energy, "pointing": scores.pointing(map_, regions)}
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure as a record has it: six digits."""
+    return None if value is None else float(f"{value:.6g}")
