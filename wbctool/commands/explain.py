@@ -170,7 +170,7 @@ def _show(summary: dict[str, Any]) -> None:
 
     for run in summary["runs"]:
         columns, rows = rows_of(run)
-        table(f"{run['run']}: where {run['method']} looks (in brackets: the share of the area)", columns, rows)
+        table(f"{run['run']}: where {run['method']} looks (share of its energy in nucleus and cell)", columns, rows)
     for one in summary.get("compared", []):
         columns = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
         table(f"{one['method']}: paired, image by image", columns, compared_rows(one["figures"]))

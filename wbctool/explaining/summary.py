@@ -161,25 +161,23 @@ def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, A
 
 
 def rows_of(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of one run and method: its columns, and a row for each class.
+    """The table of one run and method: its columns, and a row for each class, the interval of all, and chance.
 
-    In brackets stands the share of the area: what the map of chance would have.
+    A map of chance has of its energy, and of its peaks, the share of the area.
     """
-    known = [name for name in FIGURES if name in run["classes"][ALL]]
+    whole = run["classes"][ALL]
+    known = [name for name in FIGURES if name in whole]
     rows = []
     for name, figures in run["classes"].items():
-        cells = [name, f"{figures['images']:,}"]
-        for figure in known:
-            value, region = figures.get(figure), FIGURES[figure]
-            area = figures.get(f"area of {region}") if region else None
-            text = "" if value is None else f"{value:.2f}"
-            cells.append(f"{text} ({area:.2f})" if text and area is not None and "energy" in figure else text)
-        rows.append(cells)
-    if "intervals" in run["classes"][ALL]:
-        ends = run["classes"][ALL]["intervals"]
-        shown = ["–".join(f"{end:.2f}" for end in ends[name]) if ends.get(name) else "" for name in known]
-        rows.append(["95 % CI", "", *shown])
-    return ["class", "images", *known], rows
+        shown = [f"{figures[figure]:.2f}" if figure in figures else "" for figure in known]
+        rows.append([name, f"{figures['images']:,}", *shown])
+    ends = [whole["intervals"][name] for name in known]
+    for number, name in enumerate(("95 % from", "95 % to")):
+        rows.append([name, "", *(f"{each[number]:.2f}" if each else "" for each in ends)])
+    chance = [whole.get(f"area of {FIGURES[name]}") for name in known]
+    if any(area is not None for area in chance):
+        rows.append(["by chance", "", *("" if area is None else f"{area:.2f}" for area in chance)])
+    return ["class", "images", *(name.replace("energy in ", "") for name in known)], rows
 
 
 def compared_rows(figures: dict[str, Any]) -> list[Sequence[str]]:
