@@ -145,8 +145,10 @@ def explain(
         for key, text in _NOTES.items():
             if counts[key]:
                 note(f"{counts[key]:,} {text}")
-    if not counts["done"] and counts["of other splits"]:
-        raise InputError(f"{source}: holds no images of the split {split}; give --split {ALL}")
+    if not report.summary:
+        raise InputError(
+            f"{source}: holds nothing to explain of the split {split}; give --split {ALL}, or other images"
+        )
     failed = counts["failed"] + tally.counts["damaged"]
     if failed and not quiet:
         note(f"{failed:,} inputs failed; {out} holds an error record for each")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Report:
 def explain_into(
     out: Path, subjects: Sequence[Subject], records: Iterable[Record], inputs: Sequence[str], making: Making
 ) -> Report:
-    """Explain records into an output folder.
+    """Explain records into an output folder; where there are none to explain, it is not made.
 
     Args:
         out: the folder.
@@ -90,9 +91,12 @@ def explain_into(
     }
     report, collected, sheets = Report(), Collected(), Sheets(making.sheet or 0)
     usable = _usable(records, subjects, out, making.split, report)
+    first = next(usable, None)
+    if first is None:
+        return report
     folder = OutputFolder(out, "explain", settings, shard, making.overwrite, "path", RESERVED)
     with Progress("explain", "images", making.quiet) as progress:
-        for record, fresh in explain(subjects, usable, folder, making.panels, making.maps, shard):
+        for record, fresh in explain(subjects, chain([first], usable), folder, making.panels, making.maps, shard):
             failed = record["schema"] == ERROR
             report.counts["failed" if fresh else "old errors"] += failed
             folder.write(record)
@@ -133,7 +137,9 @@ def _usable(
                 report.counts["without a cell"] += 1
                 continue
             if lies_in(record["path"], out):
-                raise UsageProblem(f"-o {out}: holds the input {record['path']}; give another folder")
+                raise UsageProblem(
+                    f"-o {out}: holds the input {record['path']}; give another folder, so that nothing is lost"
+                )
             for subject in subjects:
                 prepared = subject.run.info.get("preparation", {})
                 report.otherwise[subject.name] += preparation_of(record) != prepared
