@@ -1,9 +1,10 @@
 """What class-activation maps cost beside the plain forward pass, and beside the package pytorch-grad-cam.
 
-    python tests/benchmarks/explain.py [--only gradcam,scorecam,channels] [--run RUN --cells cells/]
+    python tests/benchmarks/explain.py [--only gradcam,scorecam] [--run RUN --cells cells/]
 
-Weights are random, but for `--run`: a fine-tuned run folder, on whose images in `--cells` Score-CAM of 64
-channels is compared with the exact one. Each comparison is of one process, turn by turn; ratios are of medians.
+Weights are random, but for `--run`: a fine-tuned run folder, on whose test images in `--cells` Score-CAM of 64
+channels is compared with the exact one, and the exact one with the package. Each comparison is of one process,
+turn by turn; ratios are of medians. The package gets the network in the layout that `timm` makes it in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytorch_grad_cam
@@ -21,12 +23,16 @@ from torch import nn
 
 from wbctool.device import autocast, images_at_once
 from wbctool.explaining.explainer import Explainer
+from wbctool.folders import Selection, Tally, read_inputs
+from wbctool.imaging.inputs import to_input
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
+from wbctool.modeling.run_folder import load
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BACKBONES = ("resnet50", "densenet121", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv2_100")
 CLASSES = tuple("abcdefghijk")
+IMAGES = 22  # on which maps of a fine-tuned run are compared
 score_cam.tqdm = type("Silent", (), {"tqdm": staticmethod(lambda given: given)})
 
 
@@ -67,21 +73,22 @@ def plain(model: nn.Module, images: torch.Tensor, precision: str) -> None:
             model(part.contiguous(memory_format=torch.channels_last)).cpu()
 
 
-def package(method: str, model: Classifier, images: torch.Tensor, layer: str, count: int = 16) -> Callable[[], object]:
-    """A call of the package on images in its own layout, with the gradients its users have."""
+def package(
+    method: str, model: Classifier, images: torch.Tensor, layer: str, classes: np.ndarray | None = None
+) -> Callable[[], np.ndarray]:
+    """A call of the package, with the gradients that its users have, on 16 images at a time."""
     kind = getattr(pytorch_grad_cam, {"gradcam": "GradCAM", "scorecam": "ScoreCAM"}[method])
     normal = (images.float() - model.mean) / model.std
 
-    def call() -> None:
+    def call() -> np.ndarray:
         model.requires_grad_(True)
-        layers = [model.backbone.get_submodule(layer)]
-        with kind(Normalised(model), layers) as cam:
-            for part in normal.split(count):
-                with torch.no_grad():
-                    targets = [ClassifierOutputTarget(0)] * len(part)
-                with torch.enable_grad():
-                    cam(part, targets)
+        numbers = np.zeros(len(images), int) if classes is None else classes
+        with kind(Normalised(model), [model.backbone.get_submodule(layer)]) as cam:
+            targets = [ClassifierOutputTarget(int(number)) for number in numbers]
+            starts = range(0, len(images), 16)
+            found = [cam(normal[start : start + 16], targets[start : start + 16]) for start in starts]
         model.requires_grad_(False)
+        return np.concatenate(found)
 
     return call
 
@@ -127,13 +134,41 @@ def score(rounds: int) -> None:
             print(f"| {backbone} {precision} | {' | '.join(row)} |", flush=True)
 
 
+def tuned(run: Path, cells: str, rounds: int) -> None:
+    model = load(run, DEVICE).model
+    size = model.architecture.size
+    records = [r for r in read_inputs([cells], Selection(), Tally()) if r.get("split") == "test" and "path" in r]
+    chosen = records[:: max(1, len(records) // IMAGES)][:IMAGES]
+    images = torch.from_numpy(np.stack([to_input(r["path"], size) for r in chosen])).permute(0, 3, 1, 2).to(DEVICE)
+    exact = Explainer(model, ("scorecam",), views=1)
+    whole = exact(images)
+    print(f"\n{run}: {model.architecture.backbone}, {len(images)} test images of {cells}")
+    for channels in (16, 32, 64, 128):
+        some = Explainer(model, ("scorecam",), views=1, channels=channels)(images, whole.classes)
+        pairs = zip(some.maps["scorecam"], whole.maps["scorecam"], strict=True)
+        alike = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs]
+        print(f"  {channels} channels against all: correlation {np.median(alike):.4f}, least {np.min(alike):.4f}")
+    layer = next(iter(exact.layers))
+    theirs = package("scorecam", model, images[:2], layer, whole.classes)
+    half = Explainer(model, ("scorecam",), views=1, precision="bf16")
+    calls = {"float32": lambda: exact(images[:2]), "bf16": lambda: half(images[:2]), "package": theirs}
+    took = medians(calls, max(1, rounds // 3))
+    apart = np.abs(theirs() - whole.maps["scorecam"][:2]).max()
+    ratios = ", ".join(f"{took['package'] / took[name]:.1f} × in {name}" for name in ("float32", "bf16"))
+    print(f"  exact against the package: {ratios}; the same maps to {apart:.1e}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="gradcam")
+    parser.add_argument("--only", default="gradcam,scorecam")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--cells")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    for part in given.only.split(","):
+    for part in filter(None, given.only.split(",")):
         {"gradcam": gradcam, "scorecam": score}[part](given.rounds)
+    if given.run:
+        tuned(given.run, given.cells, given.rounds)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class ReportOptions:
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the plots, as PNG and SVG.")] = None
     explanations: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", hidden=True, help="For --html: what `explain` made of the images."),
+        typer.Option(metavar="DIR", help="For --html: what `explain` made of the images."),
     ] = None
     differential: Annotated[
         bool, typer.Option("--differential", help="Count classes by group (slide, patient); compare with the truth.")

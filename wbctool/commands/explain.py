@@ -27,8 +27,6 @@ app = new_app()
 
 ALL = "all"
 
-_METHODS = "gradcam|gradcam++|scorecam|layercam|eigencam|attention|random"
-
 
 @dataclass(frozen=True)
 class MapOptions:
@@ -36,20 +34,21 @@ class MapOptions:
 
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar=_METHODS, help="Repeat it to see several, and how far they agree. (gradcam)"),
+        typer.Option(
+            metavar="NAME",
+            help="gradcam, gradcam++, layercam, scorecam, eigencam, attention (CBAM's), random; repeatable.",
+        ),
     ] = None
     of_class: Annotated[
-        str, typer.Option("--class", metavar="NAME", help="What is explained: predicted, label, or a class.")
+        str, typer.Option("--class", metavar="NAME", help="Explained class: predicted, label, or a name.")
     ] = "predicted"
-    layer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Repeat it for the mean of several. (the last with a map)")
-    ] = None
+    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="(the last with a map)")] = None
     channels: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="scorecam: only the K most active channels. (all)")
+        int | None, typer.Option(min=1, metavar="K", help="scorecam: the K most active channels only.")
     ] = None
     views: Annotated[
         int | None,
-        typer.Option(min=1, max=8, metavar="N", help="Flips and turns a map is the mean over. (as the run predicts)"),
+        typer.Option(min=1, max=8, metavar="N", help="Flips and turns for a mean map. (as the run predicts)"),
     ] = None
 
 
@@ -57,14 +56,12 @@ class MapOptions:
 class ShownOptions:
     """What is made of the maps."""
 
-    faithfulness: Annotated[
-        bool, typer.Option("--faithfulness", help="Also deletion and insertion: 66 passes a map.")
-    ] = False
+    faithfulness: Annotated[bool, typer.Option("--faithfulness", help="Also deletion and insertion.")] = False
     sheet: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Sheets of N panels a class, right and wrong apart.")
+        int | None, typer.Option(min=1, metavar="N", help="Sheets of N panels a class; right, wrong apart.")
     ] = None
-    maps: Annotated[bool, typer.Option("--maps", help="Also the maps themselves, as .npz.")] = False
-    panels: Annotated[bool, typer.Option("--panels/--no-panels", help="A picture of each image.")] = True
+    maps: Annotated[bool, typer.Option("--maps", help="Also the maps, as .npz.")] = False
+    no_panels: Annotated[bool, typer.Option("--no-panels", help="Records and scores only.")] = False
 
 
 @app.command(
@@ -81,11 +78,9 @@ def explain(
     shown: ShownOptions,
     selection: SelectionOptions,
     compare: Annotated[
-        Path | None, typer.Option(metavar="RUN2", help="Explain the same class by another run, and show what differs.")
+        Path | None, typer.Option(metavar="RUN2", help="The same class by another run; what differs.")
     ] = None,
-    split: Annotated[
-        str, typer.Option(metavar="NAME|all", help="Of records that carry splits: train, val, test or all.")
-    ] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME|all", help="Where records carry splits.")] = "test",
     device: Device = "auto",
     precision: Precision = "auto",
     shard: Shard = None,
@@ -103,7 +98,7 @@ def explain(
 
     if source != "-" and (Path(source) / "model.json").is_file():
         raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
-    if shown.sheet and not shown.panels:
+    if shown.sheet and shown.no_panels:
         raise UsageProblem("--sheet is made of panels; leave out --no-panels")
     if shown.sheet and shard:
         raise UsageProblem("--sheet needs all panels; leave out --shard")
@@ -133,7 +128,7 @@ def explain(
         shown.faithfulness,
     )
     subjects = [Subject(load(path, where), asked, where, precision) for path in (run, compare) if path]
-    making = Making(shown.panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
+    making = Making(not shown.no_panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
     report = explain_into(out, subjects, chain([first], stream), names_of([source]), making)
     counts = report.counts
     if not quiet:
