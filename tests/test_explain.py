@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def test_records_carry_prediction_explanation_scores_and_panel(cli, run_folder, 
         alike = np.corrcoef(maps["gradcam"].ravel(), maps["eigencam"].ravel())[0, 1]
         assert told["agreement"]["gradcam eigencam"] == pytest.approx(alike, abs=1e-4)
         for scores in told["methods"].values():
-            energy = scores["energy"]
+            energy, other = scores["energy"], scores["swapped"]
+            assert other["cell"] + other["background"] == pytest.approx(1, abs=1e-5)
             assert energy["cell"] + energy["background"] == pytest.approx(1, abs=1e-5)
             assert energy.get("nucleus", 0) <= energy["cell"] + 1e-6
             assert 0 < scores["deletion"] < 1
@@ -58,9 +60,13 @@ def test_records_carry_prediction_explanation_scores_and_panel(cli, run_folder, 
     scores = json.loads((tmp_path / "x" / "scores.json").read_text())
     rows = [row["explain"]["methods"]["gradcam"]["energy"]["cell"] for row in done.records]
     assert scores["images"] == len(rows)
-    assert scores["runs"][0]["classes"]["all"]["energy in cell"] == pytest.approx(np.mean(rows), abs=1e-5)
+    assert scores["runs"][0]["all"]["energy in cell"] == pytest.approx(np.mean(rows), abs=1e-5)
+    assert scores["groups"] == 1  # one slide: nothing can be said of others
+    assert scores["runs"][0]["intervals"]["energy in cell"] is None
     right = np.mean([row["label"] == row["predicted"] for row in done.records])
-    assert scores["runs"][0]["classes"].get("right", {"images": 0})["images"] == round(right * len(rows))
+    assert scores["runs"][0].get("right", {"images": 0})["images"] == round(right * len(rows))
+    alike = [row["explain"]["agreement"]["gradcam eigencam"] for row in done.records]
+    assert scores["runs"][1]["agreement"]["gradcam eigencam"] == pytest.approx(np.mean(alike), abs=1e-5)
     report = cli("evaluate", tmp_path / "x", "--html", tmp_path / "p.html", "--explanations", tmp_path / "x", "--json")
     assert report.code == 0, report.err
     assert json.loads(report.out)["n"] == len(rows)
@@ -92,6 +98,7 @@ def test_two_runs_are_compared_on_the_same_class(cli, run_folder, cbam, cells, t
         assert np.array_equal(one["compare-gradcam"], other["gradcam"])
     scores = json.loads((tmp_path / "x" / "scores.json").read_text())
     figure = scores["compared"][0]["figures"]["energy in cell"]
+    assert figure["interval"] is None
     energies = [
         [told["methods"]["gradcam"]["energy"]["cell"] for told in (row["explain"]["compare"], row["explain"])]
         for row in done.records
@@ -103,7 +110,7 @@ def test_two_runs_are_compared_on_the_same_class(cli, run_folder, cbam, cells, t
         label, side = path.stem, path.parent.name
         number = sum(r["label"] == label and (r["predicted"] == label) == (side == "right") for r in done.records)
         panels = min(3, number)
-        height = -(-panels // min(2, panels)) * (25 + 266 + 8)
+        height = 17 + 16 + -(-panels // min(2, panels)) * (25 + 266 + 8)
         assert read_image(path).shape[:2] == (height, min(2, panels) * (4 * 232 + 8 + 34 + 8))
 
 
@@ -126,7 +133,9 @@ def test_a_panel_shows_the_image_the_map_and_both(cli, run_folder, cells, tmp_pa
         hottest = np.unravel_index(cv2.resize(held["gradcam"], (224, 224)).argmax(), (224, 224))
     assert tiles[1][hottest][0] > 100
     assert tiles[1][hottest][2] < 40  # dark red
-    assert np.abs(tiles[2] - (tiles[0] + tiles[1]) / 2).mean() < 3
+    with np.load(row["maps"]) as held:
+        weight = 0.1 + 0.5 * cv2.resize(held["gradcam"], (224, 224))[..., None]
+    assert np.abs(tiles[2] - ((1 - weight) * tiles[0] + weight * tiles[1])).mean() < 3
 
 
 def test_a_killed_run_ends_in_the_same_bytes(cli, run_folder, cells, tmp_path):
@@ -268,6 +277,74 @@ def test_predictions_and_fields_are_explained_too(cli, run_folder, cells, masks,
     known = [row["explain"]["area"] for row in done.records if "area" in row["explain"]]
     assert known
     assert all(0 < area["nucleus"] < area["cell"] < 0.9 for area in known)
+
+
+def test_what_has_changed_is_explained_again(cli, run_folder, cells, tmp_path):
+    rows = [r for r in read_records(cells / "records.jsonl") if r["split"] == "test"][:3]
+    rows = [{**r, "path": str(cells / r["path"]), "mask": str(cells / r["mask"])} for r in rows]
+    source = write_records(tmp_path / "in.jsonl", rows)
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    words = ("explain", run, source, "-o", tmp_path / "x", "--class", "label")
+    assert cli(*words).code == 0
+    rows[1]["label"] = next(r["label"] for r in rows if r["label"] != rows[1]["label"])
+    write_records(source, rows)
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert "2 images were done before" in done.err
+    assert [row["explain"]["class"] for row in done.records] == [row["label"] for row in rows]
+    info = json.loads((run / "model.json").read_text())
+    info["calibration"] = {"temperature": 3.0}
+    (run / "model.json").write_text(json.dumps(info))
+    done = cli(*words)
+    assert (done.code, "made with models" in done.err) == (2, True)
+
+
+def test_equal_ids_and_ids_that_lead_out_fail_loudly(cli, run_folder, cells, tmp_path):
+    record = next(r for r in read_records(cells / "records.jsonl") if r["split"] == "test")
+    record |= {"path": str(cells / record["path"]), "mask": str(cells / record["mask"])}
+    source = write_records(tmp_path / "in.jsonl", [record, record, {**record, "id": "../../evil"}])
+    done = cli("explain", run_folder, source, "-o", tmp_path / "out" / "x")
+    assert done.code == 4
+    assert "two inputs have this id" in done.records[1]["error"]
+    assert "leads out of the output folder" in done.records[2]["error"]
+    assert json.loads((tmp_path / "out" / "x" / "run.json").read_text())["counts"]["failed"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out"}
+
+
+def test_what_another_run_said_does_not_stay(cli, run_folder, cbam, cells, tmp_path):
+    said = cli("predict", cbam, cells, "--threshold", 1, "--tta", "-q").out
+    first = cli("explain", cbam, "-", "-o", tmp_path / "x", "--maps", "--views", 1, stdin=said)
+    again = cli("explain", run_folder, "-", "-o", tmp_path / "y", "--no-panels", stdin=first.out)
+    assert again.code == 0, again.err
+    for row in again.records:
+        assert row["run"] == str(run_folder)
+        assert not {"uncertain", "views", "panel", "maps"} & set(row)
+
+
+def test_a_refusal_leaves_no_folder_behind(cli, run_folder, cbam, cells, tmp_path):
+    done = cli("explain", run_folder, cells, "-o", tmp_path / "x", "--layer", "head")
+    assert (done.code, "which is no map" in done.err) == (2, True)
+    other = tmp_path / "other"
+    shutil.copytree(cbam, other)
+    info = json.loads((other / "model.json").read_text())
+    info["classes"][0] = "renamed"
+    (other / "model.json").write_text(json.dumps(info))
+    done = cli("explain", run_folder, cells, "-o", tmp_path / "x", "--compare", other)
+    assert (done.code, "knows no class band; give --class" in done.err) == (2, True)
+    assert not (tmp_path / "x").exists()
+    before = contents(other, leave=())
+    done = cli("explain", run_folder, cells, "-o", other, "--overwrite")
+    assert (done.code, "is a run folder; give another folder" in done.err) == (2, True)
+    assert contents(other, leave=()) == before
+
+
+def test_sheets_are_those_of_the_last_run(cli, run_folder, cells, tmp_path):
+    words = ("explain", run_folder, cells, "-o", tmp_path / "x", "--sheet", 2)
+    assert cli(*words).code == 0
+    before = {path.stem for path in (tmp_path / "x" / "sheets").rglob("*.png")}
+    assert cli(*words, "--classes", "band", "--overwrite").code == 0
+    assert {path.stem for path in (tmp_path / "x" / "sheets").rglob("*.png")} == {"band"} < before
 
 
 @pytest.mark.slow

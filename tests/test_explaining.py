@@ -8,9 +8,10 @@ from torch.nn import functional
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.explaining import faithfulness, layers, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
-from wbctool.explaining.maps import METHODS, scaled, to_image
+from wbctool.explaining.maps import METHODS, eigencam, scaled, to_image
 from wbctool.explaining.regions import regions_of
 from wbctool.explaining.score_cam import scorecam
+from wbctool.explaining.summary import Collected
 from wbctool.imaging.files import write_png
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
@@ -100,6 +101,7 @@ def test_default_layers_are_the_last_with_a_map():
         assert layers.default_layers(made(backbone)) == [layer]
     assert layers.default_layers(made("vit_tiny_patch16_224", 32)) == ["blocks.11.norm1"]
     assert layers.default_layers(made(attention="cbam")) == ["attention"]
+    assert layers.default_layers(made(attention="cbam", size=32)) == ["layer3"]
     members = (Architecture("resnet10t", CLASSES, 64), Architecture("mobilenetv3_small_050", CLASSES, 48))
     average = make_ensemble(EnsembleArchitecture("average", members, CLASSES, 64))
     assert layers.default_layers(average) == ["members.0.layer4", "members.1.blocks"]
@@ -138,7 +140,15 @@ def test_over_eight_views_a_turned_image_has_the_turned_map(method):
     for number, view in enumerate(symmetries(images, 8)):
         turned = explainer(view, np.array([2])).maps[method]
         expected = symmetries(torch.from_numpy(whole)[:, None], 8)[number][:, 0].numpy()
-        assert np.abs(turned - expected).max() < (0.05 if method == "eigencam" else 1e-4)
+        assert np.abs(turned - expected).max() < 1e-4
+
+
+def test_eigen_cams_of_several_views_have_one_sign():
+    activations = torch.randn(20, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    plain, signed = eigencam(activations), eigencam(activations, with_activity=True)
+    assert torch.equal(plain.abs(), signed.abs())
+    assert not torch.equal(plain, signed)
+    assert ((signed * activations.mean(1)).sum((1, 2)) >= 0).all()
 
 
 def test_the_class_explained_is_the_likeliest_over_the_views_the_model_predicts_by():
@@ -213,6 +223,8 @@ def test_attention_is_the_spatial_gate_of_cbam(where):
         ({"layers": ["head"]}, {}, "gives 5 for an image, which is no map"),
         ({"layers": ["layer4"], "methods": ("gradcam", "cam")}, {}, "--method cam: choose from gradcam"),
         ({"layers": ["head.0", "layer4"]}, {}, "gives 512 for an image, which is no map"),
+        ({"layers": ["layers.0.blocks.0.attn"]}, {"backbone": "swin_tiny_patch4_window7_224"}, "gives no map of the"),
+        ({"methods": ("attention",), "layers": ["layer1"]}, {"attention": "cbam"}, "has no CBAM; it is at attention"),
         ({"layers": ["inner_attention"]}, {}, "is not run when an image is classified"),
         ({"methods": ("gradcam",), "layers": ["blocks.11"]}, {"backbone": "vit_tiny_patch16_224"}, None),
         ({"methods": ("gradcam",), "layers": ["head_drop"]}, {"backbone": "vit_tiny_patch16_224"}, "which is no map"),
@@ -339,3 +351,38 @@ def test_maps_on_a_gpu_are_those_of_the_cpu():
     there = Explainer(model.cuda(), methods)(images.cuda(), np.zeros(4, int)).maps
     for method in methods:
         assert np.abs(cpu[method] - there[method]).max() < 0.02, method
+
+
+def test_a_summary_equals_plain_means_and_a_plain_test():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    collected, rows = Collected(), []
+    for number in range(60):
+        label = ("right", "all", "c")[number % 3]
+        one, other = ({"cell": float(rng.random()), "nucleus": float(rng.random() / 2)} for _ in range(2))
+        other["cell"] += 0.1
+        methods = [{"gradcam": {"energy": energy, "pointing": {"cell": True}}} for energy in (one, other)]
+        compare = {"run": "b", "predicted": "c", "methods": methods[1]}
+        told = {"methods": methods[0], "area": {"cell": 0.4, "nucleus": 0.2}, "compare": compare}
+        record = {"id": f"{number}", "path": "x", "label": label, "group": f"g{number // 2}", "run": "a"}
+        collected.add({**record, "schema": "wbctool.prediction/1", "predicted": label, "explain": told})
+        rows.append((one["cell"], other["cell"]))
+    values = np.array(rows)
+    found = collected.summary()
+    assert (found["images"], found["groups"]) == (60, 30)
+    first, second = found["runs"]
+    assert set(first["classes"]) == {"right", "all", "c"}
+    assert first["classes"]["c"]["energy in cell"] == pytest.approx(values[2::3, 0].mean(), abs=1e-5)
+    assert first["all"]["energy in cell"] == pytest.approx(values[:, 0].mean(), abs=1e-5)
+    assert (first["right"]["images"], second["right"]["images"], second["wrong"]["images"]) == (60, 20, 40)
+    assert first["all"]["peak in cell"] == 1
+    assert first["all"]["area of nucleus"] == pytest.approx(0.2)
+    low, high = first["intervals"]["energy in cell"]
+    assert low < values[:, 0].mean() < high < low + 0.3
+    figure = found["compared"][0]["figures"]["energy in cell"]
+    apart = values[:, 1] - values[:, 0]
+    assert figure["difference"] == pytest.approx(apart.mean(), abs=1e-5)
+    assert figure["p"] == pytest.approx(stats.wilcoxon(apart.reshape(30, 2).mean(1)).pvalue, rel=1e-3)
+    assert figure["interval"][0] < apart.mean() < figure["interval"][1]
+    assert Collected().summary() == {"images": 0, "runs": []}

@@ -167,7 +167,12 @@ def _show(summary: dict[str, Any]) -> None:
 
     for run in summary["runs"]:
         columns, rows = rows_of(run)
-        table(f"{run['run']}: where {run['method']} looks (share of its energy in nucleus and cell)", columns, rows)
+        table(f"{run['run']}: {run['method']}", columns, rows)
+    alike = {(run["run"], pair): value for run in summary["runs"] for pair, value in run["agreement"].items()}
+    if alike:
+        pairs = [(run, " ~ ".join(pair.split()), f"{value:+.2f}") for (run, pair), value in alike.items()]
+        table("agreement of methods", ("run", "maps", "correlation"), pairs)
     for one in summary.get("compared", []):
-        columns = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
-        table(f"{one['method']}: paired, image by image", columns, compared_rows(one["figures"]))
+        if one["figures"]:
+            columns = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
+            table(f"{one['method']}: paired, image by image", columns, compared_rows(one["figures"]))

@@ -76,6 +76,16 @@ class Explainer:
         self.layers = places.chosen(model, layers) if set(methods) - {"attention"} else {}
         self.gates = places.chosen_attention(model, layers) if "attention" in methods else {}
         self._by_gradient = bool(set(methods) & set(BY_GRADIENT))
+        self._try()
+
+    def _try(self) -> None:
+        """Refuse layers without maps before the first image."""
+        blank = torch.zeros(1, 3, self.size, self.size, device=next(self.model.parameters()).device)
+        with self._watching(1) as watched:
+            logits = self._logits(blank, self._by_gradient)
+        self._gradients(logits, logits.argmax(1), watched)
+        for name in self.layers:
+            places.as_map(watched[name], name, self.model)
 
     def __call__(self, images: Tensor, classes: np.ndarray | None = None) -> Explained:
         """Explain a batch.
@@ -96,7 +106,7 @@ class Explainer:
     def _part(self, images: Tensor, wanted: np.ndarray) -> Explained:
         seen, logits = [], []
         for number, view in enumerate(symmetries(images, max(self.views, self.model.architecture.symmetries))):
-            with self._watching() if number < self.views else nullcontext({}) as watched:
+            with self._watching(len(view)) if number < self.views else nullcontext({}) as watched:
                 logits.append(self._logits(view, number < self.views and self._by_gradient))
             if number < self.views:
                 seen.append((view, watched))
@@ -123,8 +133,8 @@ class Explainer:
             return self.model(images)
 
     @contextmanager
-    def _watching(self) -> Iterator[dict[str, Tensor]]:
-        """Within it, what the explained layers, and CBAM's gates, give."""
+    def _watching(self, count: int) -> Iterator[dict[str, Tensor]]:
+        """Within it, what the explained layers, and CBAM's gates, give of so many images."""
         given: dict[str, Tensor] = {}
 
         def start(_module: nn.Module, _input: object, output: Tensor) -> Tensor | None:
@@ -135,8 +145,8 @@ class Explainer:
 
         def keep(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
             def kept(_module: nn.Module, _input: object, output: Tensor) -> Tensor:
-                if not isinstance(output, Tensor):
-                    raise UsageProblem(f"--layer {name}: gives a {type(output).__name__}, no map; give another layer")
+                if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != count:
+                    raise UsageProblem(f"--layer {name}: gives no map of the image; give another layer")
                 given[name] = output
                 return output.clone()  # what comes next may work in place
 
@@ -191,7 +201,7 @@ class Explainer:
                 fill = fill_colour(self.model)
                 maps.append(scorecam(self._logits, view.float(), fill, activations, classes, self.channels))
             elif method == "eigencam":
-                maps.append(eigencam(activations))
+                maps.append(eigencam(activations, with_activity=self.views > 1))
             else:
                 maps.append(_random(view, activations.shape[2:]))
         return maps

@@ -11,21 +11,21 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from wbctool.errors import UsageProblem
+from wbctool.modeling import layout
 from wbctool.modeling.classifier import Classifier
 
 MOST_PREFIX_TOKENS = 8  # class, distillation and register tokens, which stand before those of the image
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every layer by the name `--layer` takes: as in the backbone (`layer4`), else as in the model (`attention`).
+    """Every layer by the name `--layer` takes: as in the backbone (`layer4`) or as in the model (`attention`).
 
-    Of an ensemble each begins with its member: `members.0.layer4`.
+    Where both have a name, it is the model's; `backbone.head` is the other. Of an ensemble each begins with its
+    member: `members.0.layer4`.
     """
-    found = {}
-    for name, module in model.named_modules():
-        if name:
-            found["".join(name.split("backbone.", 1))] = module
-    return found
+    whole = {name: module for name, module in model.named_modules() if name}
+    short = {"".join(name.split("backbone.", 1)): module for name, module in whole.items()}
+    return {**short, **whole}
 
 
 def default_layers(model: nn.Module) -> list[str]:
@@ -45,8 +45,6 @@ def default_layers(model: nn.Module) -> list[str]:
 
 
 def _last_map(model: Classifier) -> str:
-    if not isinstance(model.attention, nn.Identity):
-        return "attention"
     outputs: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -67,6 +65,12 @@ def _last_map(model: Classifier) -> str:
         norms = [name for name in outputs if name.endswith(".norm1")]
         if norms:
             return norms[-1]
+    if not isinstance(model.attention, nn.Identity) and last.shape[2:].numel() > 1:
+        return "attention"
+    if last.ndim == 4 and last.shape[2:].numel() == 1:  # a small image: an earlier stage still has places
+        stages = layout.known_stages(backbone, model.architecture.backbone)
+        maps = [outputs[stage] for stage in stages if outputs[stage].shape[2:].numel() > 1]
+        last = maps[-1] if maps else last
     given = [name for name, output in outputs.items() if output is last]
     if not given:
         raise UsageProblem(f"{model.architecture.backbone}: its last feature map is not known; give --layer NAME")
@@ -80,22 +84,19 @@ def chosen(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
         UsageProblem: there is no such layer; the near ones are named.
     """
     layers = named_layers(model)
-    found = {}
-    for name in wanted or default_layers(model):
-        plain = "".join(name.split("backbone.", 1))
-        if plain not in layers:
-            raise UsageProblem(f"--layer {name}: no such layer; {_near(plain, layers)}")
-        found[plain] = layers[plain]
-    return found
+    for name in wanted:
+        if name not in layers:
+            raise UsageProblem(f"--layer {name}: no such layer; {_near(name, model)}")
+    return {name: layers[name] for name in wanted or default_layers(model)}
 
 
 def chosen_attention(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
-    """The CBAM modules among the wanted layers, or at them; without any, the last of the model.
+    """The CBAM modules that are the wanted layers, or at them; without any, the last of the model.
 
     Raises:
-        UsageProblem: the model has no CBAM, or there is no such layer.
+        UsageProblem: the model has no CBAM, or none there; or there is no such layer.
     """
-    known = {name: part for name, part in named_layers(model).items() if isinstance(part, CbamModule)}
+    known = {name: part for name, part in model.named_modules() if isinstance(part, CbamModule)}
     if not known:
         raise UsageProblem(
             f"--method attention: {model.architecture.backbone} was trained without CBAM; "
@@ -103,15 +104,27 @@ def chosen_attention(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Mo
         )
     by_place = {name.replace("inner_attention.", ""): name for name in known}
     asked = [by_place.get(name.replace(".", "_"), name) for name in (chosen(model, wanted) if wanted else ())]
-    return {name: known[name] for name in asked if name in known} or dict([list(known.items())[-1]])
+    found = {name: known[name] for name in asked if name in known}
+    if wanted and not found:
+        raise UsageProblem(f"--layer {wanted[0]}: has no CBAM; it is at {', '.join(list(known)[-6:])}")
+    return found or dict([list(known.items())[-1]])
 
 
-def _near(name: str, layers: dict[str, nn.Module]) -> str:
-    near = get_close_matches(name, layers, n=6, cutoff=0.5)
+def _near(name: str, model: nn.Module) -> str:
+    """The layers of backbones whose names are like it; without any, those that end stages."""
+    known = [full for full, _ in model.named_modules() if "backbone." in full]
+    short = ["".join(full.split("backbone.", 1)) for full in known]
+    near = get_close_matches(name, short, n=6, cutoff=0.5)
     if near:
         return f"near it: {', '.join(near)}"
-    top = [layer for layer in layers if layer.count(".") <= 1 and isinstance(layers[layer], nn.Module)]
-    return f"among its layers: {', '.join(top[-8:])}"
+    members = getattr(model, "members", [model])
+    prefixes = [f"members.{number}." for number in range(len(members))] if hasattr(model, "members") else [""]
+    ends = [
+        prefix + stage
+        for prefix, member in zip(prefixes, members, strict=True)
+        for stage in layout.known_stages(member.backbone, member.architecture.backbone)
+    ]
+    return f"among its layers: {', '.join(ends[-8:] or short[-8:])}"
 
 
 def as_map(output: Tensor, layer: str, model: nn.Module) -> Tensor:

@@ -36,16 +36,20 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (gradients.relu() * activations).sum(1)
 
 
-def eigencam(activations: Tensor) -> Tensor:
+def eigencam(activations: Tensor, with_activity: bool = False) -> Tensor:
     """The first principal component of the channels (Muhammad and Yeasin 2020), whatever the class.
 
-    Channels are centred first. Its sign is as LAPACK gives it, as in the package pytorch-grad-cam.
+    Channels are centred first. Its sign is as LAPACK gives it, as in the package pytorch-grad-cam; or
+    `with_activity`, so that it rises with the channels' mean: views of one image then agree.
     """
     count, channels, height, width = activations.shape
     places = activations.nan_to_num().reshape(count, channels, -1).transpose(1, 2).cpu().numpy()
     places = places - places.mean(axis=1, keepdims=True)
     first = np.linalg.svd(places, full_matrices=False)[2][:, 0]
     found = np.einsum("npc,nc->np", places, first).reshape(count, height, width)
+    if with_activity:
+        level = places.mean(axis=2).reshape(found.shape)
+        found = found * np.where((found * level).sum((1, 2), keepdims=True) < 0, -1, 1).astype(found.dtype)
     return torch.from_numpy(found).to(activations.device)
 
 

@@ -15,10 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 TILE = 224  # side of a picture in a panel, pixels
 GAP, LINE = 8, 17  # between pictures; height of a line of text
 BAR = 34  # width of a colour bar and its figures
+GREY = (130, 130, 130)
 BACK, INK, RIGHT, WRONG = (255, 255, 255), (30, 30, 30), (0, 110, 40), (190, 0, 0)
 HEAT, DIVERGING = "turbo", "RdBu_r"
 OUTLINES = {"cell": (255, 255, 255), "nucleus": (0, 0, 0)}
-WEIGHT = 0.5  # of the map over the image
+LEAST, MOST = 0.1, 0.6  # weight of the map over the image, where it is 0 and where it is 1
 
 
 @dataclass
@@ -83,16 +84,17 @@ def diverging(difference: np.ndarray) -> np.ndarray:
 
 
 def over(image: np.ndarray, map_: np.ndarray, regions: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-    """A map over its image, with the outlines of cell (white) and nucleus (black): RGB, uint8, TILE square."""
+    """A map over its image, the denser the higher it is: RGB, uint8, TILE square."""
     image, map_ = resized(image), cv2.resize(map_, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
-    mixed = (1 - WEIGHT) * image + WEIGHT * heat(map_)
+    weight = (LEAST + (MOST - LEAST) * map_)[..., None]
+    mixed = (1 - weight) * image + weight * heat(map_)
     return outlined((mixed + 0.5).astype(np.uint8), regions)
 
 
-def outlined(picture: np.ndarray, regions: Mapping[str, np.ndarray] | None) -> np.ndarray:
-    """A picture, TILE square, with the outlines of cell and nucleus."""
+def outlined(picture: np.ndarray, regions: Mapping[str, np.ndarray] | None, bright: bool = False) -> np.ndarray:
+    """A picture, TILE square, with the outlines of cell (white; grey on a bright one) and nucleus (black)."""
     drawn = np.ascontiguousarray(picture)
-    for name, colour in OUTLINES.items():
+    for name, colour in {**OUTLINES, **({"cell": GREY} if bright else {})}.items():
         if regions and name in regions:
             region = cv2.resize(regions[name], (TILE, TILE), interpolation=cv2.INTER_LINEAR) >= 0.5
             contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -128,3 +130,17 @@ def fitting(text: str, width: int, size: int = 12) -> str:
     while text and font(size).getlength("…" + text) > width:
         text = text[max(1, len(text) // 16) :]
     return "…" + text
+
+
+def sheet_of(title: str, panels: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+    """Panels in rows under a title: RGB, uint8."""
+    height, width = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    head = LINE + 2 * GAP
+    page = Image.new("RGB", (columns * (width + GAP), head + rows * (height + GAP)), BACK)
+    ImageDraw.Draw(page).text((GAP, GAP), fitting(title, page.width - 2 * GAP, 14), INK, font(14))
+    for number, panel in enumerate(panels):
+        at = ((number % columns) * (width + GAP), head + (number // columns) * (height + GAP))
+        page.paste(Image.fromarray(panel), at)
+    return np.asarray(page)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from wbctool.errors import ImageError
+from wbctool.explaining.maps import OF_NO_CLASS
 from wbctool.explaining.panels import (
-    BACK,
     DIVERGING,
-    GAP,
     HEAT,
     INK,
     RIGHT,
@@ -27,13 +25,14 @@ from wbctool.explaining.panels import (
     outlined,
     over,
     resized,
+    sheet_of,
 )
 from wbctool.explaining.subject import Finding, Subject
 from wbctool.imaging.files import read_image, write_png
 from wbctool.outputs import safe_name
 from wbctool.records import Record
 
-COLUMNS = 2  # of panels on a sheet
+RIGHT_ONES, WRONG_ONES, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets
 
 
 def panel_of(
@@ -54,28 +53,35 @@ def panel_of(
     """
     label = record.get("label")
     panel = Panel(record["id"])
-    first = subjects[0]
-    name = first.run.classes[findings[0].chosen]
+    names = _names(subjects)
+    explained = subjects[0].run.classes[findings[0].chosen]
     for number, method in enumerate(findings[0].maps):
         told = [(f"label {label}" if label is not None else "no label", INK)] if number == 0 else []
+        about = method if method in OF_NO_CLASS else f"{method} for {explained}"
+        maps = [_at(one.maps[method], subjects[0].size) for one in findings]
         row = [Tile(outlined(resized(image), regions), told)]
-        tiles = [
-            Tile(over(image, resized_map(one.maps[method], first.size), regions), _lines(label, subject, one, method))
-            for subject, one in zip(subjects, findings, strict=True)
-        ]
         if len(subjects) == 1:
-            shown = heat(findings[0].maps[method])
-            row += [Tile(shown, [(f"{method} for {name}", INK), (_layers(first, method), INK)]), tiles[0]]
-            row[-1].bar = (HEAT, "0", "1")
-        else:
-            maps = [resized_map(one.maps[method], first.size) for one in findings]
-            told = [(f"{method} for {name}: 2nd − 1st", INK), ("red: more in the second", INK)]
-            row += [*tiles, Tile(diverging(maps[1] - maps[0]), told, (DIVERGING, "−1", "+1"))]
+            lines = [(about, INK), (_layers(subjects[0], method), INK)]
+            row.append(Tile(outlined(resized(heat(maps[0])), regions), lines))
+        for name, subject, found, map_ in zip(names, subjects, findings, maps, strict=True):
+            row.append(Tile(over(image, map_, regions), _lines(name, label, subject, found, method)))
+        row[-1].bar = (HEAT, "0", "1")
+        if len(subjects) > 1:
+            row[-1].bar = None
+            apart = outlined(resized(diverging(maps[1] - maps[0])), regions, bright=True)
+            lines = [(f"{about}: 2nd − 1st", INK), (" − ".join(_layers(s, method) for s in reversed(subjects)), INK)]
+            row.append(Tile(apart, lines, (DIVERGING, "−1", "+1")))
         panel.rows.append(row)
     return panel.drawn()
 
 
-def resized_map(map_: np.ndarray, size: int) -> np.ndarray:
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    """The runs' names, in full where their folders' are the same."""
+    short = [subject.run.path.resolve().name for subject in subjects]
+    return short if len(set(short)) == len(short) else [subject.name for subject in subjects]
+
+
+def _at(map_: np.ndarray, size: int) -> np.ndarray:
     """A map at another side."""
     return map_ if len(map_) == size else cv2.resize(map_, (size, size), interpolation=cv2.INTER_LINEAR)
 
@@ -85,15 +91,16 @@ def _layers(subject: Subject, method: str) -> str:
     return ", ".join(explainer.gates if method == "attention" else explainer.layers)
 
 
-def _lines(label: str | None, subject: Subject, found: Finding, method: str) -> list[tuple[str, tuple[int, int, int]]]:
+def _lines(
+    name: str, label: str | None, subject: Subject, found: Finding, method: str
+) -> list[tuple[str, tuple[int, int, int]]]:
     """Who predicted what, and how much of the map lies where."""
     best = int(found.shares.argmax())
     predicted = subject.run.classes[best]
     colour = INK if label is None else RIGHT if predicted == label else WRONG
-    lines = [(f"{subject.run.path.name}: {predicted} {found.shares[best]:.2f}", colour)]
     energy = found.figures[method].get("energy", {})
     parts = [f"{name} {energy[name]:.0%}" for name in ("nucleus", "cell") if energy.get(name) is not None]
-    return [*lines, (", ".join(parts), INK)]
+    return [(f"{name}: {predicted} {found.shares[best]:.2f}", colour), (", ".join(parts), INK)]
 
 
 class Sheets:
@@ -106,37 +113,25 @@ class Sheets:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: dict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, record: Record) -> None:
         """Take a record with its panel into account."""
         label = record.get("label")
-        side = "unlabelled" if label is None else "right" if record["predicted"] == label else "wrong"
-        kept = self._kept[side, safe_name(record["predicted"] if label is None else label)]
+        side = UNLABELLED if label is None else RIGHT_ONES if record["predicted"] == label else WRONG_ONES
+        key = (side, safe_name(record["predicted"] if label is None else label))
         digest = hashlib.blake2b(record["id"].encode(), digest_size=8).digest()
-        heapq.heappush(kept, (-int.from_bytes(digest, "little"), record["id"], record["panel"]))
-        if len(kept) > self._limit:
-            heapq.heappop(kept)
+        heapq.heappush(self._kept[key], (-int.from_bytes(digest, "little"), record["id"], record["panel"]))
+        self._counts[key] += 1
+        if len(self._kept[key]) > self._limit:
+            heapq.heappop(self._kept[key])
 
-    def write(self, folder: Path) -> int:
-        """Write `right/CLASS.png`, `wrong/CLASS.png` and `unlabelled/CLASS.png`; how many there are."""
+    def write(self, folder: Path, about: str) -> None:
+        """Write `right/CLASS.png`, `wrong/CLASS.png` and `unlabelled/CLASS.png`, and remove those there were."""
+        for side in (RIGHT_ONES, WRONG_ONES, UNLABELLED):
+            for old in (folder / side).glob("*.png"):
+                old.unlink()
         for (side, name), kept in sorted(self._kept.items()):
-            panels = []
-            for _, _, path in sorted(kept, key=lambda one: one[1]):
-                try:
-                    panels.append(read_image(path))
-                except ImageError:
-                    continue
-            write_png(folder / side / f"{name}.png", _sheet(panels))
-        return len(self._kept)
-
-
-def _sheet(panels: Sequence[np.ndarray]) -> np.ndarray:
-    height = max(panel.shape[0] for panel in panels)
-    width = max(panel.shape[1] for panel in panels)
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    page = np.full((rows * (height + GAP), columns * (width + GAP), 3), BACK, np.uint8)
-    for number, panel in enumerate(panels):
-        y, x = (number // columns) * (height + GAP), (number % columns) * (width + GAP)
-        page[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
-    return page
+            panels = [read_image(path) for _, _, path in sorted(kept, key=lambda one: one[1])]
+            title = f"{name}, {side}: {len(panels)} of {self._counts[side, name]:,}  ({about})"
+            write_png(folder / side / f"{name}.png", sheet_of(title, panels))

@@ -15,7 +15,7 @@ from wbctool.explaining.pictures import Sheets
 from wbctool.explaining.step import RESERVED, explain
 from wbctool.explaining.subject import Subject
 from wbctool.explaining.summary import Collected
-from wbctool.modeling.run_folder import weights_digest
+from wbctool.modeling.run_folder import digest_of
 from wbctool.outputs import OutputFolder, write_json
 from wbctool.records import ERROR, PREDICTION, Record, has_image, preparation_of
 from wbctool.steps import lies_in, parse_shard
@@ -78,11 +78,14 @@ def explain_into(
         UsageProblem: the folder was made with other settings, or holds an input.
         InputError: another command is writing it.
     """
+    if (out / "model.json").exists():
+        raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
+    _check_classes(subjects)
     shard = parse_shard(making.shard)
     settings = {
         **asdict(subjects[0].how),
         "precision": [subject.explainer.precision for subject in subjects],
-        "weights": [weights_digest(subject.run.path) for subject in subjects],
+        "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
         "panels": making.panels,
         "maps": making.maps,
         "split": making.split,
@@ -113,8 +116,8 @@ def explain_into(
             if failed and fresh and not making.quiet:
                 progress.clear()
                 note(f"failed: {record['error']}")
-    if making.sheet:
-        sheets.write(folder.path / "sheets")
+    if making.sheet or making.overwrite:
+        sheets.write(folder.path / "sheets", " − ".join(subject.name for subject in reversed(subjects)))
     report.counts["blank"] = collected.blank
     report.summary = collected.summary()
     ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
@@ -123,6 +126,18 @@ def explain_into(
     total = counts["done"] + counts["failed"] + counts["old errors"]
     folder.finish({"inputs": total, "records": counts["done"], "failed": counts["failed"]})
     return report
+
+
+def _check_classes(subjects: Sequence[Subject]) -> None:
+    """Refuse runs of which one may explain a class that the other does not know."""
+    first = subjects[0]
+    if first.how.of_class in first.run.classes:
+        return
+    for other in subjects[1:]:
+        unknown = [name for name in first.run.classes if name not in other.run.classes]
+        if unknown:
+            some = ", ".join(unknown[:6])
+            raise UsageProblem(f"--compare {other.name}: knows no class {some}; give --class NAME, one that both know")
 
 
 def _usable(

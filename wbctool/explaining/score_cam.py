@@ -36,7 +36,7 @@ def scorecam(
     flat = activations.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
     seen = high > low
-    kept = seen if channels is None else seen & _most_active(activations, channels)
+    kept = seen if channels is None else seen & _highest(high.where(seen, -torch.inf), channels)
     image, channel = kept.nonzero(as_tuple=True)
     scores = torch.full(low.shape, -torch.inf, device=images.device)
     if channels is None and not bool(seen.all()):
@@ -55,11 +55,10 @@ def scorecam(
     return torch.einsum("nc,nchw->nhw", scores.softmax(1).nan_to_num(), activations)
 
 
-def _most_active(activations: Tensor, count: int) -> Tensor:
-    """Which channels are among the `count` with the highest peak in the image, (n, channels).
+def _highest(peaks: Tensor, count: int) -> Tensor:
+    """Which channels have the `count` highest peaks in the image, (n, channels).
 
     Ranked by their mean, the same number comes out farther from all of them: many alike see most of the cell.
     """
-    peak = activations.flatten(2).amax(2)
-    best = peak.topk(min(count, peak.shape[1]), dim=1).indices
-    return torch.zeros_like(peak, dtype=torch.bool).scatter_(1, best, True)
+    best = peaks.topk(min(count, peaks.shape[1]), dim=1).indices
+    return torch.zeros_like(peaks, dtype=torch.bool).scatter_(1, best, True)

@@ -18,16 +18,18 @@ from wbctool.explaining.explainer import LIKELIEST
 from wbctool.explaining.faithfulness import STEPS
 from wbctool.explaining.pictures import panel_of
 from wbctool.explaining.regions import regions_of
-from wbctool.explaining.subject import LABEL, PREDICTED, Finding, How, Regions, Subject, rounded
+from wbctool.explaining.subject import LABEL, PREDICTED, Finding, Regions, Subject, rounded
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
 from wbctool.modeling.inference import prediction_record
 from wbctool.outputs import OutputFolder, write_bytes
-from wbctool.records import ERROR, Record, error_record
+from wbctool.records import ERROR, PREDICTION, Record, error_record
 
 RESERVED = ("maps", "sheets")
-_BATCH, _PASSES = 64, 4096  # images at once; fewer where they come to more passes through the network
+_BATCH, _PASSES = 64, 1024  # images at once; fewer where they come to more passes through the network
 _ABOUT = 1024  # channels of a last layer
+_SAID = ("uncertain", "views", "precision")  # of a prediction that another command made
+_SHOWN = ("label", "value", "nucleus", "cells")  # of the input, in panels and figures
 _MADE = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
 
 
@@ -47,13 +49,20 @@ class _Item:
     record: Record
     name: str | None = None
     done: Record | None = None
+    fresh: bool = False
     image: np.ndarray | None = None
 
+    def fail(self, error: ImageError) -> None:
+        """It ends as an error record."""
+        self.done, self.fresh = error_record(self.record["id"], self.record["path"], str(error)), True
 
-def batch_size(how: How, views: int) -> int:
-    """How many images are explained together: so many that progress shows, and a batch can be done again."""
-    passes = views * ((how.channels or _ABOUT) if "scorecam" in how.methods else 1)
-    passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
+
+def batch_size(subjects: Sequence[Subject]) -> int:
+    """How many images are explained together: so few that progress shows, and a batch can be done again."""
+    passes, how = 0, subjects[0].how
+    for subject in subjects:
+        passes += subject.explainer.views * ((how.channels or _ABOUT) if "scorecam" in how.methods else 1)
+        passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
     return int(np.clip(_PASSES // passes, 1, _BATCH))
 
 
@@ -79,16 +88,15 @@ def explain(
         shard: (i, n): only each n-th record from the i-th.
     """
     stream = _items(records, folder, shard)
-    size = batch_size(subjects[0].how, max(subject.explainer.views for subject in subjects))
+    size = batch_size(subjects)
     batches = iter(lambda: list(islice(stream, size)), [])
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for batch in batches:
-            fresh = {id(item) for item in batch if item.done is None}
             list(pool.map(_decode, [item for item in batch if item.done is None]))
             if any(item.image is not None for item in batch):
                 _explain_batch(subjects, batch, Files(folder.path, panels, maps), pool)
             for item in batch:
-                yield item.done, id(item) in fresh
+                yield item.done, item.fresh
 
 
 def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, int] | None) -> Iterator[_Item]:
@@ -98,22 +106,26 @@ def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, in
             if mine:
                 yield _Item(record, done=record)
             continue
+        if record["schema"] == PREDICTION:
+            record = {key: value for key, value in record.items() if key not in (*_MADE[1:], *_SAID)}
         try:
             name = folder.names.take(record["id"])
             old = folder.finished(record, {record["id"]}) if mine else None
         except ImageError as error:
             if mine:
-                yield _Item(record, done=error_record(record["id"], record["path"], str(error)))
+                yield _Item(record, done=error_record(record["id"], record["path"], str(error)), fresh=True)
             continue
         if mine:
-            yield _Item(record, name, {**record, **{k: old[0][k] for k in _MADE if k in old[0]}} if old else None)
+            stands = old and all(old[0].get(key) == record.get(key) for key in _SHOWN)
+            done = {**record, **{key: old[0][key] for key in _MADE if key in old[0]}} if stands else None
+            yield _Item(record, name, done, fresh=done is None)
 
 
 def _decode(item: _Item) -> None:
     try:
         item.image = read_image(item.record["path"])
     except ImageError as error:
-        item.done = error_record(item.record["id"], item.record["path"], str(error))
+        item.fail(error)
 
 
 def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
@@ -155,7 +167,7 @@ def _prepared(item: _Item, sizes: Sequence[int], subject: Subject) -> _Prepared 
         number = classes.index(name) if name in classes else LIKELIEST
         return _Prepared({size: scaled_to(item.image, size) for size in sizes}, regions, number)
     except ImageError as error:
-        item.done = error_record(record["id"], record["path"], str(error))
+        item.fail(error)
         return None
 
 
@@ -166,7 +178,7 @@ def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> lis
     for subject in subjects:
         if found:
             names = [subjects[0].run.classes[one.chosen] for one in found[0]]
-            classes = np.array([subject.class_number(name) for name in names])
+            classes = np.array([subject.run.classes.index(name) for name in names])
         images = np.stack([one.images[subject.size] for one in prepared])
         found.append(subject.find(images, classes, [one.regions[subject.size] for one in prepared]))
     return found
@@ -199,7 +211,7 @@ def _finish(
     if files.maps:
         path = files.folder / "maps" / f"{item.name}.npz"
         held = io.BytesIO()
-        np.savez(held, **_arrays(findings))
+        np.savez_compressed(held, **_arrays(findings))
         write_bytes(path, held.getvalue())
         record["maps"] = str(path)
     item.done = record
@@ -207,7 +219,7 @@ def _finish(
 
 def _told(subject: Subject, found: Finding) -> dict[str, Any]:
     explainer = subject.explainer
-    told = {"probability": rounded(found.shares[found.chosen]), "layers": [*explainer.layers, *explainer.gates]}
+    told = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
     if explainer.views != 1:
         told["views"] = explainer.views
     if subject.how.channels:

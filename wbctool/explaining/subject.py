@@ -96,7 +96,8 @@ class Subject:
         """
         if name in self.run.classes:
             return self.run.classes.index(name)
-        near = get_close_matches(name, self.run.classes, n=3, cutoff=0.5)
+        same = [own for own in self.run.classes if own.casefold() == name.casefold()]
+        near = same or get_close_matches(name, self.run.classes, n=3, cutoff=0.5)
         some = f"near it: {', '.join(near)}" if near else f"its classes: {', '.join(self.run.classes[:12])}"
         raise UsageProblem(f"{self.name}: knows no class {name}; {some}")
 
@@ -113,11 +114,12 @@ class Subject:
         shares = scaled(explained.probabilities, self.run.temperature or 1.0)
         figures: list[dict[str, dict[str, Any]]] = [{} for _ in images]
         for method, maps in explained.maps.items():
-            for own, map_, where in zip(figures, maps, regions, strict=True):
-                own[method] = _located(map_, where)
+            others = np.roll(maps, -1, axis=0) if len(maps) > 1 else [None]
+            for own, map_, other, where in zip(figures, maps, others, regions, strict=True):
+                own[method] = _located(map_, other, where)
             if method == "attention":
                 for own, ends in zip(figures, explained.gates, strict=True):
-                    own[method]["gate"] = [rounded(end) for end in ends]
+                    own[method] |= {"gate": [rounded(end) for end in ends], "layers": list(self.explainer.gates)}
             if self.how.faithfulness:
                 self._follow(method, stack, maps, explained.classes, figures)
         found = []
@@ -136,15 +138,24 @@ class Subject:
         answer = partial(probabilities, self.run.model, precision=self.explainer.precision, views=1)
         found = faithfulness.curves(answer, images, fill_colour(self.run.model), maps, classes)
         for name, curves in found.items():
-            for own, value in zip(figures, faithfulness.area(curves), strict=True):
-                own[method][name] = rounded(value)
+            for own, map_, value in zip(figures, maps, faithfulness.area(curves), strict=True):
+                own[method][name] = rounded(value) if map_.any() else None
 
 
-def _located(map_: np.ndarray, regions: Regions | None) -> dict[str, Any]:
-    if regions is None:
-        return {}
-    energy = {name: rounded(value) for name, value in scores.energy(map_, regions).items()}
-    return {"energy": energy, "pointing": scores.pointing(map_, regions)}
+def _located(map_: np.ndarray, other: np.ndarray | None, regions: Regions | None) -> dict[str, Any]:
+    """Where a map's energy and peak lie, and where those of another image's map would: a cell is in the middle of
+    its crop, and so is much that looks at nothing."""
+    found: dict[str, Any] = {} if map_.any() else {"blank": True}
+    if regions is not None:
+        found["energy"] = _rounded(scores.energy(map_, regions))
+        found["pointing"] = scores.pointing(map_, regions)
+        if other is not None:
+            found["swapped"] = _rounded(scores.energy(other, regions))
+    return found
+
+
+def _rounded(shares: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: rounded(value) for name, value in shares.items()}
 
 
 def rounded(value: float | None) -> float | None:

@@ -24,6 +24,7 @@ FIGURES = {
     "deletion": None,
     "insertion": None,
 }
+SWAPPED = "another's"  # the map of another image, over the mask of this one
 ALL, RIGHT, WRONG = "all", "right", "wrong"
 
 
@@ -40,12 +41,12 @@ class Collected:
         self.runs: list[str] = []
         self.methods: list[str] = []
         self.blank = 0
-        self._figures = array("d")
-        self._areas = array("d")
+        self._figures, self._areas = array("d"), array("d")
         self._labels: list[str | None] = []
         self._right: list[tuple[bool, ...]] = []
         self._groups: list[int] = []
         self._group_numbers: dict[str, int] = {}
+        self._agreement: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])
 
     def add(self, record: Record) -> None:
         """Take a record of `explain` into account."""
@@ -54,10 +55,15 @@ class Collected:
         if not self.runs:
             self.runs = [record["run"], *(one["run"] for one in each[1:])]
             self.methods = list(told["methods"])
-        for one in each:
+        for r, one in enumerate(each):
             for method in self.methods:
-                self._figures.extend(_figures(one["methods"][method]))
-        self.blank += sum(None in one["methods"][m].get("energy", {}).values() for one in each for m in self.methods)
+                own = one["methods"][method]
+                self._figures.extend(_figures(own))
+                self.blank += own.get("blank", False)
+            for pair, value in one.get("agreement", {}).items():
+                total = self._agreement[r, pair]
+                total[0] += value or 0.0
+                total[1] += value is not None
         area = told.get("area", {})
         self._areas.extend((area.get("nucleus", np.nan), area.get("cell", np.nan)))
         label = record.get("label")
@@ -67,22 +73,30 @@ class Collected:
         self._groups.append(self._group_numbers.setdefault(group_of(record), len(self._group_numbers)))
 
     def summary(self) -> dict[str, Any]:
-        """Figures of each run and method, by class and of all, and the paired tests where there are two runs."""
+        """Of each run and method the figures of each class, of right and wrong predictions, and of all; of two runs
+        the paired tests."""
         if not self._labels:
             return {"images": 0, "runs": []}
-        values = np.array(self._figures).reshape(-1, len(self.runs), len(self.methods), len(FIGURES))
+        values = np.array(self._figures).reshape(-1, len(self.runs), len(self.methods), WIDTH)
         areas = np.array(self._areas).reshape(-1, 2)
-        groups, draws = np.array(self._groups), Draws(np.array(self._groups))
+        groups = np.array(self._groups)
+        draws = Draws(groups)
         runs = []
         for r, run in enumerate(self.runs):
-            parts = self._parts(r)
+            alike = {pair: _digits(t / n) for (at, pair), (t, n) in self._agreement.items() if at == r and n}
             for m, method in enumerate(self.methods):
-                classes = {
-                    name: _row(values[chosen, r, m], areas[chosen], len(chosen)) for name, chosen in parts.items()
+                own = values[:, r, m]
+                row: dict[str, Any] = {"run": run, "method": method}
+                row["classes"] = {name: _row(own[which], areas[which]) for name, which in self._classes().items()}
+                for side, is_right in ((RIGHT, True), (WRONG, False)):
+                    which = [n for n, right in enumerate(self._right) if right and right[r] is is_right]
+                    if which:
+                        row[side] = _row(own[which], areas[which])
+                row[ALL] = _row(own, areas)
+                row["intervals"] = {
+                    name: _interval(draws, own[:, index]) for index, name in enumerate(FIGURES) if name in row[ALL]
                 }
-                known = [(index, name) for index, name in enumerate(FIGURES) if name in classes[ALL]]
-                classes[ALL]["intervals"] = {name: _interval(draws, values[:, r, m, index]) for index, name in known}
-                runs.append({"run": run, "method": method, "classes": classes})
+                runs.append({**row, "agreement": {pair: v for pair, v in alike.items() if method in pair.split()}})
         made: dict[str, Any] = {"images": len(values), "groups": int(groups.max()) + 1, "runs": runs}
         if len(self.runs) > 1:
             made["compared"] = [
@@ -91,37 +105,41 @@ class Collected:
             ]
         return made
 
-    def _parts(self, run: int) -> dict[str, np.ndarray]:
-        """The images of each class, those a run classified rightly and wrongly, and all."""
-        labels: dict[str, list[int]] = defaultdict(list)
+    def _classes(self) -> dict[str, list[int]]:
+        """The images of each class."""
+        found: dict[str, list[int]] = defaultdict(list)
         for number, label in enumerate(self._labels):
             if label is not None:
-                labels[label].append(number)
-        parts = {name: np.array(labels[name]) for name in sorted(labels)}
-        for name, side in ((RIGHT, True), (WRONG, False)):
-            found = [number for number, right in enumerate(self._right) if right and right[run] is side]
-            if found:
-                parts[name] = np.array(found)
-        return {**parts, ALL: np.arange(len(self._labels))}
+                found[label].append(number)
+        return dict(sorted(found.items()))
+
+
+WIDTH = len(FIGURES) + 2  # the last two are of the energy of another image's map
 
 
 def _figures(told: dict[str, Any]) -> list[float]:
-    energy, pointing = told.get("energy", {}), told.get("pointing", {})
+    energy, pointing, swapped = (told.get(name, {}) for name in ("energy", "pointing", "swapped"))
     found = [energy.get("nucleus"), energy.get("cell"), pointing.get("nucleus"), pointing.get("cell")]
-    found += [told.get("deletion"), told.get("insertion")]
+    found += [told.get("deletion"), told.get("insertion"), swapped.get("nucleus"), swapped.get("cell")]
     return [np.nan if value is None else float(value) for value in found]
 
 
-def _row(values: np.ndarray, areas: np.ndarray, images: int) -> dict[str, Any]:
-    """The means of some images' figures, and of the areas that chance would give."""
+def _row(values: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
+    """The means of some images' figures, and what they would be by chance: the areas, and those of another's map."""
     means = {name: _mean(values[:, index]) for index, name in enumerate(FIGURES)}
-    area = {"area of nucleus": _mean(areas[:, 0]), "area of cell": _mean(areas[:, 1])}
-    return {"images": images, **{name: value for name, value in {**means, **area}.items() if value is not None}}
+    for index, region in enumerate(("nucleus", "cell")):
+        means[f"area of {region}"] = _mean(areas[:, index])
+        means[f"{SWAPPED} energy in {region}"] = _mean(values[:, len(FIGURES) + index])
+    return {"images": len(values), **{name: value for name, value in means.items() if value is not None}}
 
 
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
-    return float(f"{known.mean():.6g}") if len(known) else None
+    return _digits(known.mean()) if len(known) else None
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _interval(draws: Draws, values: np.ndarray, signed: bool = False) -> list[float] | None:
@@ -130,7 +148,7 @@ def _interval(draws: Draws, values: np.ndarray, signed: bool = False) -> list[fl
     sums = draws.sums(cells, 2, np.stack([np.where(known, values, 0), known.astype(np.float64)], 1))
     drawn = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
     low, high = draws.interval(float(values[known].mean()), drawn, units=draws.units(known), signed=signed)
-    return [float(f"{low:.6g}"), float(f"{high:.6g}")] if np.isfinite(low) else None
+    return [_digits(low), _digits(high)] if np.isfinite(low) else None
 
 
 def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, Any]:
@@ -149,7 +167,7 @@ def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, A
         means = sums[counts > 0] / counts[counts > 0]
         p = float(stats.wilcoxon(means).pvalue) if np.any(means != 0) else 1.0
         found[name] = {
-            "difference": float(f"{difference[known].mean():.6g}"),
+            "difference": _digits(difference[known].mean()),
             "interval": _interval(draws, difference, signed=True),
             "images": int(known.sum()),
             "groups": len(means),
@@ -161,23 +179,28 @@ def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, A
 
 
 def rows_of(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of one run and method: its columns, and a row for each class, the interval of all, and chance.
+    """The table of one run and method: its columns; a row for each class and side, for all, their interval, and chance.
 
-    A map of chance has of its energy, and of its peaks, the share of the area.
+    A map of chance has of its energy, and of its peaks, the share of the area; another image's map knows in
+    addition that cells are in the middle.
     """
-    whole = run["classes"][ALL]
+    whole = run[ALL]
     known = [name for name in FIGURES if name in whole]
-    rows = []
-    for name, figures in run["classes"].items():
-        shown = [f"{figures[figure]:.2f}" if figure in figures else "" for figure in known]
-        rows.append([name, f"{figures['images']:,}", *shown])
-    ends = [whole["intervals"][name] for name in known]
-    for number, name in enumerate(("95 % from", "95 % to")):
+    parts = {**run["classes"], **{side: run[side] for side in (RIGHT, WRONG, ALL) if side in run}}
+    rows = [
+        [name, f"{own['images']:,}", *(f"{own[figure]:.2f}" if figure in own else "" for figure in known)]
+        for name, own in parts.items()
+    ]
+    if not known:
+        return ["class", "images"], rows
+    ends = [run["intervals"][name] for name in known]
+    for number, name in enumerate(("  95 % from", "  to")):
         rows.append([name, "", *(f"{each[number]:.2f}" if each else "" for each in ends)])
-    chance = [whole.get(f"area of {FIGURES[name]}") for name in known]
-    if any(area is not None for area in chance):
-        rows.append(["by chance", "", *("" if area is None else f"{area:.2f}" for area in chance)])
-    return ["class", "images", *(name.replace("energy in ", "") for name in known)], rows
+    for name, key in (("another's map", f"{SWAPPED} {{}}"), ("area", "area of {}")):
+        keys = [key.format(figure if SWAPPED in key else FIGURES[figure]) for figure in known]
+        if any(key in whole for key in keys):
+            rows.append([name, "", *(f"{whole[key]:.2f}" if key in whole else "" for key in keys)])
+    return ["class", "images", *known], rows
 
 
 def compared_rows(figures: dict[str, Any]) -> list[Sequence[str]]:

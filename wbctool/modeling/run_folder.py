@@ -83,19 +83,20 @@ def read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def weights_digest(path: Path) -> str:
-    """A digest of a run's weights.
+def digest_of(path: Path, *names: str) -> str:
+    """A digest of some files of a run; of its weights without names.
 
     Raises:
         InputError: they cannot be read.
     """
     digest = hashlib.blake2b(digest_size=8)
-    try:
-        with open(path / "weights.safetensors", "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}/weights.safetensors: {error.strerror or error}; {NEXT}") from None
+    for name in names or ("weights.safetensors",):
+        try:
+            with open(path / name, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"{path}/{name}: {error.strerror or error}; {NEXT}") from None
     return digest.hexdigest()
 
 

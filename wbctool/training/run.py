@@ -85,7 +85,7 @@ class Kind:
 
     def settings(self) -> dict[str, Any]:
         """As `run.json` keeps it."""
-        members = [run_folder.weights_digest(member) for member in self.members]
+        members = [run_folder.digest_of(member) for member in self.members]
         chosen = {"probe": self.probe, "ensemble": self.ensemble, "members": members or None}
         return {key: value for key, value in chosen.items() if value}
 
