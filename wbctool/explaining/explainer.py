@@ -76,6 +76,8 @@ class Explainer:
         self.layers = places.chosen(model, layers) if set(methods) - {"attention"} else {}
         self.gates = places.chosen_attention(model, layers) if "attention" in methods else {}
         self._by_gradient = bool(set(methods) & set(BY_GRADIENT))
+        # of all views at once; they are small only at the last layer
+        self._graphs = self.views if self._by_gradient and layers else 1
         self._try()
 
     def _try(self) -> None:
@@ -95,7 +97,7 @@ class Explainer:
             classes: the number of the class to explain of each image, (n,), or `LIKELIEST`, as without.
         """
         wanted = np.full(len(images), LIKELIEST) if classes is None else np.asarray(classes)
-        count = images_at_once(images.device)
+        count = max(1, images_at_once(images.device) // self._graphs)
         starts = range(0, len(images), count)
         parts = [self._part(images[start : start + count], wanted[start : start + count]) for start in starts]
         maps = {method: np.concatenate([part.maps[method] for part in parts]) for method in self.methods}

@@ -43,6 +43,15 @@ class Files:
 
 
 @dataclass
+class _Prepared:
+    """An image as each run sees it, with its regions, by the side of the input; the class to explain."""
+
+    images: dict[int, np.ndarray]
+    regions: dict[int, Regions | None]
+    of_class: int
+
+
+@dataclass
 class _Item:
     """A record on its way, what it is named, and what there is of it."""
 
@@ -50,11 +59,11 @@ class _Item:
     name: str | None = None
     done: Record | None = None
     fresh: bool = False
-    image: np.ndarray | None = None
+    prepared: _Prepared | None = None
 
-    def fail(self, error: ImageError) -> None:
-        """It ends as an error record."""
-        self.done, self.fresh = error_record(self.record["id"], self.record["path"], str(error)), True
+    @property
+    def failed(self) -> bool:
+        return self.done is not None and self.done["schema"] == ERROR
 
 
 def batch_size(subjects: Sequence[Subject]) -> int:
@@ -92,8 +101,10 @@ def explain(
     batches = iter(lambda: list(islice(stream, size)), [])
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for batch in batches:
-            list(pool.map(_decode, [item for item in batch if item.done is None]))
-            if any(item.image is not None for item in batch):
+            _prepare([item for item in batch if item.done is None], subjects, pool)
+            if any(item.prepared for item in batch):
+                # all of the batch, so that its numbers do not depend on what was done before
+                _prepare([item for item in batch if item.done and item.name and not item.failed], subjects, pool)
                 _explain_batch(subjects, batch, Files(folder.path, panels, maps), pool)
             for item in batch:
                 yield item.done, item.fresh
@@ -121,54 +132,37 @@ def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, in
             yield _Item(record, name, done, fresh=done is None)
 
 
-def _decode(item: _Item) -> None:
-    try:
-        item.image = read_image(item.record["path"])
-    except ImageError as error:
-        item.fail(error)
+def _prepare(items: Sequence[_Item], subjects: Sequence[Subject], pool: ThreadPoolExecutor) -> None:
+    """Decode images, and all that is needed of their records; those that fail end as error records."""
+    sizes = sorted({subject.size for subject in subjects})
+
+    def prepare(item: _Item) -> None:
+        try:
+            item.prepared = _prepared(item.record, sizes, subjects[0])
+        except ImageError as error:
+            item.done = error_record(item.record["id"], item.record["path"], str(error))
+            item.fresh = True
+
+    list(pool.map(prepare, items))
+
+
+def _prepared(record: Record, sizes: Sequence[int], subject: Subject) -> _Prepared:
+    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.how.of_class
+    name = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
+    if name not in classes and name != PREDICTED:
+        raise ImageError(f"{record['id']}: its label is {name}, no class of {subject.name}; give --class NAME")
+    return _Prepared(
+        {size: scaled_to(image, size) for size in sizes},
+        {size: regions_of(record, image.shape[:2], size) for size in sizes},
+        classes.index(name) if name in classes else LIKELIEST,
+    )
 
 
 def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
-    """Set `done` of each item; all of the batch are computed, so that its numbers do not depend on what is left."""
-    again = [item for item in batch if item.done is not None and item.name is not None and item.image is None]
-    again = [item for item in again if item.done["schema"] != ERROR]
-    for item in again:
-        item.done = None
-    list(pool.map(_decode, again))
-    items = [item for item in batch if item.image is not None]
-    sizes = sorted({subject.size for subject in subjects})
-    prepared = list(pool.map(lambda item: _prepared(item, sizes, subjects[0]), items))
-    good = [(item, found) for item, found in zip(items, prepared, strict=True) if found is not None]
-    if good:
-        findings = _findings(subjects, [found for _, found in good])
-        rows = zip([item for item, _ in good], [found for _, found in good], zip(*findings, strict=True), strict=True)
-        list(pool.map(lambda row: _finish(*row, subjects, files), list(rows)))
-    for item in items:
-        item.image = None
-
-
-@dataclass
-class _Prepared:
-    """An image as each run sees it, with its regions, by the side of the input; the class to explain."""
-
-    images: dict[int, np.ndarray]
-    regions: dict[int, Regions | None]
-    of_class: int
-
-
-def _prepared(item: _Item, sizes: Sequence[int], subject: Subject) -> _Prepared | None:
-    record, shape, classes = item.record, item.image.shape[:2], subject.run.classes
-    of_class = subject.how.of_class
-    name = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
-    try:
-        regions = {size: regions_of(record, shape, size) for size in sizes}
-        if name not in classes and name != PREDICTED:
-            raise ImageError(f"{record['id']}: its label is {name}, no class of {subject.name}; give --class NAME")
-        number = classes.index(name) if name in classes else LIKELIEST
-        return _Prepared({size: scaled_to(item.image, size) for size in sizes}, regions, number)
-    except ImageError as error:
-        item.fail(error)
-        return None
+    """Set `done` of each item that is prepared."""
+    items = [item for item in batch if item.prepared]
+    findings = zip(*_findings(subjects, [item.prepared for item in items]), strict=True)
+    list(pool.map(lambda item, found: _finish(item, found, subjects, files), items, findings))
 
 
 def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
@@ -184,15 +178,9 @@ def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> lis
     return found
 
 
-def _finish(
-    item: _Item,
-    prepared: _Prepared,
-    findings: Sequence[Finding],
-    subjects: Sequence[Subject],
-    files: Files,
-) -> None:
+def _finish(item: _Item, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files) -> None:
     """Write the files of one image, and set its record."""
-    first, found = subjects[0], findings[0]
+    first, found, prepared = subjects[0], findings[0], item.prepared
     regions, classes = prepared.regions[first.size], first.run.classes
     record = prediction_record(item.record, first.name, classes, found.shares, None, first.run.temperature)
     told: dict[str, Any] = {"class": classes[found.chosen], **_told(first, found)}

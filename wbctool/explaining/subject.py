@@ -70,7 +70,7 @@ class Subject:
         precision: `float32`, `bf16`, or `auto`: as it was trained.
 
     Raises:
-        UsageProblem: the run cannot be explained so.
+        UsageProblem: the run cannot be explained so, or has no such class; the near ones are named.
     """
 
     def __init__(self, run: Run, how: How, device: torch.device, precision: str) -> None:
@@ -86,16 +86,11 @@ class Subject:
         except UsageProblem as error:
             raise UsageProblem(f"{self.name}: {error}") from None
         if how.of_class not in (PREDICTED, LABEL):
-            self.class_number(how.of_class)
+            self._check_class(how.of_class)
 
-    def class_number(self, name: str) -> int:
-        """The number of a class.
-
-        Raises:
-            UsageProblem: the run has no such class; the near ones are named.
-        """
+    def _check_class(self, name: str) -> None:
         if name in self.run.classes:
-            return self.run.classes.index(name)
+            return
         same = [own for own in self.run.classes if own.casefold() == name.casefold()]
         near = same or get_close_matches(name, self.run.classes, n=3, cutoff=0.5)
         some = f"near it: {', '.join(near)}" if near else f"its classes: {', '.join(self.run.classes[:12])}"
