@@ -1,8 +1,10 @@
-"""Memory of a long `wbctool segment`: the peak over the first half of the images, and over the second.
+"""Memory of a long `wbctool segment` or `explain`: the peak over the first half of the images, and over the second.
 
     python tests/benchmarks/memory.py [--images 100000] [--jobs 2]
+    python tests/benchmarks/memory.py --explain --images 10000
 
-The images are links to drawn fields, so that no data is needed. Linux only: /proc is read.
+`explain` is of an untrained run, with its panels. The images are links to drawn fields, so that no data is needed.
+Linux only: /proc is read.
 """
 
 import argparse
@@ -33,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--explain", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         write_set(Path(place, "drawn"), per_class=6, size=96)
@@ -41,8 +44,14 @@ def main() -> None:
         folder.mkdir()
         for number in range(options.images):
             (folder / f"{number:06}.jpg").symlink_to(fields[number % len(fields)])
-        words = [sys.executable, "-m", "wbctool", "segment", str(folder), "-o", str(Path(place, "out"))]
-        command = [*words, "--jobs", str(options.jobs), "--quiet"]
+        command = [sys.executable, "-m", "wbctool", "segment", "--jobs", str(options.jobs)]
+        if options.explain:
+            run = str(Path(place, "run"))
+            words = ["train", str(Path(place, "drawn", "images")), "-o", run, "--backbone", "resnet10t", "--quiet"]
+            words += ["--weights", "none", "--size", "64", "--epochs", "0", "--set", "symmetries=1"]
+            subprocess.run([sys.executable, "-m", "wbctool", *words], check=True, capture_output=True)
+            command = [sys.executable, "-m", "wbctool", "explain", run]
+        command += [str(folder), "-o", str(Path(place, "out")), "--quiet"]
         start, peaks, count = time.monotonic(), [0.0, 0.0], 0
         with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
             for _ in running.stdout:
