@@ -11,8 +11,6 @@ from wbctool.errors import ImageError
 from wbctool.imaging.files import read_labels
 from wbctool.records import Record
 
-REGIONS = ("nucleus", "cell", "background")
-
 
 def regions_of(record: Record, shape: tuple[int, int], size: int) -> dict[str, np.ndarray] | None:
     """How much of each pixel of the network's input lies in each region.
