@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: a torch that takes all of them slows every other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HERE = Path(__file__).resolve()
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", HERE.parents[2] / "shared" / "data"))
 PBC_REGEX = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
