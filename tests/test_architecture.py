@@ -8,16 +8,16 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 FLOORS = [
     {"errors"},
     {"records"},
-    {"folders", "outputs", "console", "composites"},
+    {"folders", "outputs", "console", "composites", "cells"},
     {"steps", "imaging", "device"},
-    {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation"},
+    {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},
     {"drawing", "preparation"},
-    {"modeling", "training", "explaining"},
+    {"modeling", "training", "explaining", "fusing"},
     {"commands"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SAME_FLOOR_ALLOWED = {("training", "modeling"), ("explaining", "modeling")}
+SAME_FLOOR_ALLOWED = {("training", "modeling"), ("explaining", "modeling"), ("fusing", "modeling")}
 
 
 def room_of(path):

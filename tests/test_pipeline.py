@@ -206,7 +206,7 @@ def test_predict_killed_between_batches_ends_in_the_same_bytes(cli, cells, run_f
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_at_once_with_one_line_and_the_work_is_kept(drawn, tmp_path, sent, code):
     source = tmp_path / "in"
-    for copy in range(8):
+    for copy in range(40):
         shutil.copytree(drawn / "images", source / str(copy))
     process = start("segment", source, "-o", tmp_path / "m", "--jobs", 2, start_new_session=True)
     for _ in range(40):

@@ -7,15 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wbctool.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
 from wbctool.cropping.windows import (
     DEFAULT_MARGIN,
     DENOISE,
-    EDGE,
-    KIND_CHOICES,
     METHODS,
-    WHICH,
     box_window,
-    choose_cells,
     cut,
     roi_window,
 )

@@ -1,50 +1,15 @@
-"""Which cells are cropped, by which window, and the crop itself."""
+"""By which window a cell is cropped, and the crop itself."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 import numpy as np
 
-from wbctool.errors import ImageError
-from wbctool.records import Record
-
 Window = tuple[int, int, int, int]
 
 METHODS = ("roi", "box")
-WHICH = ("central", "largest", "all")
-KIND_CHOICES = ("wbc", "platelet", "rbc", "any")
-EDGE = ("keep", "drop")
 DENOISE = ("nlm",)
 DEFAULT_MARGIN = {"roi": 0.3, "box": 0.0}
-
-
-def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep") -> list[dict[str, Any]]:
-    """The cells of a mask record that are to be cropped, in its order.
-
-    Args:
-        record: a mask record.
-        kind: `wbc`, `platelet`, `rbc`, `any`; None takes white cells, or platelets where there are none.
-        which: `central` (nearest the image's centre), `largest`, or `all`.
-        edge: `keep` or `drop` cells that the image's edge cuts.
-
-    Raises:
-        ImageError: the record has no mask.
-    """
-    if "cells" not in record or not record.get("mask") or "size" not in record:
-        raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
-    cells = [cell for cell in record["cells"] if edge == "keep" or not cell.get("edge")]
-    if kind is None:
-        found = [c for c in cells if c["kind"] == "wbc"] or [c for c in cells if c["kind"] == "platelet"]
-    else:
-        found = [c for c in cells if kind in ("any", c["kind"])]
-    if which == "all" or len(found) < 2:
-        return found
-    if which == "largest":
-        return [max(found, key=lambda cell: cell["area"])]
-    width, height = record["size"]
-    return [min(found, key=lambda c: np.hypot(c["centroid"][0] - width / 2, c["centroid"][1] - height / 2))]
 
 
 def roi_window(mask: np.ndarray, margin: float) -> Window:

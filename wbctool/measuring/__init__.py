@@ -1,0 +1,1 @@
+"""What a cell measures: shape, colour, texture."""

@@ -1,0 +1,104 @@
+"""The cell that a record means, as it is measured: its pixels, its mask, in pixels of its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from wbctool.cells import choose_cells
+from wbctool.errors import ImageError
+from wbctool.imaging.files import read_image, read_labels
+from wbctool.records import Record
+
+_AROUND = 0.3  # of a cell's box, kept about it: the empty slide is seen there
+_SIDES = (16, 1024)  # of what is measured, pixels
+
+
+@dataclass(frozen=True)
+class View:
+    """A cell in its surroundings.
+
+    Attributes:
+        image: RGB, shape (height, width, 3), uint8.
+        cell: the cell with its nucleus, shape (height, width), bool.
+        nucleus: likewise; None where none is known.
+    """
+
+    image: np.ndarray
+    cell: np.ndarray
+    nucleus: np.ndarray | None
+
+    @cached_property
+    def regions(self) -> dict[str, np.ndarray]:
+        """`nucleus` and `cytoplasm`, or `cell` where no nucleus is known; those that have pixels."""
+        if self.nucleus is None:
+            return {"cell": self.cell}
+        cytoplasm = self.cell & ~self.nucleus
+        return {"nucleus": self.nucleus, **({"cytoplasm": cytoplasm} if cytoplasm.any() else {})}
+
+
+def view_of(record: Record, image: np.ndarray | None = None) -> View | None:
+    """The cell of a cropped record; of a whole field the one that `crop` takes by default.
+
+    A crop is brought back to the pixels of its source, so that cells are measured on one scale.
+
+    Args:
+        record: of a cell, or of a field with its mask.
+        image: its pixels, where they are decoded already.
+
+    Returns:
+        None where the record carries no mask, or its field has no such cell.
+
+    Raises:
+        ImageError: image or mask cannot be read, do not fit, or the mask lacks the cell.
+    """
+    if not isinstance(record.get("mask"), str):
+        return None
+    if "value" in record:
+        cell = {"value": record["value"], "nucleus": record.get("nucleus")}
+    else:
+        chosen = choose_cells(record, None, "central")
+        if not chosen:
+            return None
+        cell = chosen[0]
+    image = read_image(record["path"]) if image is None else image
+    labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
+    nucleus = labels == cell["nucleus"]["value"] if cell.get("nucleus") else np.zeros(labels.shape, bool)
+    whole = (labels == cell["value"]) | nucleus
+    if not whole.any():
+        raise ImageError(
+            f"{record['mask']}: has no value {cell['value']}, the cell of its record; make the mask again with "
+            f"`wbctool {'crop' if 'crop' in record else 'segment'}`"
+        )
+    if "crop" in record and "value" in record:
+        return _rescaled(image, whole, nucleus, record)
+    return _cut(image, whole, nucleus)
+
+
+def _rescaled(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray, record: Record) -> View:
+    width, height = (int(np.clip(round(side), *_SIDES)) for side in record["bbox"][2:])
+    if (height, width) == cell.shape:
+        return _view(image, cell, nucleus)
+    way = cv2.INTER_AREA if width <= image.shape[1] and height <= image.shape[0] else cv2.INTER_LINEAR
+    resized = [
+        cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        for part in (cell, nucleus)
+    ]
+    if not resized[0].any():
+        raise ImageError(f"{record['id']}: its cell is too small to be measured")
+    return _view(cv2.resize(image, (width, height), interpolation=way), *resized)
+
+
+def _cut(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> View:
+    x, y, width, height = cv2.boundingRect(cell.astype(np.uint8))
+    beside, above = round(width * _AROUND), round(height * _AROUND)
+    rows = slice(max(0, y - above), y + height + above)
+    columns = slice(max(0, x - beside), x + width + beside)
+    return _view(image[rows, columns], cell[rows, columns], nucleus[rows, columns])
+
+
+def _view(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> View:
+    return View(np.ascontiguousarray(image), cell, nucleus if nucleus.any() else None)
