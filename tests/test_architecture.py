@@ -11,7 +11,7 @@ FLOORS = [
     {"folders", "outputs", "console", "composites", "cells"},
     {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},
-    {"drawing", "preparation"},
+    {"drawing", "preparation", "dataset"},
     {"modeling", "training", "explaining", "fusing"},
     {"commands"},
     {"cli"},

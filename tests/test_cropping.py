@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from wbctool.cropping.step import CropOptions, crop_step
 from wbctool.cells import choose_cells
+from wbctool.cropping.step import CropOptions, crop_step
 from wbctool.cropping.windows import box_window, cut, roi_window
 from wbctool.errors import ImageError, UsageProblem
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "Classify images with a trained run.",
     "evaluate": "Show honest figures for predictions, or for masks against truth.",
     "explain": "Show where a trained run looks, and score whether that is true.",
+    "xgboost-fuse": "Fuse runs and what cells measure by gradient-boosted trees.",
     "info": "Say what a run folder, record file or image folder is.",
     "demo": "Draw a small synthetic smear set and run the whole chain on it.",
 }

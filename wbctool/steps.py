@@ -332,7 +332,7 @@ def _in_processes(
     if scheduler:
         yield from _on_cluster(call, items, scheduler)
         return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+    pool = worker_pool(jobs)
     waiting: deque[Future[Any]] = deque()
     try:
         for item in items:
@@ -345,6 +345,11 @@ def _in_processes(
         raise DeviceError("a worker process was killed, likely for want of memory; try fewer --jobs") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def worker_pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to this one, and end with it."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
 
 
 def _start_worker() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -136,6 +136,27 @@ def numbers(option: str, text: str | None, count: int) -> tuple[float, ...] | No
     if len(values) != count or not all(abs(value) < float("inf") for value in values):
         raise UsageProblem(f"{option} {text}: give {count} numbers with commas between")
     return values
+
+
+def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:
+    """`key=value` pairs with numbers, true, false and none read as such.
+
+    Raises:
+        UsageProblem: a pair without `=`.
+    """
+    import ast
+
+    words = {"true": True, "false": False, "none": None}
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageProblem(f"{option} {pair}: write it as key=value")
+        try:
+            parsed[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parsed[key] = text
+    return parsed
 
 
 def new_app() -> typer.Typer:

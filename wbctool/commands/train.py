@@ -17,6 +17,7 @@ from wbctool.commands.options import (
     SelectionOptions,
     SkipBad,
     new_app,
+    parse_pairs,
     with_options,
 )
 from wbctool.commands.recipe_options import RecipeOptions
@@ -87,7 +88,7 @@ def train(
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.errors import UsageProblem
     from wbctool.training.many import Splits
-    from wbctool.training.recipe import CUSTOM_CNN, of_length, parse_pairs, read_recipe, read_started, with_choices
+    from wbctool.training.recipe import CUSTOM_CNN, of_length, read_recipe, read_started, with_choices
 
     given = {
         **options.given(),
@@ -162,9 +163,9 @@ def _train(
     from dataclasses import replace
 
     from wbctool.console import emit, note, records_wanted, table
+    from wbctool.dataset import gather
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.folders import Selection, Tally, read_inputs
-    from wbctool.training.dataset import gather
     from wbctool.training.processes import is_main_process
 
     quiet = how["quiet"] = how["quiet"] or not is_main_process()

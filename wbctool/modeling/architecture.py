@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from wbctool.errors import UsageProblem
 
@@ -48,6 +48,9 @@ class Architecture:
     backbone_args: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    measures: ClassVar[bool] = False  # of its cells: it looks at no more than images
+    needs_mask: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for value, names, option in (

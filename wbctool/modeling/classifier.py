@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbctool.errors import UsageProblem
-from wbctool.modeling import attention, custom_cnn, heads, layout
+from wbctool.modeling import attention, custom_cnn, heads, kinds, layout
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.side_heads import SideHeads, together
 
@@ -77,12 +77,17 @@ class Classifier(nn.Module):
         """
         if fixed:
             return self.head(self.vector(self.attention(given)) if self.architecture.attention == "cbam" else given)
+        return self.seen(given)[1]
+
+    def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the head takes of a batch, (n, width), and the logits as `forward` gives them."""
         if not self.side_heads:
-            return self.head(self.vector(self.features(given)))
+            vector = self.vector(self.features(images))
+            return vector, self.head(vector)
         with self.side_heads.listening() as said:
-            logits = self.head(self.vector(self.features(given)))
-        every = torch.stack([logits.float(), *said])
-        return every if self.training else together(every)
+            vector = self.vector(self.features(images))
+        every = torch.stack([self.head(vector).float(), *said])
+        return vector, every if self.training else together(every)
 
     def fixed(self, images: torch.Tensor) -> torch.Tensor:
         """What a frozen backbone makes of a batch once and for all, up to the first part that learns."""
@@ -189,6 +194,13 @@ class Classifier(nn.Module):
                 setattr(self.backbone, child, nn.Identity())
 
 
+def resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    """A batch (n, channels, height, width) brought to side × side pixels."""
+    if images.shape[-1] == side:
+        return images
+    return nn.functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+
+
 def _is_map(shape: torch.Size) -> bool:
     """Whether it is (n, channels, side, side); Swin and its like have their channels last."""
     return len(shape) == 4 and shape[2] == shape[3]
@@ -232,3 +244,6 @@ def default_normalisation(backbone: str) -> tuple[tuple[float, ...], tuple[float
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return tuple(config.mean), tuple(config.std)
+
+
+kinds.register(kinds.PLAIN, Architecture, Classifier)

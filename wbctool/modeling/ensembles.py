@@ -6,18 +6,18 @@ folder stands alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wbctool.errors import InputError
-from wbctool.modeling import attention, heads
-from wbctool.modeling.architecture import Architecture
-from wbctool.modeling.classifier import Classifier
+from wbctool.modeling import attention, heads, kinds
+from wbctool.modeling.classifier import Classifier, resized
 
 KINDS = ("average", "cbam")
 
@@ -28,7 +28,7 @@ class EnsembleArchitecture:
 
     Attributes:
         ensemble: `average` or `cbam`.
-        members: of each classifier.
+        members: of each classifier; of an average, of fused models, too.
         classes: class names, those of all members.
         size: side of the input, the largest of the members', pixels.
         dense, norm, dropout: of the head over the feature maps of a `cbam` ensemble.
@@ -36,7 +36,7 @@ class EnsembleArchitecture:
     """
 
     ensemble: str
-    members: tuple[Architecture, ...]
+    members: tuple[Any, ...]
     classes: tuple[str, ...]
     size: int
     dense: tuple[int, ...] = ()
@@ -49,9 +49,20 @@ class EnsembleArchitecture:
         """The members' backbones."""
         return "+".join(member.backbone for member in self.members)
 
+    @property
+    def measures(self) -> bool:
+        """Whether a member asks for measures of the cell."""
+        return any(member.measures for member in self.members)
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a member refuses images without a mask."""
+        return any(member.needs_mask for member in self.members)
+
     def to_json(self) -> dict[str, Any]:
         """As `model.json` keeps it."""
-        return {"backbone": self.backbone, **asdict(self)}
+        members = [member.to_json() for member in self.members]
+        return {"backbone": self.backbone, **asdict(self), "members": members}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EnsembleArchitecture:
@@ -61,7 +72,7 @@ class EnsembleArchitecture:
             KeyError, TypeError: a part is missing or of another type.
         """
         parts = {name: value[name] for name in cls.__dataclass_fields__}
-        parts["members"] = tuple(Architecture.from_json(member) for member in value["members"])
+        parts["members"] = tuple(kinds.read(member) for member in value["members"])
         return cls(**{**parts, "classes": tuple(parts["classes"]), "dense": tuple(parts["dense"])})
 
 
@@ -71,11 +82,36 @@ class AverageEnsemble(nn.Module):
     def __init__(self, architecture: EnsembleArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.members = nn.ModuleList(Classifier(member) for member in architecture.members)
+        self.members = nn.ModuleList(kinds.build(member) for member in architecture.members)
 
-    def forward(self, images: Tensor) -> Tensor:
-        shares = [functional.softmax(member(given).double(), 1) for member, given in _inputs(self.members, images)]
-        return torch.stack(shares).mean(0).log()
+    def forward(self, images: Tensor, measures: np.ndarray | None = None) -> Tensor:
+        """Of images, and of what their cells measure, (n, m), where a member asks for that."""
+        logits = [
+            member(given, measures) if member.architecture.measures else member(given)
+            for member, given in _inputs(self.members, images)
+        ]
+        return _mean_of(logits)
+
+    def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The members' vectors one after another, (n, sum of widths), and what `forward` gives."""
+        vectors, logits = zip(*[member.seen(given) for member, given in _inputs(self.members, images)], strict=True)
+        return torch.cat([vector.float() for vector in vectors], 1), _mean_of(logits)
+
+    def files(self) -> dict[str, bytes]:
+        """What stands beside the weights, by name: the members' own files."""
+        return {f"member-{n}-{name}": data for n, part in self._filed() for name, data in part.files().items()}
+
+    def load_files(self, read: Callable[[str], bytes]) -> None:
+        """Take up what `files` gave; `read` gives the bytes of a name.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        for number, part in self._filed():
+            part.load_files(lambda name, number=number: read(f"member-{number}-{name}"))
+
+    def _filed(self) -> list[tuple[int, nn.Module]]:
+        return [(number, part) for number, part in enumerate(self.members, 1) if hasattr(part, "files")]
 
 
 class CbamEnsemble(nn.Module):
@@ -110,12 +146,19 @@ class CbamEnsemble(nn.Module):
             if maps.ndim != 4 or maps.shape[2] != maps.shape[3]:
                 raise InputError(f"--ensemble cbam: {member.architecture.backbone} has no feature map; use average")
         side = max(maps.shape[2] for maps in found)
-        return torch.cat([_resized(maps, side) for maps in found], 1)
+        return torch.cat([resized(maps, side) for maps in found], 1)
 
     def forward(self, given: Tensor, fixed: bool = False) -> Tensor:
         """Logits of images; or, where `fixed`, of what `fixed()` gave."""
-        maps = given if fixed else self.fixed(given)
-        return self.head(heads.pooled(self.attention(maps), "avg"))
+        return self._of(given if fixed else self.fixed(given))[1]
+
+    def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head takes of a batch, (n, sum of channels), and the logits."""
+        return self._of(self.fixed(images))
+
+    def _of(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        vector = heads.pooled(self.attention(maps), "avg")
+        return vector, self.head(vector)
 
     def unfreeze(self, _rule: str, keep_statistics: bool = False) -> None:
         """Let attention and head learn."""
@@ -129,15 +172,17 @@ class CbamEnsemble(nn.Module):
 
 
 def _inputs(members: Sequence[nn.Module], images: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    return [(member, _resized(images, member.architecture.size)) for member in members]
+    return [(member, resized(images, member.architecture.size)) for member in members]
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
-    if images.shape[-1] == side:
-        return images
-    return functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+def _mean_of(logits: Sequence[Tensor]) -> Tensor:
+    shares = [functional.softmax(own.double(), 1) for own in logits]
+    return torch.stack(shares).mean(0).log()
 
 
 def make_ensemble(architecture: EnsembleArchitecture) -> nn.Module:
     """The ensemble, untrained."""
     return {"average": AverageEnsemble, "cbam": CbamEnsemble}[architecture.ensemble](architecture)
+
+
+kinds.register("ensemble", EnsembleArchitecture, make_ensemble)

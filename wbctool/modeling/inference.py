@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +17,26 @@ import torch
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import ImageError, InputError
 from wbctool.evaluation.calibration import scaled
-from wbctool.imaging.inputs import to_input
-from wbctool.modeling.run_folder import Run
+from wbctool.imaging.files import read_image
+from wbctool.imaging.inputs import scaled_to
+from wbctool.measuring import morphology
+from wbctool.measuring.batches import Measuring
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
+
+if TYPE_CHECKING:
+    from wbctool.modeling.run_folder import Run
 
 BATCH = 64
 _HOW = ("views", "precision")  # keys of a prediction that say what was asked for otherwise
 
 
-def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str, views: int | None = None) -> np.ndarray:
+def probabilities(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    precision: str,
+    views: int | None = None,
+    measures: np.ndarray | None = None,
+) -> np.ndarray:
     """Class probabilities of a batch: the mean over as many symmetries of the square as the model asks for.
 
     Args:
@@ -32,15 +44,18 @@ def probabilities(model: torch.nn.Module, images: torch.Tensor, precision: str, 
         images: (n, 3, size, size), uint8, on the model's device.
         precision: `float32` or `bf16`.
         views: symmetries, 1 to 8, in place of the model's own number.
+        measures: of the cells, (n, measures), for a model that asks for them.
 
     Returns:
         Shape (n, classes), float64; rows sum to 1.
     """
     count = views or model.architecture.symmetries
     shares = []
+    step = images_at_once(images.device)
     with torch.inference_mode(), autocast(images.device, precision):
-        for part in images.split(images_at_once(images.device)):
-            each = [torch.softmax(model(view).double(), dim=1) for view in symmetries(part, count)]
+        for start, part in zip(range(0, len(images), step), images.split(step), strict=True):
+            more = [measures[start : start + step]] if model.architecture.measures else []
+            each = [torch.softmax(model(view, *more).double(), dim=1) for view in symmetries(part, count)]
             shares.append(torch.stack(each).mean(0))
     return torch.cat(shares).cpu().numpy()
 
@@ -104,6 +119,7 @@ def predict(
     threshold: float | None,
     how: dict[str, Any] | None = None,
     reuse: Callable[[list[Record]], list[Record] | None] = lambda batch: None,
+    jobs: int = 0,
 ) -> Iterator[Record]:
     """Prediction records (and error records) for records, in order.
 
@@ -119,47 +135,100 @@ def predict(
         how: what is done otherwise than the runs were trained, and kept in records: `views`, the symmetries of the
             square that probabilities are the mean over, and `precision`.
         reuse: the finished predictions of a batch, or None where it is to be computed.
+        jobs: processes that measure cells, for runs that ask for that; 0 for one per core.
     """
     name = "+".join(str(run.path) for run in runs)
     classes = runs[0].classes
     temperature = runs[0].temperature if len(runs) == 1 else None
-    sizes = sorted({run.model.architecture.size for run in runs})
+    needs = _Needs.of(runs)
     stream = iter(records)
     batches = iter(lambda: list(islice(stream, BATCH)), [])
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool, Measuring(jobs) as measuring:
         for batch in batches:
             old = reuse(batch)
             if old is not None:
                 yield from (with_uncertainty(record, threshold) for record in old)
                 continue
-            decoded = list(pool.map(lambda record: _decoded(record, sizes), batch))
+            decoded = list(pool.map(lambda record: _decoded(record, needs), batch))
+            measures = _measured(batch, decoded, measuring, needs.mask) if needs.measures else None
             good = [index for index, images in enumerate(decoded) if "schema" not in images]
             rows: dict[int, np.ndarray] = {}
             if good:
+                own = measures[good] if measures is not None else None
                 total = np.zeros((len(good), len(classes)))
                 for run in runs:
                     size = run.model.architecture.size
                     stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
                     images = stack.permute(0, 3, 1, 2).to(device)
-                    total += scaled(
-                        probabilities(run.model, images, precision, (how or {}).get("views")), run.temperature or 1.0
-                    )
+                    shares = probabilities(run.model, images, precision, (how or {}).get("views"), own)
+                    total += scaled(shares, run.temperature or 1.0)
                 rows = dict(zip(good, total / len(runs), strict=True))
             for index, record in enumerate(batch):
                 if index in rows:
                     made = prediction_record(record, name, classes, rows[index], threshold, temperature)
+                    if measures is not None and np.isnan(measures[index]).all():
+                        made["missing"] = ["morphology"]
                     yield {**made, **(how or {})}
                 else:
                     yield decoded[index]
 
 
-def _decoded(record: Record, sizes: list[int]) -> dict[int, np.ndarray] | Record:
+@dataclass(frozen=True)
+class _Needs:
+    """What runs look at: images of these sizes; what cells measure; a mask, without which they refuse."""
+
+    sizes: tuple[int, ...]
+    measures: bool
+    mask: bool
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> _Needs:
+        asked = [run.model.architecture for run in runs]
+        sizes = tuple(sorted({own.size for own in asked}))
+        return cls(sizes, any(own.measures for own in asked), any(own.needs_mask for own in asked))
+
+
+def _decoded(record: Record, needs: _Needs) -> dict[int, np.ndarray] | Record:
     if record["schema"] == ERROR:
         return record
     try:
-        return {size: to_input(record["path"], size) for size in sizes}
+        if needs.mask and not isinstance(record.get("mask"), str):
+            raise ImageError(
+                f"{record['path']}: carries no mask, and this run measures cells; "
+                "give the records of `wbctool segment` and `crop`"
+            )
+        image = read_image(record["path"])
+        return {size: scaled_to(image, size) for size in needs.sizes}
     except ImageError as error:
         return error_record(record["id"], record["path"], str(error))
+
+
+def _measured(batch: list[Record], decoded: list[Any], measuring: Measuring, every: bool) -> np.ndarray:
+    """What the cells of a batch measure, (n, measures); where they cannot be, an error takes the image's place."""
+    found = np.full((len(batch), len(morphology.names())), np.nan, np.float32)
+    places = [index for index, images in enumerate(decoded) if "schema" not in images]
+    for index, row in zip(places, measuring([batch[index] for index in places]), strict=True):
+        record = batch[index]
+        if every and not isinstance(row, str) and np.isnan(row).all():
+            row = f"{record['id']}: its mask holds no white cell and no platelet, and this run measures cells"
+        if isinstance(row, str):
+            decoded[index] = error_record(record["id"], record["path"], row)
+        else:
+            found[index] = row
+    return found
+
+
+def measured(records: Sequence[Record], measuring: Measuring) -> np.ndarray:
+    """What the cells of records measure, (n, measures), NaN for what is missing.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    found = measuring(records)
+    for row in found:
+        if isinstance(row, str):
+            raise InputError(row)
+    return np.stack(found)
 
 
 class PredictionFile:
@@ -204,7 +273,7 @@ class PredictionFile:
                 self._same(was, now, run, how or {}) for was, now in zip(old, batch, strict=True)
             ):
                 return None
-            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", *_HOW)
+            made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "missing", *_HOW)
             return [
                 {**record, **{key: was[key] for key in made if key in was}}
                 for was, record in zip(old, batch, strict=True)

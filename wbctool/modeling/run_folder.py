@@ -10,10 +10,8 @@ from typing import Any
 import torch
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.modeling.architecture import Architecture
-from wbctool.modeling.classifier import Classifier
-from wbctool.modeling.ensembles import EnsembleArchitecture, make_ensemble
-from wbctool.outputs import atomic, read_json, write_json
+from wbctool.modeling import classifier, ensembles, fused, kinds  # noqa: F401  (each makes its kind known)
+from wbctool.outputs import atomic, read_json, write_bytes, write_json
 
 SCHEMA = "wbctool.model/1"
 NEXT = "train it again, or give another run folder"
@@ -44,10 +42,14 @@ def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic(path / "weights.safetensors") as stream:
         stream.write(to_bytes(state))
+    files = model.files() if hasattr(model, "files") else {}
+    for name, data in files.items():
+        write_bytes(path / name, data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    checked = {"checksums": {name: digest_of(path, name) for name in ("weights.safetensors", *files)}} if files else {}
     write_json(
         path / "model.json",
-        {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, **info},
+        {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, **checked, **info},
     )
 
 
@@ -57,9 +59,7 @@ def make_model(info: dict[str, Any]) -> torch.nn.Module:
     Raises:
         KeyError, TypeError, ValueError, WbctoolError: a part is missing, or is nothing that can be built.
     """
-    if "ensemble" in info:
-        return make_ensemble(EnsembleArchitecture.from_json(info))
-    return Classifier(Architecture.from_json(info))
+    return kinds.build(kinds.read(info))
 
 
 def is_run(path: Path) -> bool:
@@ -126,5 +126,29 @@ def load(path: Path, device: torch.device) -> Run:
     except Exception as error:  # safetensors and torch each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
+    if hasattr(model, "load_files"):
+        _load_files(path, model, info)
     model.to(device, memory_format=torch.channels_last).eval()
     return Run(path, model, info)
+
+
+def _load_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+    """Take up what stands beside the weights, where all is what the run was saved with."""
+    checksums = info.get("checksums")
+    if not isinstance(checksums, dict):
+        raise InputError(f"{path}/model.json: damaged (no checksums); {NEXT}")
+    for name, digest in checksums.items():
+        if Path(name).name != name or digest_of(path, name) != digest:
+            raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
+    name = "model.json"
+
+    def read(wanted: str) -> bytes:
+        nonlocal name
+        name = wanted
+        return (path / wanted).read_bytes()
+
+    try:
+        model.load_files(read)
+    except Exception as error:  # XGBoost has its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:160]
+        raise InputError(f"{path}/{name}: cannot be used ({reason}); {NEXT}") from None

@@ -201,27 +201,6 @@ def _widths(value: Any, name: str) -> tuple[int, ...]:
     return widths
 
 
-def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:
-    """`key=value` pairs with numbers, true, false and none read as such.
-
-    Raises:
-        UsageProblem: a pair without `=`.
-    """
-    import ast
-
-    words = {"true": True, "false": False, "none": None}
-    parsed: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageProblem(f"{option} {pair}: write it as key=value")
-        try:
-            parsed[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parsed[key] = text
-    return parsed
-
-
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package, each with its variants as `name:variant`."""
     names = []

@@ -14,18 +14,20 @@ import torch
 
 from wbctool import __version__
 from wbctool.console import note
+from wbctool.dataset import Dataset
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
-from wbctool.evaluation.calibration import fit_temperature, scaled
+from wbctool.measuring.batches import Measuring
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
-from wbctool.modeling.inference import BATCH, prediction_record, probabilities
+from wbctool.modeling.fused import FusedModel
+from wbctool.modeling.inference import BATCH, measured, probabilities
+from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.weights import load_pretrained
 from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
-from wbctool.records import to_line, with_relative_paths
-from wbctool.training.dataset import Dataset
+from wbctool.records import Record, to_line
 from wbctool.training.feed import Pixels
 from wbctool.training.loop import State, Trainer
 from wbctool.training.losses import make_loss
@@ -171,8 +173,9 @@ def train(
             "counts": {split: len(own.rows) for split, own in samples.items()},
             "failures": sorted(pixels.failed.values()),
         }
-        _write_dataset(out, dataset)
-        calibration = _write_predictions(out, model, dataset, samples, pixels, recipe, shown_out or str(out))
+        write_dataset(out, dataset)
+        held = _held(model, dataset, samples, pixels, recipe.precision, running.jobs)
+        calibration = write_predictions(out, shown_out or str(out), dataset.classes, held)
         about = {"training": recipe.to_json(), "preparation": dataset.preparation, "calibration": calibration}
         _finish(out, model, about, state, run)
     processes.wait()
@@ -193,7 +196,11 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
     if kind.ensemble:
         members = [run_folder.load(path, device) for path in kind.members]
         for member in members:
-            if not isinstance(member.model, Classifier):
+            if isinstance(member.model, FusedModel) and kind.ensemble != "average":
+                raise InputError(
+                    f"{member.path}: is fused by trees, which have no feature maps; use --ensemble average"
+                )
+            if not isinstance(member.model, Classifier | FusedModel):
                 raise InputError(f"{member.path}: is an ensemble itself; give its members")
             if member.classes != dataset.classes:
                 raise InputError(
@@ -215,6 +222,8 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
         )
         for own, member in zip(model.members, members, strict=True):
             own.load_state_dict(member.model.state_dict())
+            if isinstance(own, FusedModel):
+                own.load_files(member.model.files().__getitem__)
         return model, f"weights of {len(members)} runs"
     mean, std = default_normalisation(recipe.backbone)
     architecture = Architecture(
@@ -317,38 +326,26 @@ def _write_history(out: Path, state: State) -> None:
         stream.writelines(to_line(row) + "\n" for row in state.history)
 
 
-def _write_dataset(out: Path, dataset: Dataset) -> None:
-    """What was trained, validated and tested on, for whoever asks later whether its figures can be believed."""
-    with atomic(out / "dataset.jsonl", "w") as stream:
-        for record in dataset.everything:
-            stream.write(to_line(with_relative_paths(record, out.resolve())) + "\n")
-
-
-def _write_predictions(
-    out: Path,
+def _held(
     model: torch.nn.Module,
     dataset: Dataset,
     samples: dict[str, Samples],
     pixels: Pixels,
-    recipe: Recipe,
-    name: str,
-) -> dict[str, Any]:
-    """Predictions of validation and test, at the temperature fitted on validation; what is said of that."""
+    precision: str,
+    jobs: int,
+) -> dict[str, tuple[list[Record], np.ndarray]]:
+    """Records of validation and test, and the model's probabilities, (n, classes)."""
     model.eval()
     device = next(model.parameters()).device
-    shares = {}
-    for split in ("val", "test"):
-        rows = samples[split].rows
-        parts = [
-            probabilities(model, pixels.batch(rows[start : start + BATCH]).to(device), recipe.precision)
-            for start in range(0, len(rows), BATCH)
-        ]
-        shares[split] = np.concatenate(parts) if parts else np.zeros((0, len(dataset.classes)))
-    temperature = fit_temperature(samples["val"].targets.numpy(), shares["val"])
-    with atomic(out / "predictions.jsonl", "w") as stream:
-        for split, own in shares.items():
-            for index, row in zip(samples[split].rows, scaled(own, temperature), strict=True):
-                record = dataset.everything[index]
-                made = prediction_record(record, name, dataset.classes, row, temperature=temperature)
-                stream.write(to_line(with_relative_paths(made, out.resolve())) + "\n")
-    return {"method": "temperature", "temperature": temperature, "images": len(shares["val"])}
+    held = {}
+    with Measuring(jobs) as measuring:
+        for split in HELD:
+            records = [dataset.everything[index] for index in samples[split].rows]
+            parts = [np.zeros((0, len(dataset.classes)))]
+            for start in range(0, len(records), BATCH):
+                images = pixels.batch(samples[split].rows[start : start + BATCH]).to(device)
+                own = records[start : start + BATCH]
+                measures = measured(own, measuring) if model.architecture.measures else None
+                parts.append(probabilities(model, images, precision, measures=measures))
+            held[split] = (records, np.concatenate(parts))
+    return held

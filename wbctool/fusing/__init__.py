@@ -1,0 +1,1 @@
+"""Networks and measures of the cell fused into gradient-boosted trees."""

@@ -1,0 +1,70 @@
+"""What the networks have learnt from: their splits are kept, and none of it is tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from wbctool.console import note, warn
+from wbctool.dataset import Dataset
+from wbctool.errors import InputError
+from wbctool.folders import Selection, Tally, group_of, read_inputs
+from wbctool.modeling.run_folder import Run
+from wbctool.records import ERROR, Record, has_image
+
+
+def with_their_splits(records: Iterable[Record], runs: Sequence[Run], quiet: bool) -> list[Record]:
+    """Records that carry no split take those that a run was trained with, where it knows all of them."""
+    records = list(records)
+    asked = [record for record in records if record["schema"] != ERROR and has_image(record) and record.get("label")]
+    if any(record.get("split") for record in asked):
+        return records
+    for run in runs:
+        split_of = {_real(record["path"]): record.get("split") for record in _dataset_of(run.path)}
+        if asked and all(split_of.get(_real(record["path"])) for record in asked):
+            if not quiet:
+                note(f"no splits in the records: those of {run.path} are taken")
+            return [_with_split(record, split_of) for record in records]
+    return records
+
+
+def refuse_known(dataset: Dataset, runs: Sequence[Run]) -> None:
+    """Refuse to stop on, or to test, images that a network has learnt from, or their groups.
+
+    Raises:
+        InputError: naming the run and one such image.
+    """
+    for run in runs:
+        theirs = _dataset_of(run.path)
+        if not theirs:
+            warn(f"{run.path}: keeps no dataset.jsonl; whether it has learnt from these images cannot be told")
+            continue
+        learnt = {"val": ("train",), "test": ("train", "val")}
+        for split, seen in learnt.items():
+            own = [record for record in theirs if record.get("split") in seen]
+            paths = {_real(record["path"]) for record in own}
+            groups = {group_of(record) for record in own}
+            met = [r for r in dataset.splits[split] if _real(r["path"]) in paths or group_of(r) in groups]
+            if met:
+                raise InputError(
+                    f"{len(met):,} {split} images, such as {met[0]['path']}, or their groups, were among the "
+                    f"{' and '.join(seen)} images of {run.path}: figures of them would say nothing; "
+                    "give the records that it was trained on, with their splits"
+                )
+
+
+def _dataset_of(run: Path) -> list[Record]:
+    file = run / "dataset.jsonl"
+    if not file.is_file():
+        return []
+    return [record for record in read_inputs([str(file)], Selection(), Tally()) if record["schema"] != ERROR]
+
+
+def _with_split(record: Record, split_of: dict[str, str | None]) -> Record:
+    split = None if record["schema"] == ERROR else split_of.get(_real(record["path"]))
+    return {**record, "split": split} if split else record
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)

@@ -1,0 +1,104 @@
+"""Where features come from: networks, and the measures of a cell."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from wbctool import __version__
+from wbctool.errors import ImageError, InputError
+from wbctool.fusing.store import Row
+from wbctool.imaging.inputs import to_input
+from wbctool.measuring import morphology
+from wbctool.measuring.batches import Measuring
+from wbctool.modeling.deep_features import deep_features
+from wbctool.modeling.run_folder import Run, digest_of
+from wbctool.records import Record
+
+
+class Network:
+    """Pooled features of a run, and after them the probabilities it gives; a `Source`.
+
+    Args:
+        run: loaded on its device.
+        device: that device.
+        precision: `float32` or `bf16`.
+    """
+
+    together = 64
+    masked = False
+
+    def __init__(self, run: Run, device: torch.device, precision: str) -> None:
+        self.run, self._device, self._precision = run, device, precision
+        self.name = f"features of {run.path.name or run.path}"
+        self.digest = digest_of(run.path, "model.json", "weights.safetensors")
+        self.identity = {"network": self.digest, "precision": precision, "device": device.type, "version": __version__}
+        architecture = run.model.architecture
+        self._size = architecture.size
+        blank = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
+        self.features = deep_features(run.model, blank, precision)[0].shape[1]
+        self.width = self.features + len(architecture.classes)
+
+    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+        """See `Source`.
+
+        Raises:
+            InputError: the network gives NaN or infinity.
+        """
+        with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+            waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
+            for batch in batches:
+                waiting.append((batch, [pool.submit(self._decoded, record["path"]) for record in batch]))
+                if len(waiting) > 1:  # one batch is decoded while another is computed
+                    yield self._computed(*waiting.popleft())
+            while waiting:
+                yield self._computed(*waiting.popleft())
+
+    def _decoded(self, path: str) -> np.ndarray | str:
+        try:
+            return to_input(path, self._size)
+        except ImageError as error:
+            return str(error)
+
+    def _computed(self, batch: Sequence[Record], decoded: Sequence[Future[np.ndarray | str]]) -> list[Row]:
+        rows: list[Row] = [image.result() for image in decoded]
+        good = [index for index, row in enumerate(rows) if not isinstance(row, str)]
+        if good:
+            images = torch.from_numpy(np.stack([rows[index] for index in good])).permute(0, 3, 1, 2)
+            found = np.concatenate(deep_features(self.run.model, images.to(self._device), self._precision), axis=1)
+            for index, row in zip(good, found.astype(np.float32), strict=True):
+                if not np.isfinite(row).all():
+                    raise InputError(
+                        f"{self.run.path}: gives NaN or infinity for {batch[index]['path']}; "
+                        "give --precision float32, or train it again"
+                    )
+                rows[index] = row
+        return rows
+
+
+class Measures:
+    """What cells measure, NaN for what is missing; a `Source`.
+
+    Args:
+        jobs: processes, 0 for one per core.
+    """
+
+    name = "morphology"
+    together = 256
+    masked = True
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self.identity = {"morphology": list(morphology.names()), "version": __version__}
+        self.width = len(morphology.names())
+
+    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+        """See `Source`."""
+        with Measuring(self._jobs) as measuring:
+            for batch in batches:
+                yield measuring(batch)

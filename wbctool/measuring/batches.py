@@ -1,0 +1,55 @@
+"""Many cells measured, in processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+
+import numpy as np
+
+from wbctool.errors import ImageError
+from wbctool.measuring.morphology import vector_of
+from wbctool.records import Record
+from wbctool.steps import worker_pool
+
+_SERIAL_START = 16  # cells measured before processes are started, which takes a second or two
+_TOGETHER = 8  # cells that a process takes at once
+
+
+class Measuring:
+    """Measures cells of records, batch after batch; processes are started once they are worth it.
+
+    Args:
+        jobs: processes; 0 for one per core.
+    """
+
+    def __init__(self, jobs: int = 0) -> None:
+        self._jobs = jobs or len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
+        self._done = 0
+
+    def __enter__(self) -> Measuring:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _e: object, _t: TracebackType | None) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __call__(self, records: Sequence[Record]) -> list[np.ndarray | str]:
+        """Of each record its measures, as `morphology.vector_of` gives them, or why there are none."""
+        count = max(0, _SERIAL_START - self._done) if self._jobs > 1 else len(records)
+        self._done += len(records)
+        found = [_measured(record) for record in records[:count]]
+        if count < len(records):
+            self._pool = self._pool or worker_pool(self._jobs)
+            found += self._pool.map(_measured, records[count:], chunksize=_TOGETHER)
+        return found
+
+
+def _measured(record: Record) -> np.ndarray | str:
+    try:
+        return vector_of(record)
+    except ImageError as error:
+        return str(error)
