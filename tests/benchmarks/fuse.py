@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def speed(rounds: int) -> None:
 
             taken: dict[str, list[float]] = {"forward": [], "features": []}
             for turn in range(rounds + 1):
-                for name, own in (("forward", forward), ("features", lambda: deep_features(model, images, precision))):
+                for name, own in (("forward", forward), ("features", partial(deep_features, model, images, precision))):
                     start = time.perf_counter()
                     own()
                     if turn:

@@ -75,7 +75,19 @@ def _write_onnx(run: Path, file: Path) -> None:
 
 def _of_run(model: dict[str, Any]) -> dict[str, Any]:
     keys = (
-        *("ensemble", "backbone", "backbone_args", "attention", "attention_at", "size", "parameters", "best_epoch"),
+        *(
+            "ensemble",
+            "fused",
+            "parts",
+            "names",
+            "backbone",
+            "backbone_args",
+            "attention",
+            "attention_at",
+            "size",
+            "parameters",
+            "best_epoch",
+        ),
         *("preparation", "calibration", "training"),
     )
     return {

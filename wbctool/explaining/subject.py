@@ -18,7 +18,7 @@ from wbctool.evaluation.calibration import scaled
 from wbctool.explaining import faithfulness, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
 from wbctool.modeling.inference import probabilities
-from wbctool.modeling.run_folder import Run, trained_precision
+from wbctool.modeling.run_folder import Run, refuse_trees, trained_precision
 
 PREDICTED, LABEL = "predicted", "label"  # in place of a class
 Regions = Mapping[str, np.ndarray]
@@ -77,6 +77,7 @@ class Subject:
         self.run, self.how, self.device = run, how, device
         self.size = run.model.architecture.size
         self.name = str(run.path)
+        refuse_trees(run, "which have no maps")
         if precision == "auto":
             precision = trained_precision(run.info)
         try:

@@ -14,7 +14,7 @@ from wbctool.errors import DeviceError, UsageProblem
 if TYPE_CHECKING:
     from xgboost import Booster, QuantileDMatrix
 
-ROUNDS_AT_ONCE = 65_536  # rows read from disk together
+ROWS_AT_ONCE = 65_536  # rows read from disk together
 # Small trees with few columns each: a network's features have seen the training images, and tell them apart too well.
 DEFAULTS: dict[str, Any] = {
     "max_depth": 3,
@@ -234,8 +234,8 @@ def _matrix(
         def next(self, input_data: Callable[..., None]) -> bool:
             if self._at >= len(part.rows):
                 return False
-            own = slice(self._at, self._at + ROUNDS_AT_ONCE)
-            self._at += ROUNDS_AT_ONCE
+            own = slice(self._at, self._at + ROWS_AT_ONCE)
+            self._at += ROWS_AT_ONCE
             start = {} if part.start is None else {"base_margin": part.start[own]}
             rows, targets = read(part.rows[own]), part.targets[own]
             input_data(data=rows, label=targets, weight=weights[own], feature_names=list(names), **start)

@@ -22,10 +22,19 @@ from wbctool.fusing.boosting import Grown, Part, Settings, check, grow
 from wbctool.fusing.importance import IMAGES, importance, importance_plot
 from wbctool.fusing.search import search
 from wbctool.fusing.sources import Measures, Network
-from wbctool.fusing.start import margins_of, start_weights
+from wbctool.fusing.start import margins_of, start_weights, usual_confidence
 from wbctool.fusing.table import Table, tabulate
 from wbctool.modeling import run_folder
-from wbctool.modeling.fused import DEEP, MORPHOLOGY, PARTS, PROBABILITIES, FusedArchitecture, FusedModel, run_names
+from wbctool.modeling.fused import (
+    DEEP,
+    MORPHOLOGY,
+    PARTS,
+    PROBABILITIES,
+    FusedArchitecture,
+    FusedModel,
+    run_names,
+    starts,
+)
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.run_folder import Run, trained_precision
 from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
@@ -158,6 +167,9 @@ def _check(dataset: Dataset, runs: Sequence[Run], choices: Choices) -> None:
         with_mask = sum(isinstance(record.get("mask"), str) for record in dataset.everything)
         if not with_mask:
             raise InputError("--morphology: no record carries a mask; give the records of `wbctool segment` or `crop`")
+        without = len(dataset.everything) - with_mask
+        if without:
+            warn(f"{without:,} images carry no mask: their morphology is missing (`wbctool segment` and `crop`)")
     for run in runs:
         other = sum(preparation_of(r) != run.info.get("preparation", {}) for r in dataset.everything)
         if other:
@@ -180,9 +192,9 @@ def _parts(dataset: Dataset, table: Table, runs: Sequence[Run], choices: Choices
     weights = start_weights(runs) if choices.start == "runs" else ()
     good = np.concatenate(list(rows.values()))
     if weights:
+        usual = [usual_confidence(run) for run in runs]
         shares = [own for _, own in table.seen(good)]
-        train, val = (np.searchsorted(good, rows[name]) for name in ("train", "val"))
-        start[good] = margins_of(shares, weights, train, val)
+        start[good] = margins_of(shares, weights, usual, np.searchsorted(good, rows["train"]))
     parts = {name: Part(own, targets[own], start[own] if weights else None) for name, own in rows.items()}
     return parts, weights
 
@@ -276,8 +288,6 @@ def _save(
 
 
 def _start(table: Table, rows: np.ndarray, weights: Sequence[float]) -> np.ndarray | None:
-    from wbctool.modeling.fused import starts
-
     return starts([shares for _, shares in table.seen(rows)], weights)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wbctool.folders import Selection, Tally, read_inputs
 from wbctool.modeling.fused import starts
 from wbctool.modeling.run_folder import Run
+from wbctool.records import PREDICTION
 
 _STEPS = 60  # of a bisection between none of it and all of it
 
@@ -17,29 +19,34 @@ def start_weights(runs: Sequence[Run]) -> tuple[float, ...]:
     return tuple(1 / (len(runs) * (run.temperature or 1.0)) for run in runs)
 
 
-def matched(train: np.ndarray, val: np.ndarray) -> np.ndarray:
-    """Margins of training images, scaled down so that their mean confidence is that of validation images.
+def usual_confidence(run: Run) -> float | None:
+    """How sure a run was, in the mean, of the validation images of its own training; None where it had none."""
+    file = run.path / "predictions.jsonl"
+    records = read_inputs([str(file)], Selection(), Tally()) if file.is_file() else ()
+    found = [r["confidence"] for r in records if r["schema"] == PREDICTION and r.get("split") == "val"]
+    return float(np.mean(found)) if found else None
+
+
+def matched(margins: np.ndarray, wanted: float | None) -> np.ndarray:
+    """Margins, scaled down until their mean confidence is no more than the wanted one.
 
     A network is surer of what it has learnt than of what it meets. Trees that start from that would find
     nothing left to mend in training images.
 
     Args:
-        train: (n, classes).
-        val: (m, classes); where there are none, nothing is scaled.
+        margins: (n, classes).
+        wanted: from 0 to 1; None leaves them as they are.
 
     Returns:
-        (n, classes), float32.
+        (n, classes).
     """
-    if not len(val):
-        return train
-    wanted = _confidence(val)
-    if _confidence(train) <= wanted:
-        return train
+    if wanted is None or not len(margins) or _confidence(margins) <= wanted:
+        return margins
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _confidence(middle * train) < wanted else (low, middle)
-    return (high * train).astype(np.float32)
+        low, high = (middle, high) if _confidence(middle * margins) < wanted else (low, middle)
+    return high * margins
 
 
 def _confidence(margins: np.ndarray) -> float:
@@ -48,17 +55,22 @@ def _confidence(margins: np.ndarray) -> float:
 
 
 def margins_of(
-    shares: Sequence[np.ndarray], weights: Sequence[float], train: np.ndarray, val: np.ndarray
-) -> np.ndarray | None:
-    """The margins of all images to start from, those of training images matched to validation's.
+    shares: Sequence[np.ndarray], weights: Sequence[float], usual: Sequence[float | None], train: np.ndarray
+) -> np.ndarray:
+    """The margins of images to start from, those of training images made as sure as a run usually is.
+
+    Nothing of the images outside training enters those of training images.
 
     Args:
         shares: of each run, probabilities (n, classes).
-        weights: of each run; none for no start.
+        weights: of each run.
+        usual: of each run its confidence.
         train: places of the training images.
-        val: of the validation images.
+
+    Returns:
+        (n, classes), float32.
     """
     margins = starts(shares, weights)
-    if margins is not None:
-        margins[train] = matched(margins[train], margins[val])
+    own = [starts([share[train]], [weight * len(weights)]) for share, weight in zip(shares, weights, strict=True)]
+    margins[train] = np.mean([matched(each, sure) for each, sure in zip(own, usual, strict=True)], axis=0)
     return margins

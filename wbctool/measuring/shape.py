@@ -7,7 +7,7 @@ import warnings
 import cv2
 import numpy as np
 from skimage.measure import euler_number, label, perimeter_crofton, regionprops
-from skimage.morphology import h_maxima, skeletonize
+from skimage.morphology import local_maxima, reconstruction
 
 from wbctool.measuring.view import View
 
@@ -68,12 +68,13 @@ def _lobation(nucleus: np.ndarray) -> dict[str, float]:
     kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= _SPECK * sizes.sum()))
     depth = cv2.distanceTransform(kept.astype(np.uint8), cv2.DIST_L2, 5)
     depth = cv2.GaussianBlur(depth, (0, 0), 1.0) * (depth > 0)
-    tops = label(h_maxima(depth, _DENT * depth.max()), connectivity=2).max() if depth.any() else 0
+    # scikit-image's own h_maxima counts tops of one height apart, however shallow the saddle between them
+    flat = reconstruction(depth - _DENT * depth.max(), depth)
+    tops = label(local_maxima(flat) & kept, connectivity=2).max()
     return {
         "pieces": float((sizes >= _SPECK * sizes.sum()).sum()),
         "holes": float((label(kept, connectivity=2).max()) - euler_number(kept, connectivity=2)),
         "lobes": float(max(tops, 1)),
-        "skeleton": float(skeletonize(kept).sum() / np.sqrt(kept.sum())),
     }
 
 

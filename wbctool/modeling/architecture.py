@@ -51,6 +51,7 @@ class Architecture:
 
     measures: ClassVar[bool] = False  # of its cells: it looks at no more than images
     needs_mask: ClassVar[bool] = False
+    trees: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for value, names, option in (

@@ -59,6 +59,11 @@ class EnsembleArchitecture:
         """Whether a member refuses images without a mask."""
         return any(member.needs_mask for member in self.members)
 
+    @property
+    def trees(self) -> bool:
+        """Whether a member holds trees, which stand in files of their own."""
+        return any(member.trees for member in self.members)
+
     def to_json(self) -> dict[str, Any]:
         """As `model.json` keeps it."""
         members = [member.to_json() for member in self.members]
@@ -111,7 +116,7 @@ class AverageEnsemble(nn.Module):
             part.load_files(lambda name, number=number: read(f"member-{number}-{name}"))
 
     def _filed(self) -> list[tuple[int, nn.Module]]:
-        return [(number, part) for number, part in enumerate(self.members, 1) if hasattr(part, "files")]
+        return [(number, part) for number, part in enumerate(self.members, 1) if part.architecture.trees]
 
 
 class CbamEnsemble(nn.Module):

@@ -7,9 +7,9 @@ start from the networks' own answer, which the trees then mend.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class FusedArchitecture:
     size: int
     unmeasured: bool = False
     symmetries: int = 1
+    trees: ClassVar[bool] = True
 
     @property
     def backbone(self) -> str:
@@ -102,7 +103,8 @@ class FusedArchitecture:
                 measures otherwise.
         """
         listed = ("names", "widths", "parts", "start", "classes")
-        parts = {name: tuple(value[name]) if name in listed else value[name] for name in cls.__dataclass_fields__}
+        own = [one.name for one in fields(cls)]
+        parts = {name: tuple(value[name]) if name in listed else value[name] for name in own}
         parts["members"] = tuple(kinds.read(member) for member in value["members"])
         architecture = cls(**parts)
         check_names(value["features"], [name for name, _ in architecture.features()])

@@ -15,7 +15,7 @@ from torch import nn
 from wbctool.errors import DeviceError, UsageProblem
 from wbctool.imaging.inputs import ROUNDING
 from wbctool.modeling.inference import symmetries
-from wbctool.modeling.run_folder import Run
+from wbctool.modeling.run_folder import Run, refuse_trees
 from wbctool.outputs import write_bytes
 
 WITHIN = 1e-4  # of the run's own probabilities in float32
@@ -83,6 +83,7 @@ def write_onnx(run: Run, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError:
         raise UsageProblem("--onnx needs further packages: pip install 'wbctool[onnx]'") from None
+    refuse_trees(run, "which are not written as ONNX")
     whole = _Whole(run).eval()
     example = torch.zeros((2, 300, 280, 3), dtype=torch.uint8)
     stream = io.BytesIO()

@@ -42,7 +42,7 @@ def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic(path / "weights.safetensors") as stream:
         stream.write(to_bytes(state))
-    files = model.files() if hasattr(model, "files") else {}
+    files = model.files() if model.architecture.trees else {}
     for name, data in files.items():
         write_bytes(path / name, data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -100,6 +100,16 @@ def digest_of(path: Path, *names: str) -> str:
     return digest.hexdigest()
 
 
+def refuse_trees(run: Run, what: str) -> None:
+    """Refuse what only networks can do.
+
+    Raises:
+        UsageProblem: the run holds trees.
+    """
+    if run.model.architecture.trees:
+        raise UsageProblem(f"{run.path}: is fused by trees, {what}; give the runs it was made of (`wbctool info`)")
+
+
 def trained_precision(info: dict[str, Any]) -> str:
     """In which precision a run was trained, `auto` where that is not known."""
     return info.get("training", {}).get("precision", "auto")
@@ -126,7 +136,7 @@ def load(path: Path, device: torch.device) -> Run:
     except Exception as error:  # safetensors and torch each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
-    if hasattr(model, "load_files"):
+    if model.architecture.trees:
         _load_files(path, model, info)
     model.to(device, memory_format=torch.channels_last).eval()
     return Run(path, model, info)
