@@ -99,6 +99,7 @@ def test_examples_run(workplace):
         "random-or-by-original.sh": "originals leak",
         "colour-spaces.sh": "smears experts compared",
         "naturalize-sets.sh": "eleven sets 419-pmy --seed 1",
+        "mobilenetv3-xgboost.sh": "prepared/cells trees",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
     shown = {}
@@ -114,6 +115,7 @@ def test_examples_run(workplace):
     assert "eight/resnet26t+CBAM" in shown["eight-configurations.sh"]
     assert sum(1 for _ in (workplace / "sets" / "419-pmy.jsonl").open()) == 592
     assert "IG_" not in (workplace / "sets" / "split.jsonl").read_text()
+    assert all(f"trees/{name}" in shown["mobilenetv3-xgboost.sh"] for name in ("network", "morphology", "mended"))
     assert "leak/by-original" in shown["random-or-by-original.sh"]
     assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
 

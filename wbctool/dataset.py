@@ -33,12 +33,15 @@ class Dataset:
         """All records, train before val before test."""
         return [record for records in self.splits.values() for record in records]
 
-    def digest(self) -> str:
-        """Changes when an image, its label or its split does; 32 hexadecimal digits."""
-        lines = [
-            to_line({**{key: r.get(key) for key in ("path", "label", "split")}, "file": _file_state(r["path"])})
-            for r in self.everything
-        ]
+    def digest(self, masks: bool = False) -> str:
+        """Changes when an image, its label or its split does, and, with `masks`, its mask; 32 hexadecimal digits."""
+        lines = []
+        for record in self.everything:
+            told = {key: record.get(key) for key in ("path", "label", "split")}
+            told["file"] = _file_state(record["path"])
+            if masks and isinstance(record.get("mask"), str):
+                told["mask"] = [record["mask"], *_file_state(record["mask"])]
+            lines.append(to_line(told))
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 

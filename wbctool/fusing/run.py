@@ -128,7 +128,7 @@ def fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) 
     used = [{"run": str(run.path), "digest": network.digest} for run, network in zip(runs, networks, strict=True)]
     asked = {**asdict(choices), **asdict(choices.settings), "device": device.type, "precision": precision}
     settings = {key: value for key, value in asked.items() if key not in ("settings", "jobs")}
-    settings |= {"runs": [own["digest"] for own in used], "images": dataset.digest()}
+    settings |= {"runs": [own["digest"] for own in used], "images": dataset.digest(masks=choices.morphology)}
     run: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__, "settings": settings}
     if place.overwrite:
         for stale in ("model.json", "tuning.jsonl"):
@@ -193,8 +193,7 @@ def _parts(dataset: Dataset, table: Table, runs: Sequence[Run], choices: Choices
     good = np.concatenate(list(rows.values()))
     if weights:
         usual = [usual_confidence(run) for run in runs]
-        shares = [own for _, own in table.seen(good)]
-        start[good] = margins_of(shares, weights, usual, np.searchsorted(good, rows["train"]))
+        start[good] = margins_of(table.shares(good), weights, usual, np.searchsorted(good, rows["train"]))
     parts = {name: Part(own, targets[own], start[own] if weights else None) for name, own in rows.items()}
     return parts, weights
 
@@ -210,7 +209,7 @@ def _grown(
         warn("no validation images: trees do not know when to stop, and the run is not calibrated; see `wbctool split`")
     several = len(asked) > 1 and weights and len(val.rows) and not choices.all_features
     settings = replace(choices.settings, device=str(device))
-    unmeasured = MORPHOLOGY in asked and bool(np.isnan(table.measures(train.rows)).all(1).any())
+    unmeasured = MORPHOLOGY in asked and _lacks_measures(table, train.rows)
     tried, best = [], None
     for own in [asked, *([part] for part in asked if several)]:
         architecture = FusedArchitecture(
@@ -287,8 +286,14 @@ def _save(
     return told
 
 
+def _lacks_measures(table: Table, rows: np.ndarray) -> bool:
+    """Whether nothing is measured of some image."""
+    parts = (rows[begin : begin + _BATCH] for begin in range(0, len(rows), _BATCH))
+    return any(bool(np.isnan(table.measures(own)).all(1).any()) for own in parts)
+
+
 def _start(table: Table, rows: np.ndarray, weights: Sequence[float]) -> np.ndarray | None:
-    return starts([shares for _, shares in table.seen(rows)], weights)
+    return starts(table.shares(rows), weights)
 
 
 def _shares(model: FusedModel, table: Table, rows: np.ndarray) -> np.ndarray:

@@ -45,6 +45,11 @@ class Table:
         pairs = zip(self.networks, found, strict=True)
         return [(values[:, : network.features], values[:, network.features :]) for network, values in pairs]
 
+    def shares(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Of each network the probabilities (n, classes) of images; nothing else is read."""
+        pairs = zip(self.networks, self._seen, strict=True)
+        return [np.asarray(block.matrix[:, network.features :][block.places[rows]]) for network, block in pairs]
+
     def measures(self, rows: np.ndarray) -> np.ndarray | None:
         """What their cells measure, (n, measures); None where that was not asked for."""
         return self._measured.at(rows) if self._measured else None
