@@ -129,6 +129,10 @@ def test_class_weights_are_those_of_scikit_learn():
         ({"max_depth": "deep"}, "max_depth"),
         ({"subsample": 7}, "subsample"),
         ({"num_class": 3}, "is set by wbctool itself"),
+        ({"random_state": 3}, "is set by wbctool itself"),
+        ({"eta": 0.1, "learning_rate": 0.2}, "learning_rate is given twice"),
+        ({"booster": "gblinear"}, "choose from gbtree, dart"),
+        ({"max_bin": None}, "give a whole number"),
     ],
 )
 def test_wrong_parameters_are_named_before_anything_is_computed(parameters, said):
@@ -136,8 +140,31 @@ def test_wrong_parameters_are_named_before_anything_is_computed(parameters, said
         check(Settings(parameters=parameters))
 
 
-def test_known_parameters_and_their_other_names_are_taken():
-    check(Settings(parameters={"eta": 0.1, "lambda": 2, "gamma": 0.1, "grow_policy": "lossguide", "max_leaves": 7}))
+def test_known_parameters_go_by_one_name_and_change_the_trees():
+    how = Settings(rounds=3, jobs=1, parameters={"eta": 0.9, "lambda": 50, "grow_policy": "lossguide", "max_leaves": 7})
+    check(how)
+    assert how.parameters == {"learning_rate": 0.9, "reg_lambda": 50, "grow_policy": "lossguide", "max_leaves": 7}
+    rows, targets = drawn(100, 3)
+    parts = Part(np.arange(80), targets[:80]), Part(np.arange(80, 100), targets[80:])
+    dumps = set()
+    for parameters in ({}, {"eta": 0.9}, {"lambda": 50}):
+        own = Settings(rounds=3, jobs=1, parameters=parameters)
+        dumps.add("".join(grow(rows.__getitem__, NAMES, *parts, 3, own).booster.get_dump()))
+    assert len(dumps) == 3
+
+
+def test_an_interrupt_while_rows_are_read_comes_through():
+    import os
+    import signal
+
+    rows, targets = drawn(100, 3)
+
+    def read(places):
+        os.kill(os.getpid(), signal.SIGINT)
+        return rows[places]
+
+    with pytest.raises(KeyboardInterrupt):
+        grow(read, NAMES, Part(np.arange(80), targets[:80]), Part(np.arange(80, 100), targets[80:]), 3, FEW)
 
 
 def test_margins_are_made_as_sure_as_wanted():
@@ -283,6 +310,8 @@ def test_folds_part_no_group():
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(200))
     for known, held in folds:
         assert not {groups[at] for at in known} & {groups[at] for at in held}
+    few = folds_of(np.array([0, 0, 1, 1, 2, 2]), list("abcdef"), 3)
+    assert len(few) == 2
     with pytest.raises(InputError, match="of one group"):
         folds_of(targets, ["g"] * 200, 3)
 

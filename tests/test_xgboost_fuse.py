@@ -151,6 +151,36 @@ def test_runs_are_averaged_and_made_an_ensemble(cli, fused, run_folder, cells, t
     assert "use --ensemble average" in refused.err
 
 
+def test_networks_of_two_sizes_see_what_predict_shows_them(cli, run_folder, cells, tmp_path):
+    words = [word if word != "48" else "64" for word in TINY]
+    assert cli("train", cells, "-o", tmp_path / "wide", *words, "--epochs", 0, "-q").code == 0
+    done = cli("xgboost-fuse", run_folder, tmp_path / "wide", cells, "-o", tmp_path / "f", *FAST, "-q")
+    assert done.code == 0, done.err
+    kept = {row["id"]: row["probabilities"] for row in done.records}
+    said = {row["id"]: row["probabilities"] for row in cli("predict", tmp_path / "f", cells, "-q").records}
+    for key, shares in kept.items():
+        assert said[key] == pytest.approx(shares, abs=1e-5)
+
+
+def test_an_unfinished_run_is_no_folder_of_images(cli, cells, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"command": "train", "finished": false}')
+    done = cli("xgboost-fuse", tmp_path / "run", cells, "-o", tmp_path / "x", "--morphology")
+    assert done.code == 3
+    assert "`wbctool train` has not finished it" in done.err
+
+
+def test_predictions_are_made_anew_where_masks_come_later(cli, fused, run_folder, cells, tmp_path):
+    rows = cli("split", cells, "--ratio", "1/1/1", "-q").records[:6]
+    bare = [{key: value for key, value in row.items() if key != "mask"} for row in rows]
+    out = ("-o", tmp_path / "p.jsonl", "-q")
+    assert cli("predict", run_folder, write_records(tmp_path / "bare.jsonl", bare), *out).code == 0
+    assert cli("predict", fused, write_records(tmp_path / "bare.jsonl", bare), *out).code == 4
+    done = cli("predict", fused, write_records(tmp_path / "whole.jsonl", rows), *out)
+    assert done.code == 0, done.err
+    assert all("mask" in row for row in read_records(tmp_path / "p.jsonl"))
+
+
 def test_an_ensemble_is_fused_too(cli, run_folder, cbam, cells, tmp_path):
     done = cli("train", run_folder, cbam, cells, "-o", tmp_path / "e", "--ensemble", "average", "--device", "cpu", "-q")
     assert done.code == 0, done.err
@@ -273,11 +303,21 @@ def test_trees_of_other_features_are_refused(cli, fused, cells, tmp_path):
         (("{cells}", "-o", "{out}"), 2, "nothing to fuse: give a run folder before the images, or --morphology"),
         (("{run}", "-o", "{out}"), 2, "give images after the run folders"),
         (("{run}", "{cells}", "-o", "{run}"), 2, "is one of the runs"),
+        (("{run}", "{cells}", "-o", "{cells}", "--features-only", "--overwrite"), 2, "holds the input"),
+        (("{run}", "{cells}", "-o", "{out}", "--start", "none", "--all-features"), 2, "leave --all-features out"),
+        (("{cells}", "-o", "{out}", "--morphology", "--probabilities"), 2, "--probabilities: are those of runs"),
+        (("{run}", "{cells}", "-o", "{out}", "--features-only", "--tune", 3), 2, "grows no trees"),
+        (("{fused}", "{cells}", "-o", "{out}", "--features-only"), 3, "is fused already"),
+        (("{run}", "{cells}", "-o", "{out}", "--features", "{cells}/records.jsonl"), 3, "is a file; give a folder"),
         (("{run}", "{cells}", "-o", "{out}", "--start", "x"), 2, "--start x: choose from runs, none"),
         (("{run}", "{cells}", "-o", "{out}", "--set", "depth=3"), 2, "--set depth: XGBoost knows no such"),
         (("{run}", "{cells}", "-o", "{out}", "--class-weights", "x"), 2, "--class-weights x"),
         (("{fused}", "{cells}", "-o", "{out}"), 3, "is fused already"),
-        (("{run}", "{cells}", "-o", "{out}", "--classes", "band,eosinophil"), 3, "trees cannot start from its answer"),
+        (
+            ("{run}", "{cells}", "-o", "{out}", "--classes", "band,eosinophil", "-q"),
+            3,
+            "trees cannot start from its answer",
+        ),
         (("{run}", "{out}", "-o", "{out}"), 3, "no such file"),
     ],
 )

@@ -25,7 +25,7 @@ def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep
     Raises:
         ImageError: the record has no mask.
     """
-    if "cells" not in record or not record.get("mask") or "size" not in record:
+    if "cells" not in record or not record.get("mask") or not record.get("size"):
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
     cells = [cell for cell in record["cells"] if edge == "keep" or not cell.get("edge")]
     if kind is None:

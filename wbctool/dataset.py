@@ -38,14 +38,23 @@ class Dataset:
         lines = []
         for record in self.everything:
             told = {key: record.get(key) for key in ("path", "label", "split")}
-            told["file"] = _file_state(record["path"])
-            if masks and isinstance(record.get("mask"), str):
-                told["mask"] = [record["mask"], *_file_state(record["mask"])]
+            told["file"] = file_state(record["path"])
+            if masks:
+                told["mask"] = mask_state(record)
             lines.append(to_line(told))
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def _file_state(path: str) -> list[int]:
+def mask_state(record: Record) -> list[Any]:
+    """All that says which cell of a record is measured, and by which mask; empty without one."""
+    if not isinstance(record.get("mask"), str):
+        return []
+    cell = [record.get(key) for key in ("value", "nucleus", "bbox", "crop", "cells")]
+    return [record["mask"], *file_state(record["mask"]), cell]
+
+
+def file_state(path: str) -> list[int]:
+    """Size in bytes and time of change of a file, ns; empty where there is none."""
     try:
         status = os.stat(path)
     except OSError:

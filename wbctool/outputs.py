@@ -214,6 +214,19 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
                 )
 
 
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a run folder whose making has not ended, where images are wanted.
+
+    Raises:
+        InputError: it is one.
+    """
+    file = folder / "run.json"
+    if folder.is_dir() and file.is_file() and not (folder / "model.json").exists():
+        command = read_json(file, "give images").get("command")
+        if command in ("train", "xgboost-fuse"):
+            raise InputError(f"{folder}: `wbctool {command}` has not finished it; run the same command again to go on")
+
+
 class OutputFolder:
     """An output folder being made: records in input order, finished work kept, run.json.
 

@@ -146,7 +146,7 @@ def predict(
         file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
         reuse = [file.reuse(name, how)] if file else []
-        for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse):
+        for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse, jobs=jobs):
             record = finish(record)
             failed = record["schema"] == ERROR
             counts["errors"] += failed

@@ -166,6 +166,7 @@ def _train(
     from wbctool.dataset import gather
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.folders import Selection, Tally, read_inputs
+    from wbctool.modeling.known import refuse_known, with_their_splits
     from wbctool.training.processes import is_main_process
 
     quiet = how["quiet"] = how["quiet"] or not is_main_process()
@@ -179,9 +180,13 @@ def _train(
     if not quiet:
         for line in tally.notes():
             note(line)
+    if members:
+        records = with_their_splits(records, members, quiet)
     plans = [(out, recipe, gather(records, recipe.seed, quiet, allow_synthetic))] if splits.is_empty else []
     for name, seed, split in splits.over(records, recipe.seed):
         plans.append((out / name, replace(recipe, seed=seed), gather(split, seed, quiet, allow_synthetic)))
+    for _, _, dataset in plans:
+        refuse_known(dataset, members)
 
     from wbctool.training.run import Kind, Running, train
 

@@ -100,7 +100,8 @@ def xgboost_fuse(
     from wbctool.console import note
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
-    from wbctool.steps import nothing_found
+    from wbctool.outputs import refuse_unfinished
+    from wbctool.steps import lies_in, nothing_found
 
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
     images = [given for given in arguments if Path(given) not in runs]
@@ -108,12 +109,21 @@ def xgboost_fuse(
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {' '.join(arguments)} cells/")
     if any(out.resolve() == run.resolve() for run in runs):
         raise UsageProblem(f"-o {out}: is one of the runs; give another folder, so that nothing is lost")
+    if feature_options.features_only and tree_options != TreeOptions():
+        raise UsageProblem("--features-only: grows no trees; leave their options out")
+    for given in images:
+        refuse_unfinished(Path(given))
     tally = Tally()
     records = list(read_inputs(images, selection.selection(), tally))
     if not records:
         raise InputError(nothing_found(images, tally))
     if not feature_options.features_only:
         tally.refuse_damage()
+    for record in records:
+        if any(lies_in(record[key], out) for key in ("path", "mask") if isinstance(record.get(key), str)):
+            raise UsageProblem(
+                f"-o {out}: holds the input {record['path']}; give another folder, so that nothing is lost"
+            )
     if not quiet:
         for line in tally.notes():
             note(line)
@@ -152,16 +162,14 @@ def _fuse(
     from wbctool.device import pick_device
     from wbctool.folders import Selection, Tally, read_inputs
     from wbctool.fusing.importance import family_rows, feature_rows
-    from wbctool.fusing.known import refuse_known, with_their_splits
     from wbctool.fusing.run import fuse
+    from wbctool.modeling.known import refuse_known, with_their_splits
     from wbctool.modeling.run_folder import load
 
     device = pick_device(choices.settings.device)
     loaded = [load(path, device) for path in runs]
-    dataset = gather(
-        with_their_splits(records, loaded, place.quiet), choices.settings.seed, place.quiet, allow_synthetic
-    )
-    refuse_known(dataset, loaded)
+    dataset = gather(with_their_splits(records, runs, place.quiet), choices.settings.seed, place.quiet, allow_synthetic)
+    refuse_known(dataset, runs)
     done = fuse(dataset, loaded, choices, place)
     if done["done_before"] and not place.quiet:
         note(f"{place.out}: was fused before; --overwrite fuses it anew")
@@ -202,8 +210,10 @@ def _features_only(
     from wbctool.device import pick_device
     from wbctool.fusing.features import write_features
     from wbctool.modeling.run_folder import load
+    from wbctool.records import ERROR
     from wbctool.steps import names_of
 
+    asked = {record["id"] for record in records if record["schema"] != ERROR}
     device = pick_device(choices.settings.device)
     made, families, failed = write_features(
         records, [load(path, device) for path in runs], choices, place, names_of(images)
@@ -215,5 +225,8 @@ def _features_only(
         rows = [(family, f"{count:,}") for family, count in families.items()]
         table(f"{place.out / 'features.npz'}: {len(made) - failed:,} images", ("family", "features"), rows)
     if failed and not place.quiet:
+        for record in made:
+            if record["schema"] == ERROR and record["id"] in asked:
+                note(f"failed: {record['error']}")
         note(f"{failed:,} inputs failed; {place.out} holds an error record for each")
     return failed

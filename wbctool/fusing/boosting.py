@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +28,21 @@ DEFAULTS: dict[str, Any] = {
     "reg_lambda": 1.0,
     "max_bin": 256,
 }
-_OURS = ("objective", "num_class", "tree_method", "device", "seed", "nthread", "eval_metric", "base_score", "verbosity")
+# names of one parameter; of two given XGBoost would take either
+_ALIASES = {
+    "eta": "learning_rate",
+    "lambda": "reg_lambda",
+    "alpha": "reg_alpha",
+    "min_split_loss": "gamma",
+    "random_state": "seed",
+    "n_jobs": "nthread",
+}
+_OURS = (
+    *("objective", "num_class", "tree_method", "device", "seed", "nthread", "eval_metric", "base_score", "verbosity"),
+    *("multi_strategy", "missing", "enable_categorical"),
+)
 _WITHOUT_VALIDATION = 200  # rounds
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Settings:
         seed: of all chance.
         device: `cpu`, `cuda` or `cuda:N`.
         jobs: threads, 0 for one per core.
-        parameters: XGBoost's own, over `DEFAULTS`.
+        parameters: XGBoost's own, over `DEFAULTS`; kept under one name each.
     """
 
     rounds: int = 2000
@@ -54,9 +70,18 @@ class Settings:
     def __post_init__(self) -> None:
         if self.class_weights not in ("none", "balanced"):
             raise UsageProblem(f"--class-weights {self.class_weights}: choose from none, balanced")
-        for name in self.parameters:
+        named = [_ALIASES.get(name, name) for name in self.parameters]
+        for given, name in zip(self.parameters, named, strict=True):
             if name in _OURS:
-                raise UsageProblem(f"--set {name}: is set by wbctool itself; leave it out")
+                raise UsageProblem(f"--set {given}: is set by wbctool itself; leave it out")
+            if named.count(name) > 1:
+                raise UsageProblem(f"--set {given}: {name} is given twice; leave one out")
+        parameters = dict(zip(named, self.parameters.values(), strict=True))
+        if parameters.get("booster", "gbtree") not in ("gbtree", "dart"):
+            raise UsageProblem(f"--set booster={parameters['booster']}: choose from gbtree, dart")
+        if not isinstance(parameters.get("max_bin", 2), int):
+            raise UsageProblem(f"--set max_bin={parameters['max_bin']}: give a whole number")
+        object.__setattr__(self, "parameters", parameters)
 
     def booster(self, classes: int) -> dict[str, Any]:
         """As XGBoost takes them."""
@@ -142,8 +167,9 @@ def grow(
 
     rounds = settings.rounds if len(val.rows) else min(settings.rounds, _WITHOUT_VALIDATION)
     try:
-        known = _matrix(read, names, train, classes, settings)
-        held = _matrix(read, names, val, classes, settings, known) if len(val.rows) else None
+        with _signals_later():
+            known = _matrix(read, names, train, classes, settings)
+            held = _matrix(read, names, val, classes, settings, known) if len(val.rows) else None
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
         stopping = xgboost.callback.EarlyStopping(rounds=settings.patience, data_name="val", metric_name="mlogloss")
         with Progress(f"xgboost-fuse: {what}", "rounds", quiet, rounds) as progress:
@@ -157,7 +183,12 @@ def grow(
                 verbose_eval=False,
             )
     except xgboost.core.XGBoostError as error:
-        raise _clear(error) from None
+        text = str(error).lower()
+        if "memory" in text or "bad_alloc" in text or "cuda" in text:
+            raise DeviceError(
+                f"XGBoost on {settings.device}: {_reason(error)}; give --device cpu, more memory, or fewer features"
+            ) from None
+        raise
     history = _history(found)
     if held is None:
         return Grown(booster, len(history), history, float("nan"), float("nan"))
@@ -187,7 +218,7 @@ def check(settings: Settings) -> None:
         try:
             xgboost.train({**settings.booster(2), "device": "cpu", "verbosity": 1}, small, num_boost_round=1)
         except xgboost.core.XGBoostError as error:
-            raise _clear(error) from None
+            raise UsageProblem(f"--set: XGBoost cannot use it: {_reason(error)}") from None
     for warning in told:
         if "are not used" in str(warning.message):
             unknown = str(warning.message).split("{")[-1].split("}")[0].replace('"', "").strip()
@@ -273,9 +304,23 @@ def _history(found: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _clear(error: Exception) -> Exception:
+def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if "bad_alloc" in text or "out of memory" in text.lower() or "cudaErrorMemoryAllocation" in text:
-        return DeviceError("XGBoost has not enough memory; use --device cpu, or fewer features (leave a run out)")
-    reason = text.split("Check failed:")[-1].split("Stack trace")[0].strip()[:200]
-    return UsageProblem(f"XGBoost cannot use these settings: {reason}; see --set in `wbctool xgboost-fuse --help`")
+    return text.split("Check failed:")[-1].split("Stack trace")[0].strip()[:200]
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM for the end: what they raise would be lost, or worse, within XGBoost's own calls."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    met: list[int] = []
+    before = {number: signal.signal(number, lambda got, _frame: met.append(got)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if met:
+            signal.raise_signal(met[0])

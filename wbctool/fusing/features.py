@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from wbctool.console import note
 from wbctool.device import pick_device
 from wbctool.errors import InputError, UsageProblem
-from wbctool.fusing.run import Choices, Place, precision_of
-from wbctool.fusing.sources import Measures, Network
+from wbctool.fusing.run import Choices, Place, networks_of, precision_of
+from wbctool.fusing.sources import Measures
 from wbctool.fusing.table import tabulate
 from wbctool.modeling.fused import FusedArchitecture, run_names
 from wbctool.modeling.run_folder import Run
@@ -52,9 +53,13 @@ def write_features(
     if all(record["schema"] == ERROR for record in kept):
         kinds = "predictions" if any(record["schema"] == PREDICTION for record in records) else "no images"
         raise InputError(f"{', '.join(inputs)}: holds {kinds}; give images, or records of these")
+    if len(kept) < len(records):
+        note(f"left out: {len(records) - len(kept):,} records without an image: predictions, or fields without a cell")
+    if choices.morphology and not any(isinstance(record.get("mask"), str) for record in kept):
+        raise InputError("--morphology: no record carries a mask; give the records of `wbctool segment` or `crop`")
     device = pick_device(choices.settings.device)
     precision = precision_of(runs, choices.precision, device)
-    networks = [Network(run, device, precision) for run in runs]
+    networks = networks_of(runs, precision, device)
     digests = [network.digest for network in networks]
     settings = {"runs": digests, "parts": list(parts), "precision": precision, "inputs": list(inputs)}
     folder = OutputFolder(place.out, "xgboost-fuse --features-only", settings, None, place.overwrite)
@@ -97,12 +102,12 @@ def write_features(
 
 def _write(path: Path, read, rows: np.ndarray, width: int, texts: dict[str, Sequence[str]]) -> None:
     """One .npz, its rows read and written in batches."""
-    with atomic(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), width)}
             np.lib.format.write_array_header_2_0(member, header)
             for begin in range(0, len(rows), _BATCH):
                 member.write(np.ascontiguousarray(read(rows[begin : begin + _BATCH]), "<f4").tobytes())
         for name, values in texts.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(values, dtype=str), allow_pickle=False)

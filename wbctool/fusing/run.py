@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from wbctool.modeling.fused import (
     run_names,
     starts,
 )
+from wbctool.modeling.inference import unmeasured
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.run_folder import Run, trained_precision
 from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
@@ -70,6 +72,8 @@ class Choices:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise UsageProblem(f"--start {self.start}: choose from {', '.join(STARTS)}")
+        if self.start == "none" and self.all_features:
+            raise UsageProblem("--start none: uses all features by itself; leave --all-features out")
         check(self.settings)
 
     def parts(self, runs: Sequence[Run]) -> tuple[str, ...]:
@@ -88,10 +92,28 @@ class Place:
     overwrite: bool = False
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        for folder, option in ((self.out, "-o"), (self.features, "--features")):
+            if folder and folder.exists() and not folder.is_dir():
+                raise InputError(f"{option} {folder}: is a file; give a folder")
+
     @property
     def kept(self) -> Path:
         """Where features are kept."""
         return self.features or self.out / "features"
+
+
+def networks_of(runs: Sequence[Run], precision: str, device: torch.device) -> list[Network]:
+    """The networks of runs, as a fused model has them.
+
+    Raises:
+        InputError: a run is fused itself.
+    """
+    for run in runs:
+        if run.model.architecture.trees:
+            raise InputError(f"{run.path}: is fused already; give the runs it was made of, see `wbctool info`")
+    through = max([run.model.architecture.size for run in runs], default=0)
+    return [Network(run, device, precision, through) for run in runs]
 
 
 def precision_of(runs: Sequence[Run], asked: str, device: torch.device) -> str:
@@ -124,15 +146,17 @@ def fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) 
     _check(dataset, runs, choices)
     device = pick_device(choices.settings.device)
     precision = precision_of(runs, choices.precision, device)
-    networks = [Network(run, device, precision) for run in runs]
+    networks = networks_of(runs, precision, device)
     used = [{"run": str(run.path), "digest": network.digest} for run, network in zip(runs, networks, strict=True)]
     asked = {**asdict(choices), **asdict(choices.settings), "device": device.type, "precision": precision}
     settings = {key: value for key, value in asked.items() if key not in ("settings", "jobs")}
     settings |= {"runs": [own["digest"] for own in used], "images": dataset.digest(masks=choices.morphology)}
     run: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__, "settings": settings}
     if place.overwrite:
-        for stale in ("model.json", "tuning.jsonl"):
+        for stale in ("model.json", "tuning.jsonl", "records.jsonl", "features.npz"):
             (out / stale).unlink(missing_ok=True)
+        for folder in ("resume", "tensorboard"):
+            shutil.rmtree(out / folder, ignore_errors=True)
     else:
         check_settings(out, "run.json", run)
     if (out / "model.json").exists():
@@ -143,21 +167,23 @@ def fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) 
     write_json(out / "run.json", {**run, "finished": False})
     measures = Measures(place.jobs) if choices.morphology else None
     table = tabulate(dataset.everything, networks, measures, place.kept, quiet)
+    lenient = choices.morphology and _unmeasured(dataset, table)
     for reason in table.failed.values():
         note(f"failed: {reason}")
-    model, grown, tried, counts = _grown(dataset, runs, table, choices, place, device)
-    told = _save(out, dataset, model, grown, table, precision, choices, used)
-    run |= {"tried": tried, "rounds": grown.rounds, "counts": counts, "failures": sorted(table.failed.values())}
-    write_json(out / "run.json", {**run, "runs": used, "finished": True})
+    model, grown, settled, more = _grown(dataset, runs, table, choices, place, device, lenient)
+    run |= {**more, "rounds": grown.rounds, "failures": sorted(table.failed.values()), "runs": used}
+    choices = replace(choices, settings=replace(choices.settings, parameters=settled.parameters))
+    about = {**asdict(choices), "precision": precision, "runs": used}
+    told = _save(out, dataset, model, grown, table, about, {**run, "finished": True})
     return {**run, "importance": told, "done_before": False}
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], choices: Choices) -> None:
     if not runs and not choices.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
+    if choices.probabilities and not runs:
+        raise UsageProblem("--probabilities: are those of runs; give a run folder before the images")
     for run in runs:
-        if isinstance(run.model, FusedModel) or run.model.architecture.measures:
-            raise InputError(f"{run.path}: is fused already; give the runs it was made of, see `wbctool info`")
         if choices.start == "runs" and run.classes != dataset.classes:
             raise InputError(
                 f"{run.path}: knows {', '.join(run.classes)}; the images are {', '.join(dataset.classes)}: "
@@ -198,10 +224,36 @@ def _parts(dataset: Dataset, table: Table, runs: Sequence[Run], choices: Choices
     return parts, weights
 
 
+def _unmeasured(dataset: Dataset, table: Table) -> bool:
+    """Whether something was learnt of images of which nothing is measured; where not, others of these fail."""
+    missing = [
+        row
+        for begin in range(0, len(dataset.everything), _BATCH)
+        for row in _without_measures(table, np.arange(begin, min(begin + _BATCH, len(dataset.everything))))
+    ]
+    learnt = len(dataset.splits["train"])
+    if any(row < learnt for row in missing):
+        return True
+    for row in missing:
+        table.failed[row] = unmeasured(dataset.everything[row])
+    return False
+
+
+def _without_measures(table: Table, rows: np.ndarray) -> list[int]:
+    good = np.array([row for row in rows if row not in table.failed], np.int64)
+    return good[np.isnan(table.measures(good)).all(1)].tolist() if len(good) else []
+
+
 def _grown(
-    dataset: Dataset, runs: Sequence[Run], table: Table, choices: Choices, place: Place, device: torch.device
-) -> tuple[FusedModel, Grown, list[dict[str, Any]], dict[str, int]]:
-    """The model, what its trees came to, and which parts of the features were tried."""
+    dataset: Dataset,
+    runs: Sequence[Run],
+    table: Table,
+    choices: Choices,
+    place: Place,
+    device: torch.device,
+    lenient: bool,
+) -> tuple[FusedModel, Grown, Settings, dict[str, Any]]:
+    """The model, what its trees came to, their settings; and for `run.json` what was tried and the images."""
     parts, weights = _parts(dataset, table, runs, choices)
     train, val = parts["train"], parts["val"]
     asked = choices.parts(runs)
@@ -209,8 +261,7 @@ def _grown(
         warn("no validation images: trees do not know when to stop, and the run is not calibrated; see `wbctool split`")
     several = len(asked) > 1 and weights and len(val.rows) and not choices.all_features
     settings = replace(choices.settings, device=str(device))
-    unmeasured = MORPHOLOGY in asked and _lacks_measures(table, train.rows)
-    tried, best = [], None
+    tried, found = [], []
     for own in [asked, *([part] for part in asked if several)]:
         architecture = FusedArchitecture(
             fused="xgboost",
@@ -221,23 +272,16 @@ def _grown(
             start=weights,
             classes=dataset.classes,
             size=max([run.model.architecture.size for run in runs], default=_BLIND_SIZE),
-            unmeasured=unmeasured,
+            unmeasured=lenient,
         )
         names = [name for name, _ in architecture.features()]
         grown = grow(
             *(table.reader(own), names, train, val, len(dataset.classes), settings, place.quiet), " + ".join(own)
         )
-        tried.append(
-            {
-                "features": list(own),
-                "rounds": grown.rounds,
-                "loss": None if math.isnan(grown.loss) else round(grown.loss, 6),
-                "accuracy": None if math.isnan(grown.accuracy) else round(grown.accuracy, 6),
-            }
-        )
-        if best is None or grown.loss < best[1].loss:
-            best = (architecture, grown)
-    architecture, grown = best
+        tried.append(_tried(list(own), grown))
+        found.append((grown.loss, MORPHOLOGY in own, len(own), architecture, grown))
+    # of equals, such as where no tree helps, what asks for least
+    *_, architecture, grown = min(found, key=lambda one: one[:3]) if several else found[0]
     if choices.tune:
         read, names = table.reader(architecture.parts), [name for name, _ in architecture.features()]
         groups = [group_of(dataset.everything[row]) for row in train.rows]
@@ -245,9 +289,17 @@ def _grown(
         more = search(*(read, names, train, groups, len(dataset.classes), settings, choices.tune, file, place.quiet))
         settings = replace(settings, parameters=more)
         grown = grow(read, names, train, val, len(dataset.classes), settings, place.quiet)
+        tried.append(_tried([*architecture.parts, "tuned"], grown))
     model = FusedModel(architecture, [run.model for run in runs])
     model.booster = grown.booster
-    return model, grown, tried, {name: len(part.rows) for name, part in parts.items()}
+    counts = {name: len(part.rows) for name, part in parts.items()}
+    return model, grown, settings, {"tried": tried, "counts": counts}
+
+
+def _tried(features: list[str], grown: Grown) -> dict[str, Any]:
+    figures = {"loss": grown.loss, "accuracy": grown.accuracy}
+    rounded = {name: None if math.isnan(value) else round(value, 6) for name, value in figures.items()}
+    return {"features": features, "rounds": grown.rounds, **rounded}
 
 
 def _save(
@@ -256,9 +308,8 @@ def _save(
     model: FusedModel,
     grown: Grown,
     table: Table,
-    precision: str,
-    choices: Choices,
-    used: list[dict[str, str]],
+    training: dict[str, Any],
+    run: dict[str, Any],
 ) -> dict[str, Any]:
     """Write all that a run folder holds, `model.json` last; what is said of the features' importance."""
     parts, weights = model.architecture.parts, model.architecture.start
@@ -268,11 +319,11 @@ def _save(
         records = dataset.splits[split]
         rows = np.array([row for row in range(begin, begin + len(records)) if row not in table.failed], np.int64)
         held[split] = ([dataset.everything[row] for row in rows], _shares(model, table, rows))
-        judged = rows[:IMAGES] if split == "val" else judged
+        judged = _some(rows) if split == "val" else judged
         begin += len(records)
     calibration = write_predictions(out, str(out), dataset.classes, held)
     if not len(judged):  # no validation: the training images say what the trees use
-        judged = np.array([row for row in range(len(dataset.splits["train"])) if row not in table.failed])[:IMAGES]
+        judged = _some(np.array([row for row in range(len(dataset.splits["train"])) if row not in table.failed]))
     start = _start(table, judged, weights)
     told = importance(model, table.reader(parts)(judged), start)
     write_json(out / "importance.json", told)
@@ -280,16 +331,15 @@ def _save(
     write_bytes(out / "curves.png", as_png(learning_curves(grown.history, grown.rounds)))
     with atomic(out / "history.jsonl", "w") as stream:
         stream.writelines(to_line(row) + "\n" for row in grown.history)
-    training = {**asdict(choices), "settings": {**asdict(choices.settings)}, "precision": precision, "runs": used}
+    write_json(out / "run.json", run)
     about = {"training": training, "preparation": dataset.preparation, "calibration": calibration}
     run_folder.save(out, model, {**about, "best_epoch": grown.rounds})
     return told
 
 
-def _lacks_measures(table: Table, rows: np.ndarray) -> bool:
-    """Whether nothing is measured of some image."""
-    parts = (rows[begin : begin + _BATCH] for begin in range(0, len(rows), _BATCH))
-    return any(bool(np.isnan(table.measures(own)).all(1).any()) for own in parts)
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Rows from all over, as they are sorted by class."""
+    return rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).astype(np.int64)]
 
 
 def _start(table: Table, rows: np.ndarray, weights: Sequence[float]) -> np.ndarray | None:

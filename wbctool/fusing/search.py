@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,16 +47,18 @@ def folds_of(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tupl
     """Of each fold the places to grow on and to check on; no group is in both.
 
     Raises:
-        InputError: there are fewer than two groups.
+        InputError: there are fewer than two groups, or images of any class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    count = min(FOLDS, int(numbers.max(initial=-1)) + 1)
+    count = min(FOLDS, int(numbers.max(initial=-1)) + 1, int(np.bincount(targets).max(initial=0)))
     if count < 2:
-        raise InputError("--tune: all training images are of one group, which cannot be parted; leave --tune out")
+        raise InputError("--tune: training images are of one group, or one of each class; leave --tune out")
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
-    return [(known, held) for known, held in folds.split(targets, targets, numbers) if len(held)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer images than folds
+        return [(known, held) for known, held in folds.split(targets, targets, numbers) if len(held)]
 
 
 def search(

@@ -16,6 +16,7 @@ from wbctool.fusing.store import Row
 from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
+from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of
 from wbctool.records import Record
@@ -28,18 +29,23 @@ class Network:
         run: loaded on its device.
         device: that device.
         precision: `float32` or `bf16`.
+        through: side that images are brought to before the network's own, pixels: the largest of several networks',
+            as in a fused model; 0 for its own alone.
     """
 
     together = 64
     masked = False
 
-    def __init__(self, run: Run, device: torch.device, precision: str) -> None:
+    def __init__(self, run: Run, device: torch.device, precision: str, through: int = 0) -> None:
         self.run, self._device, self._precision = run, device, precision
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
         self.identity = {"network": self.digest, "precision": precision, "device": device.type, "version": __version__}
         architecture = run.model.architecture
         self._size = architecture.size
+        self._through = max(through, self._size)
+        if self._through != self._size:
+            self.identity["through"] = self._through
         blank = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
         self.features = deep_features(run.model, blank, precision)[0].shape[1]
         self.width = self.features + len(architecture.classes)
@@ -61,7 +67,7 @@ class Network:
 
     def _decoded(self, path: str) -> np.ndarray | str:
         try:
-            return to_input(path, self._size)
+            return to_input(path, self._through)
         except ImageError as error:
             return str(error)
 
@@ -70,7 +76,8 @@ class Network:
         good = [index for index, row in enumerate(rows) if not isinstance(row, str)]
         if good:
             images = torch.from_numpy(np.stack([rows[index] for index in good])).permute(0, 3, 1, 2)
-            found = np.concatenate(deep_features(self.run.model, images.to(self._device), self._precision), axis=1)
+            images = resized(images.to(self._device), self._size)
+            found = np.concatenate(deep_features(self.run.model, images, self._precision), axis=1)
             for index, row in zip(good, found.astype(np.float32), strict=True):
                 if not np.isfinite(row).all():
                     raise InputError(

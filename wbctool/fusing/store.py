@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wbctool.console import Progress
+from wbctool.dataset import file_state, mask_state
 from wbctool.errors import BusyError, InputError
 from wbctool.outputs import read_json, write_json
 from wbctool.records import Record
@@ -132,16 +133,5 @@ class Store:
 
 
 def _key_of(record: Record, masked: bool) -> bytes:
-    told: list[Any] = [record["path"], *_state(record["path"])]
-    if masked and isinstance(record.get("mask"), str):
-        cell = [record.get(key) for key in ("value", "nucleus", "bbox", "crop", "cells")]
-        told += [record["mask"], *_state(record["mask"]), cell]
+    told = [record["path"], *file_state(record["path"]), *(mask_state(record) if masked else ())]
     return hashlib.blake2b(json.dumps(told).encode(), digest_size=_KEY).digest()
-
-
-def _state(path: str) -> list[int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]

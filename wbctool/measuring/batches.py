@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
 import numpy as np
 
-from wbctool.errors import ImageError
-from wbctool.measuring.morphology import vector_of
+from wbctool.errors import DeviceError, ImageError
 from wbctool.records import Record
 from wbctool.steps import worker_pool
 
@@ -44,12 +44,21 @@ class Measuring:
         found = [_measured(record) for record in records[:count]]
         if count < len(records):
             self._pool = self._pool or worker_pool(self._jobs)
-            found += self._pool.map(_measured, records[count:], chunksize=_TOGETHER)
+            try:
+                found += self._pool.map(_measured, records[count:], chunksize=_TOGETHER)
+            except BrokenProcessPool:
+                raise DeviceError("a process was killed, likely for want of memory; try fewer --jobs") from None
         return found
 
 
 def _measured(record: Record) -> np.ndarray | str:
+    from wbctool.measuring.morphology import vector_of  # scikit-image takes half a second
+
     try:
         return vector_of(record)
     except ImageError as error:
         return str(error)
+    except MemoryError:
+        return f"{record['id']}: out of memory; give more memory or fewer --jobs"
+    except Exception as error:  # one odd record never stops a folder
+        return f"{record['id']}: unexpected {type(error).__name__}: {error}"

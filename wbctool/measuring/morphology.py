@@ -29,12 +29,11 @@ def names() -> tuple[str, ...]:
     return tuple({**measured(View(image, *discs)), **measured(View(image, discs[0], None))})
 
 
-def vector_of(record: Record, image: np.ndarray | None = None) -> np.ndarray:
+def vector_of(record: Record) -> np.ndarray:
     """The measures of a record's cell.
 
     Args:
         record: of a cell, or of a field with its mask; see `view_of`.
-        image: its pixels, where they are decoded already.
 
     Returns:
         Shape (measures,), float32, in the order of `names()`; NaN for what is missing: all without a mask.
@@ -42,7 +41,7 @@ def vector_of(record: Record, image: np.ndarray | None = None) -> np.ndarray:
     Raises:
         ImageError: image or mask cannot be read, or do not fit.
     """
-    view = view_of(record, image)
+    view = view_of(record)
     found = measured(view) if view else {}
     return np.array([found.get(name, np.nan) for name in names()], np.float32)
 

@@ -14,7 +14,7 @@ from wbctool.imaging.files import read_image, read_labels
 from wbctool.records import Record
 
 _AROUND = 0.3  # of a cell's box, kept about it: the empty slide is seen there
-_SIDES = (16, 1024)  # of what is measured, pixels
+_SIDES = (1, 4096)  # of a crop that is measured, pixels
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,13 @@ class View:
         return {"nucleus": self.nucleus, **({"cytoplasm": cytoplasm} if cytoplasm.any() else {})}
 
 
-def view_of(record: Record, image: np.ndarray | None = None) -> View | None:
+def view_of(record: Record) -> View | None:
     """The cell of a cropped record; of a whole field the one that `crop` takes by default.
 
     A crop is brought back to the pixels of its source, so that cells are measured on one scale.
 
     Args:
         record: of a cell, or of a field with its mask.
-        image: its pixels, where they are decoded already.
 
     Returns:
         None where the record carries no mask, or its field has no such cell.
@@ -64,7 +63,7 @@ def view_of(record: Record, image: np.ndarray | None = None) -> View | None:
         if not chosen:
             return None
         cell = chosen[0]
-    image = read_image(record["path"]) if image is None else image
+    image = read_image(record["path"])
     labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
     nucleus = labels == cell["nucleus"]["value"] if cell.get("nucleus") else np.zeros(labels.shape, bool)
     whole = (labels == cell["value"]) | nucleus

@@ -106,6 +106,10 @@ class AverageEnsemble(nn.Module):
         """What stands beside the weights, by name: the members' own files."""
         return {f"member-{n}-{name}": data for n, part in self._filed() for name, data in part.files().items()}
 
+    def file_names(self) -> list[str]:
+        """The names that `files` gives."""
+        return [f"member-{number}-{name}" for number, part in self._filed() for name in part.file_names()]
+
     def load_files(self, read: Callable[[str], bytes]) -> None:
         """Take up what `files` gave; `read` gives the bytes of a name.
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from wbctool.errors import InputError
-from wbctool.measuring import morphology
 from wbctool.modeling import kinds
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features, rounded
@@ -87,8 +86,17 @@ class FusedArchitecture:
                     for number, own in enumerate(member.classes)
                 ]
         if self.measures:
+            from wbctool.measuring import morphology  # which takes half a second
+
             found += [(name, morphology.family_of(name)) for name in morphology.names()]
         return found
+
+    @property
+    def deep_features(self) -> int:
+        """How many features, the first, are of networks; these are finite."""
+        widths = (width for width in self.widths if DEEP in self.parts)
+        said = (len(member.classes) for member in self.members if PROBABILITIES in self.parts)
+        return sum(widths) + sum(said)
 
     def to_json(self) -> dict[str, Any]:
         """As `model.json` keeps it."""
@@ -155,6 +163,7 @@ class FusedModel(nn.Module):
         made = [kinds.build(member) for member in architecture.members] if members is None else members
         self.members = nn.ModuleList(made)
         self.booster: Booster | None = None
+        self._device = ""  # of the booster
 
     def forward(self, images: torch.Tensor, measures: np.ndarray | None = None) -> torch.Tensor:
         precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
@@ -164,23 +173,30 @@ class FusedModel(nn.Module):
         return torch.log_softmax(torch.from_numpy(margins).double(), 1).to(images.device)
 
     def boosted(self, rows: np.ndarray, start: np.ndarray | None) -> np.ndarray:
-        """What the trees make of features: margins (n, classes), float32.
-
-        Raises:
-            InputError: a deep feature is not finite.
-        """
-        known = len(rows[0]) - (len(morphology.names()) if self.architecture.measures else 0)
-        if not np.isfinite(rows[:, :known]).all():
-            raise InputError("a feature is NaN or infinite; give --precision float32, or train the networks again")
-        names = [name for name, _ in self.architecture.features()]
+        """What the trees make of features: margins (n, classes), float32; NaN where a deep feature is not finite."""
         import xgboost
 
+        device = next((part.device for part in self.parameters()), torch.device("cpu"))
+        if self._device != str(device):  # also within an ensemble, whose own move does not call this model's
+            self._device = str(device)
+            self.booster.set_param({"device": self._device})
+        names = [name for name, _ in self.architecture.features()]
+        deep = self.architecture.deep_features
+        wrong = ~np.isfinite(rows[:, :deep]).all(1)
+        rows = np.where(wrong[:, None], np.nan, rows)
+        start = None if start is None else np.where(wrong[:, None], np.float32(0), start)
         given = xgboost.DMatrix(rows, feature_names=names, base_margin=start, missing=np.nan)
-        return self.booster.predict(given, output_margin=True).reshape(len(rows), -1)
+        margins = self.booster.predict(given, output_margin=True).reshape(len(rows), -1)
+        margins[wrong] = np.nan
+        return margins
 
     def files(self) -> dict[str, bytes]:
         """What stands beside the weights, by name."""
         return {BOOSTER: bytes(self.booster.save_raw("ubj"))}
+
+    def file_names(self) -> list[str]:
+        """The names that `files` gives."""
+        return [BOOSTER]
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
         """Take up what `files` gave; `read` gives the bytes of a name.
@@ -190,15 +206,8 @@ class FusedModel(nn.Module):
         """
         from xgboost import Booster
 
-        self.booster = Booster(model_file=bytearray(read(BOOSTER)))
+        self.booster, self._device = Booster(model_file=bytearray(read(BOOSTER))), ""
         check_names(self.booster.feature_names or [], [name for name, _ in self.architecture.features()])
-
-    def to(self, *given: Any, **named: Any) -> FusedModel:
-        super().to(*given, **named)
-        device = next((part.device for part in self.parameters()), torch.device("cpu"))
-        if self.booster is not None:
-            self.booster.set_param({"device": str(device)})
-        return self
 
 
 def columns(parts: Sequence[str], seen: Sequence[tuple[np.ndarray, np.ndarray]], measures: Any) -> np.ndarray:

@@ -19,7 +19,6 @@ from wbctool.errors import ImageError, InputError
 from wbctool.evaluation.calibration import scaled
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
-from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from wbctool.modeling.run_folder import Run
 
 BATCH = 64
+_LOOKED_AT = ("id", "path", "mask", "value", "nucleus", "bbox", "cells")  # keys of what a run may look at
 _HOW = ("views", "precision")  # keys of a prediction that say what was asked for otherwise
 
 
@@ -163,6 +163,10 @@ def predict(
                     shares = probabilities(run.model, images, precision, (how or {}).get("views"), own)
                     total += scaled(shares, run.temperature or 1.0)
                 rows = dict(zip(good, total / len(runs), strict=True))
+            for index in [index for index, row in rows.items() if not np.isfinite(row).all()]:
+                del rows[index]
+                reason = f"{batch[index]['path']}: {name} gives NaN or infinity for it; give --precision float32"
+                decoded[index] = error_record(batch[index]["id"], batch[index]["path"], reason)
             for index, record in enumerate(batch):
                 if index in rows:
                     made = prediction_record(record, name, classes, rows[index], threshold, temperature)
@@ -188,15 +192,22 @@ class _Needs:
         return cls(sizes, any(own.measures for own in asked), any(own.needs_mask for own in asked))
 
 
+def unmeasured(record: Record) -> str:
+    """Why nothing can be measured of a record's cell."""
+    if isinstance(record.get("mask"), str):
+        return f"{record['id']}: its mask holds no white cell and no platelet, and this run measures cells"
+    return (
+        f"{record['path']}: carries no mask, and this run measures cells; "
+        "give the records of `wbctool segment` and `crop`"
+    )
+
+
 def _decoded(record: Record, needs: _Needs) -> dict[int, np.ndarray] | Record:
     if record["schema"] == ERROR:
         return record
     try:
         if needs.mask and not isinstance(record.get("mask"), str):
-            raise ImageError(
-                f"{record['path']}: carries no mask, and this run measures cells; "
-                "give the records of `wbctool segment` and `crop`"
-            )
+            raise ImageError(unmeasured(record))
         image = read_image(record["path"])
         return {size: scaled_to(image, size) for size in needs.sizes}
     except ImageError as error:
@@ -205,30 +216,19 @@ def _decoded(record: Record, needs: _Needs) -> dict[int, np.ndarray] | Record:
 
 def _measured(batch: list[Record], decoded: list[Any], measuring: Measuring, every: bool) -> np.ndarray:
     """What the cells of a batch measure, (n, measures); where they cannot be, an error takes the image's place."""
+    from wbctool.measuring import morphology
+
     found = np.full((len(batch), len(morphology.names())), np.nan, np.float32)
     places = [index for index, images in enumerate(decoded) if "schema" not in images]
     for index, row in zip(places, measuring([batch[index] for index in places]), strict=True):
         record = batch[index]
         if every and not isinstance(row, str) and np.isnan(row).all():
-            row = f"{record['id']}: its mask holds no white cell and no platelet, and this run measures cells"
+            row = unmeasured(record)
         if isinstance(row, str):
             decoded[index] = error_record(record["id"], record["path"], row)
         else:
             found[index] = row
     return found
-
-
-def measured(records: Sequence[Record], measuring: Measuring) -> np.ndarray:
-    """What the cells of records measure, (n, measures), NaN for what is missing.
-
-    Raises:
-        InputError: one cannot be read.
-    """
-    found = measuring(records)
-    for row in found:
-        if isinstance(row, str):
-            raise InputError(row)
-    return np.stack(found)
 
 
 class PredictionFile:
@@ -282,10 +282,11 @@ class PredictionFile:
         return reused
 
     def _same(self, was: Record, record: Record, run: str, how: dict[str, Any]) -> bool:
-        known = all(was.get(key) == record.get(key) for key in ("id", "path")) and was["schema"] == PREDICTION
+        known = all(was.get(key) == record.get(key) for key in _LOOKED_AT) and was["schema"] == PREDICTION
         try:
             known = known and was.get("run") == run and all(was.get(key) == how.get(key) for key in _HOW)
-            return known and os.stat(record["path"]).st_mtime_ns <= self._old_time
+            files = [record[key] for key in ("path", "mask") if isinstance(record.get(key), str)]
+            return known and all(os.stat(file).st_mtime_ns <= self._old_time for file in files)
         except OSError:
             return False
 

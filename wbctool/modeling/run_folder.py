@@ -145,10 +145,11 @@ def load(path: Path, device: torch.device) -> Run:
 def _load_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     """Take up what stands beside the weights, where all is what the run was saved with."""
     checksums = info.get("checksums")
-    if not isinstance(checksums, dict):
+    names = ["weights.safetensors", *model.file_names()]
+    if not isinstance(checksums, dict) or set(checksums) != set(names):
         raise InputError(f"{path}/model.json: damaged (no checksums); {NEXT}")
-    for name, digest in checksums.items():
-        if Path(name).name != name or digest_of(path, name) != digest:
+    for name in names:
+        if digest_of(path, name) != checksums[name]:
             raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
     name = "model.json"
 

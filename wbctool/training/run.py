@@ -22,8 +22,8 @@ from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
-from wbctool.modeling.fused import FusedModel
-from wbctool.modeling.inference import BATCH, measured, probabilities
+from wbctool.modeling.fused import BOOSTER, FusedModel
+from wbctool.modeling.inference import BATCH, probabilities, unmeasured
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.weights import load_pretrained
 from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
@@ -87,9 +87,14 @@ class Kind:
 
     def settings(self) -> dict[str, Any]:
         """As `run.json` keeps it."""
-        members = [run_folder.digest_of(member) for member in self.members]
+        members = [run_folder.digest_of(member, *_files_of(member)) for member in self.members]
         chosen = {"probe": self.probe, "ensemble": self.ensemble, "members": members or None}
         return {key: value for key, value in chosen.items() if value}
+
+
+def _files_of(member: Path) -> tuple[str, ...]:
+    """What decides a member's answers; of fused ones trees, too."""
+    return ("weights.safetensors", *((BOOSTER,) if (member / BOOSTER).is_file() else ()))
 
 
 def train(
@@ -168,14 +173,14 @@ def train(
             _on_epoch(out, recipe, running, len(samples["train"].rows)) if processes.is_main else lambda state: None
         )
     if processes.is_main:
+        write_dataset(out, dataset)
+        held = _held(model, device, dataset, samples, pixels, recipe.precision, running.jobs)
+        calibration = write_predictions(out, shown_out or str(out), dataset.classes, held)
         run |= {
             "weights": loaded,
             "counts": {split: len(own.rows) for split, own in samples.items()},
             "failures": sorted(pixels.failed.values()),
         }
-        write_dataset(out, dataset)
-        held = _held(model, dataset, samples, pixels, recipe.precision, running.jobs)
-        calibration = write_predictions(out, shown_out or str(out), dataset.classes, held)
         about = {"training": recipe.to_json(), "preparation": dataset.preparation, "calibration": calibration}
         _finish(out, model, about, state, run)
     processes.wait()
@@ -184,7 +189,8 @@ def train(
 
 def _open(out: Path, run: dict[str, Any], overwrite: bool) -> None:
     if overwrite:
-        for stale in ("model.json", "resume", "tensorboard"):
+        fused = (BOOSTER, "importance.json", "importance.png", "tuning.jsonl")
+        for stale in ("model.json", "resume", "tensorboard", *fused):
             path = out / stale
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     else:
@@ -328,6 +334,7 @@ def _write_history(out: Path, state: State) -> None:
 
 def _held(
     model: torch.nn.Module,
+    device: torch.device,
     dataset: Dataset,
     samples: dict[str, Samples],
     pixels: Pixels,
@@ -336,16 +343,33 @@ def _held(
 ) -> dict[str, tuple[list[Record], np.ndarray]]:
     """Records of validation and test, and the model's probabilities, (n, classes)."""
     model.eval()
-    device = next(model.parameters()).device
     held = {}
     with Measuring(jobs) as measuring:
         for split in HELD:
-            records = [dataset.everything[index] for index in samples[split].rows]
-            parts = [np.zeros((0, len(dataset.classes)))]
-            for start in range(0, len(records), BATCH):
-                images = pixels.batch(samples[split].rows[start : start + BATCH]).to(device)
-                own = records[start : start + BATCH]
-                measures = measured(own, measuring) if model.architecture.measures else None
-                parts.append(probabilities(model, images, precision, measures=measures))
-            held[split] = (records, np.concatenate(parts))
+            kept, parts = [], [np.zeros((0, len(dataset.classes)))]
+            for start in range(0, len(samples[split].rows), BATCH):
+                rows = samples[split].rows[start : start + BATCH]
+                measures = None
+                if model.architecture.measures:
+                    found = _measured(model, [dataset.everything[row] for row in rows], measuring)
+                    for row in [row for row, own in zip(rows, found, strict=True) if isinstance(own, str)]:
+                        pixels.failed[int(row)] = found[rows.tolist().index(row)]
+                        note(f"failed: {pixels.failed[int(row)]}")
+                    rows = np.array([row for row in rows if int(row) not in pixels.failed], np.int64)
+                    measures = np.array([own for own in found if not isinstance(own, str)], np.float32)
+                if len(rows):
+                    parts.append(probabilities(model, pixels.batch(rows).to(device), precision, measures=measures))
+                kept += [dataset.everything[row] for row in rows]
+            held[split] = (kept, np.concatenate(parts))
     return held
+
+
+def _measured(model: torch.nn.Module, records: list[Record], measuring: Measuring) -> list[np.ndarray | str]:
+    """What cells measure, or why the model refuses them."""
+    found = measuring(records)
+    if not model.architecture.needs_mask:
+        return found
+    return [
+        unmeasured(record) if not isinstance(own, str) and np.isnan(own).all() else own
+        for record, own in zip(records, found, strict=True)
+    ]
