@@ -102,7 +102,10 @@ class CellRecord(_Sample):
 
 
 class PredictionRecord(_Sample):
-    """One prediction: the class names with their probabilities, and the likeliest of them."""
+    """One prediction: the class names with their probabilities, and the likeliest of them.
+
+    `missing`: what the run asks for beside the image, and did not get.
+    """
 
     schema_: Literal["wbctool.prediction/1"] = Field(alias="schema")
     run: str | None = None
@@ -113,6 +116,7 @@ class PredictionRecord(_Sample):
     temperature: Annotated[float, Field(gt=0)] | None = None
     views: Annotated[int, Field(ge=1)] | None = None
     precision: str | None = None
+    missing: list[str] | None = None
 
 
 class ErrorRecord(_Base):
