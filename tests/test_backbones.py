@@ -247,3 +247,12 @@ def test_heads_are_what_they_say(pool, norm):
             assert torch.allclose(model(images), model.head(vector), atol=1e-6)
             assert not any(name.startswith("backbone.conv_head") for name, _ in model.named_parameters())
         assert torch.allclose(model(images), model(model.fixed(images), fixed=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("at", ["stages", "blocks"])
+def test_looking_for_the_layers_in_their_order_teaches_cbam_nothing(at):
+    model = Classifier(Architecture("resnet10t", ("a", "b"), 32, attention="cbam", attention_at=at)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.unfreeze("last:50%")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training

@@ -135,8 +135,8 @@ def test_fields_without_a_cell_leave_no_file(cli, run_folder, tmp_path, monkeypa
 
     plain = inference.predict
 
-    def watched(runs, records, *more):
-        yield from plain(runs, records, *more)
+    def watched(runs, records, *more, **named):
+        yield from plain(runs, records, *more, **named)
         left.extend(path for path in (tmp_path / "t").rglob("*") if path.is_file())
 
     monkeypatch.setattr(inference, "predict", watched)

@@ -157,6 +157,7 @@ def test_an_interrupt_while_rows_are_read_comes_through():
     import os
     import signal
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     rows, targets = drawn(100, 3)
 
     def read(places):
@@ -165,6 +166,7 @@ def test_an_interrupt_while_rows_are_read_comes_through():
 
     with pytest.raises(KeyboardInterrupt):
         grow(read, NAMES, Part(np.arange(80), targets[:80]), Part(np.arange(80, 100), targets[80:]), 3, FEW)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_margins_are_made_as_sure_as_wanted():

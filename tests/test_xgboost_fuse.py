@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -348,3 +351,29 @@ def test_a_search_is_kept(cli, fused, cells, tmp_path):
     assert done.code == 0, done.err
     trials = read_records(tmp_path / "x" / "tuning.jsonl")
     assert [trial["trial"] for trial in trials] == [1, 2, 3]
+
+
+def test_killed_while_features_are_computed_it_ends_in_the_same_bytes(fused, cells, run_folder, cbam, tmp_path):
+    more = ("--morphology", "--probabilities", "--all-features", *FAST)
+    words = ("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "x", *more)
+    process = subprocess.Popen([sys.executable, "-m", "wbctool", *map(str, words)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((tmp_path / "x" / "features").glob("*.keys")):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "x" / "model.json").exists()
+    done = in_shell(*words)
+    assert done.code == 0, done.err
+    for name in ("model.ubj", "weights.safetensors", "importance.json"):
+        assert (tmp_path / "x" / name).read_bytes() == (fused / name).read_bytes(), name
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_is_fused_and_predicted(cli, cells, run_folder, tmp_path):
+    more = ("--morphology", "--all-features", "--rounds", 15, "--jobs", 1, "--device", "cuda", "-q")
+    done = cli("xgboost-fuse", run_folder, cells, "-o", tmp_path / "x", *more)
+    assert done.code == 0, done.err
+    for device in ("cuda", "cpu"):
+        said = {row["id"]: row for row in cli("predict", tmp_path / "x", cells, "--device", device, "-q").records}
+        for row in done.records:
+            assert said[row["id"]]["probabilities"] == pytest.approx(row["probabilities"], abs=0.05)

@@ -124,7 +124,7 @@ class Grown:
 
     Attributes:
         booster: its trees up to the best round.
-        rounds: how many these are; 0 where the start is best.
+        rounds: how many these are; 0 where they better the start by no more than a standard error.
         history: of each round `epoch`, `phase`, `train_loss`, `val_loss` and accuracies.
         loss: on validation, at the best round; NaN without validation.
         accuracy: likewise.
@@ -194,12 +194,14 @@ def grow(
         return Grown(booster, len(history), history, float("nan"), float("nan"))
     best = booster.best_iteration
     loss, right = history[best]["val_loss"], history[best]["val_accuracy"]
+    booster = booster[: best + 1]
     if val.start is not None:
-        without, as_right = _of_start(val)
-        if without <= loss:
+        before = _losses(val.start, val.targets)
+        gain = before - _losses(booster.predict(held, output_margin=True), val.targets)
+        if gain.mean() <= gain.std() / np.sqrt(len(gain)):  # no more than chance gives
             empty = xgboost.train(settings.booster(classes), known, num_boost_round=0)
-            return Grown(empty, 0, history, without, as_right)
-    return Grown(booster[: best + 1], best + 1, history, loss, right)
+            return Grown(empty, 0, history, float(before.mean()), float((val.start.argmax(1) == val.targets).mean()))
+    return Grown(booster, best + 1, history, loss, right)
 
 
 def check(settings: Settings) -> None:
@@ -225,13 +227,12 @@ def check(settings: Settings) -> None:
             raise UsageProblem(f"--set {unknown}: XGBoost knows no such parameter (see its page on parameters)")
 
 
-def _of_start(val: Part) -> tuple[float, float]:
-    """Loss and accuracy of the start itself."""
-    margins = val.start.astype(np.float64)
+def _losses(margins: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The log loss of each image, (n,), of margins (n, classes)."""
+    margins = margins.astype(np.float64)
     logarithms = margins - margins.max(1, keepdims=True)
     logarithms -= np.log(np.exp(logarithms).sum(1, keepdims=True))
-    own = logarithms[np.arange(len(margins)), val.targets]
-    return float(-own.mean()), float((margins.argmax(1) == val.targets).mean())
+    return -logarithms[np.arange(len(margins)), targets]
 
 
 def weights_of(targets: np.ndarray, classes: int, how: str) -> np.ndarray:

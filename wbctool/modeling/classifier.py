@@ -137,8 +137,11 @@ class Classifier(nn.Module):
 
     @cached_property
     def _order(self) -> layout.Order:
-        name = self.architecture.backbone
-        return layout.Order.of(self.backbone, name, lambda: self.vector(self.maps(self._blank())))
+        name, was = self.architecture.backbone, self.training
+        self.eval()  # attention inside the backbone, too: statistics are not learnt of a blank image
+        order = layout.Order.of(self.backbone, name, lambda: self.vector(self.maps(self._blank())))
+        self.train(was)
+        return order
 
     def _blank(self) -> torch.Tensor:
         device = next(self.backbone.parameters()).device
