@@ -107,6 +107,31 @@ def test_a_start_that_no_tree_betters_is_kept_as_it_is():
     assert np.allclose(said, start)
 
 
+def test_wary_trees_must_gain_more_than_a_standard_error():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 260)
+    rows = rng.normal(size=(260, 6)).astype(np.float32)
+    start = rng.normal(size=(260, 2)).astype(np.float32)
+    outcomes = set()
+    for strength in (0.15, 2.0):
+        told = rows.copy()
+        told[:, 0] += strength * targets
+        ends = ((0, 200), (200, 260))
+        parts = [Part(np.arange(*own), targets[slice(*own)], start[slice(*own)]) for own in ends]
+        rounds = []
+        for wary in (False, True):
+            grown = grow(told.__getitem__, NAMES, *parts, 2, Settings(rounds=60, jobs=1), wary=wary)
+            rounds.append(grown.rounds)
+            if grown.rounds:
+                given = xgboost.DMatrix(told[200:], feature_names=NAMES, base_margin=start[200:])
+                said = grown.booster.predict(given)
+                gain = -np.log(np.exp(start[200:]) / np.exp(start[200:]).sum(1, keepdims=True))
+                gain = (gain + np.log(said))[np.arange(60), targets[200:]]
+                assert gain.mean() > wary * gain.std() / np.sqrt(60)
+        outcomes.add((rounds[0] > 0, rounds[1] > 0))
+    assert outcomes == {(True, False), (True, True)}
+
+
 def test_without_validation_a_fixed_number_of_rounds_is_grown():
     rows, targets = drawn(100, 3)
     empty = Part(np.zeros(0, np.int64), np.zeros(0, np.int64))

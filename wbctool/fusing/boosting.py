@@ -124,7 +124,7 @@ class Grown:
 
     Attributes:
         booster: its trees up to the best round.
-        rounds: how many these are; 0 where they better the start by no more than a standard error.
+        rounds: how many these are; 0 where they do not better the start.
         history: of each round `epoch`, `phase`, `train_loss`, `val_loss` and accuracies.
         loss: on validation, at the best round; NaN without validation.
         accuracy: likewise.
@@ -146,6 +146,7 @@ def grow(
     settings: Settings,
     quiet: bool = True,
     what: str = "trees",
+    wary: bool = False,
 ) -> Grown:
     """Grow trees on training images until the validation loss no longer falls.
 
@@ -158,6 +159,7 @@ def grow(
         settings: how.
         quiet: no progress.
         what: is grown, as progress shows it.
+        wary: trees must better the start by more than the standard error of that; else by anything.
 
     Raises:
         UsageProblem: XGBoost does not take a parameter.
@@ -198,7 +200,7 @@ def grow(
     if val.start is not None:
         before = _losses(val.start, val.targets)
         gain = before - _losses(booster.predict(held, output_margin=True), val.targets)
-        if gain.mean() <= gain.std() / np.sqrt(len(gain)):  # no more than chance gives
+        if gain.mean() <= wary * gain.std() / np.sqrt(len(gain)):
             empty = xgboost.train(settings.booster(classes), known, num_boost_round=0)
             return Grown(empty, 0, history, float(before.mean()), float((val.start.argmax(1) == val.targets).mean()))
     return Grown(booster, best + 1, history, loss, right)

@@ -262,22 +262,23 @@ def _grown(
     several = len(asked) > 1 and weights and len(val.rows) and not choices.all_features
     settings = replace(choices.settings, device=str(device))
     tried, found = [], []
-    for own in [asked, *([part] for part in asked if several)]:
+    for own in [asked, *((part,) for part in asked if several)]:
         architecture = FusedArchitecture(
             fused="xgboost",
             members=tuple(run.model.architecture for run in runs),
             names=run_names([run.path for run in runs]),
             widths=tuple(network.features for network in table.networks),
-            parts=tuple(own),
+            parts=own,
             start=weights,
             classes=dataset.classes,
             size=max([run.model.architecture.size for run in runs], default=_BLIND_SIZE),
             unmeasured=lenient,
         )
         names = [name for name, _ in architecture.features()]
-        grown = grow(
-            *(table.reader(own), names, train, val, len(dataset.classes), settings, place.quiet), " + ".join(own)
-        )
+        # what has learnt from the training images gains by trees on these more easily than it should
+        wary = own != (MORPHOLOGY,) and not choices.all_features
+        read, what = table.reader(own), " + ".join(own)
+        grown = grow(read, names, train, val, len(dataset.classes), settings, place.quiet, what, wary)
         tried.append(_tried(list(own), grown))
         found.append((grown.loss, MORPHOLOGY in own, len(own), architecture, grown))
     # of equals, such as where no tree helps, what asks for least
