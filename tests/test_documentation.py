@@ -99,7 +99,7 @@ def test_examples_run(workplace):
         "random-or-by-original.sh": "originals leak",
         "colour-spaces.sh": "smears experts compared",
         "naturalize-sets.sh": "eleven sets 419-pmy --seed 1",
-        "mobilenetv3-xgboost.sh": "prepared/cells trees",
+        "mobilenetv3-xgboost.sh": "thirds.jsonl trees",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
     shown = {}
@@ -110,6 +110,8 @@ def test_examples_run(workplace):
         done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
         assert done.returncode == 0, done.stderr
         shown[name] = done.stdout
+        if name == "prepare-dataset.sh":
+            assert run("wbctool split prepared/cells --ratio 1/1/1 > thirds.jsonl", workplace).returncode == 0
     for parts in ("", "+CW", "+CBAM+CW+FL"):
         assert (workplace / "eight" / f"resnet26t{parts}" / "model.json").exists()
     assert "eight/resnet26t+CBAM" in shown["eight-configurations.sh"]
