@@ -75,20 +75,8 @@ def _write_onnx(run: Path, file: Path) -> None:
 
 def _of_run(model: dict[str, Any]) -> dict[str, Any]:
     keys = (
-        *(
-            "ensemble",
-            "fused",
-            "parts",
-            "names",
-            "backbone",
-            "backbone_args",
-            "attention",
-            "attention_at",
-            "size",
-            "parameters",
-            "best_epoch",
-        ),
-        *("preparation", "calibration", "training"),
+        *("ensemble", "fused", "parts", "names", "backbone", "backbone_args", "attention", "attention_at", "size"),
+        *("parameters", "best_epoch", "preparation", "calibration", "training"),
     )
     return {
         "kind": "run folder",

@@ -162,8 +162,7 @@ def grow(
         wary: trees must better the start by more than the standard error of that; else by anything.
 
     Raises:
-        UsageProblem: XGBoost does not take a parameter.
-        DeviceError: memory does not suffice.
+        DeviceError: memory does not suffice, or the GPU fails.
     """
     import xgboost
 

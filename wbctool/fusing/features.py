@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,9 @@ def write_features(
     return made, dict(Counter(families)), failed
 
 
-def _write(path: Path, read, rows: np.ndarray, width: int, texts: dict[str, Sequence[str]]) -> None:
+def _write(
+    path: Path, read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, width: int, texts: dict[str, Sequence[str]]
+) -> None:
     """One .npz, its rows read and written in batches."""
     with atomic(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:

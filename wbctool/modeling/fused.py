@@ -210,7 +210,9 @@ class FusedModel(nn.Module):
         check_names(self.booster.feature_names or [], [name for name, _ in self.architecture.features()])
 
 
-def columns(parts: Sequence[str], seen: Sequence[tuple[np.ndarray, np.ndarray]], measures: Any) -> np.ndarray:
+def columns(
+    parts: Sequence[str], seen: Sequence[tuple[np.ndarray, np.ndarray]], measures: np.ndarray | None
+) -> np.ndarray:
     """The features of images side by side, (n, features), float32, in the order of `FusedArchitecture.features`.
 
     Args:

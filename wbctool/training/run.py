@@ -352,9 +352,10 @@ def _held(
                 measures = None
                 if model.architecture.measures:
                     found = _measured(model, [dataset.everything[row] for row in rows], measuring)
-                    for row in [row for row, own in zip(rows, found, strict=True) if isinstance(own, str)]:
-                        pixels.failed[int(row)] = found[rows.tolist().index(row)]
-                        note(f"failed: {pixels.failed[int(row)]}")
+                    for row, own in zip(rows, found, strict=True):
+                        if isinstance(own, str):
+                            pixels.failed[int(row)] = own
+                            note(f"failed: {own}")
                     rows = np.array([row for row in rows if int(row) not in pixels.failed], np.int64)
                     measures = np.array([own for own in found if not isinstance(own, str)], np.float32)
                 if len(rows):
