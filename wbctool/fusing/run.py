@@ -275,9 +275,7 @@ def _grown(
             unmeasured=lenient,
         )
         names = [name for name, _ in architecture.features()]
-        # what has learnt from the training images gains by trees on these more easily than it should
-        wary = own != (MORPHOLOGY,) and not choices.all_features
-        read, what = table.reader(own), " + ".join(own)
+        read, what, wary = table.reader(own), " + ".join(own), _is_wary(own, choices)
         grown = grow(read, names, train, val, len(dataset.classes), settings, place.quiet, what, wary)
         tried.append(_tried(list(own), grown))
         found.append((grown.loss, MORPHOLOGY in own, len(own), architecture, grown))
@@ -289,12 +287,18 @@ def _grown(
         file = place.out / "tuning.jsonl"
         more = search(*(read, names, train, groups, len(dataset.classes), settings, choices.tune, file, place.quiet))
         settings = replace(settings, parameters=more)
-        grown = grow(read, names, train, val, len(dataset.classes), settings, place.quiet)
+        wary = _is_wary(architecture.parts, choices)
+        grown = grow(read, names, train, val, len(dataset.classes), settings, place.quiet, "trees", wary)
         tried.append(_tried([*architecture.parts, "tuned"], grown))
     model = FusedModel(architecture, [run.model for run in runs])
     model.booster = grown.booster
     counts = {name: len(part.rows) for name, part in parts.items()}
     return model, grown, settings, {"tried": tried, "counts": counts}
+
+
+def _is_wary(parts: tuple[str, ...], choices: Choices) -> bool:
+    """Whether trees must gain more than chance: what has learnt from the training images gains on these too easily."""
+    return parts != (MORPHOLOGY,) and not choices.all_features
 
 
 def _tried(features: list[str], grown: Grown) -> dict[str, Any]:
