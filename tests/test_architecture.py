@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 FLOORS = [
     {"errors"},
     {"records"},
-    {"folders", "outputs", "console", "composites", "cells"},
+    {"folders", "outputs", "console", "composites", "cells", "parallel"},
     {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},
     {"drawing", "preparation", "dataset"},

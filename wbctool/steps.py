@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from wbctool.console import Progress, emit, note, records_wanted
-from wbctool.errors import DONE, SOME_FAILED, DeviceError, ImageError, InputError, UsageProblem, WbctoolError
+from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
 from wbctool.folders import Selection, Tally, absolute, read_inputs
 from wbctool.outputs import Names, OutputFolder
+from wbctool.parallel import in_processes, on_cluster
 from wbctool.records import ERROR, Record, error_record
 
 # Starting worker processes takes about a second: the first images are done before it is paid.
@@ -301,9 +295,14 @@ def _worked(
             if started == _SERIAL_START:
                 break
     ahead = list(islice(items, 1))
-    if ahead:
-        for item, made in _in_processes(call, chain(ahead, items), jobs, execution.scheduler):
-            yield finish(item, made)
+    if not ahead:
+        return  # and no process is started
+    rest = chain(ahead, items)
+    shared = (
+        on_cluster(call, rest, execution.scheduler, note) if execution.scheduler else in_processes(call, rest, jobs)
+    )
+    for item, made in shared:
+        yield finish(item, made)
 
 
 def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item: _Item) -> tuple[_Item, list[Record]]:
@@ -323,60 +322,3 @@ def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item:
     except Exception as error:  # one bad image never stops a folder
         message = f"unexpected {type(error).__name__}: {error}"
     return item, [error_record(record["id"], record["path"], message)]
-
-
-def _in_processes(
-    call: Callable[[_Item], Any], items: Iterable[_Item], jobs: int, scheduler: str | None
-) -> Iterator[Any]:
-    """Call on items in parallel; results in the order of the items, few items ahead of them."""
-    if scheduler:
-        yield from _on_cluster(call, items, scheduler)
-        return
-    pool = worker_pool(jobs)
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(call, item))
-            while waiting and (len(waiting) > 4 * jobs or waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise DeviceError("a worker process was killed, likely for want of memory; try fewer --jobs") from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def worker_pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that leave Ctrl-C to this one, and end with it."""
-    return ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group and the parent alone answers it; a worker whose parent
-    # was killed ends, too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = parent_process()
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    if parent:
-        threading.Thread(target=follow, daemon=True).start()
-
-
-def _on_cluster(call: Callable[[_Item], Any], items: Iterable[_Item], scheduler: str) -> Iterator[Any]:
-    from joblib import Parallel, delayed, parallel_config
-
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(f"--scheduler {scheduler}: no answer ({error})") from None
-    with client, parallel_config(backend="dask"):
-        yield from Parallel(return_as="generator")(delayed(call)(item) for item in items)

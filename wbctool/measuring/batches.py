@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 
 from wbctool.errors import DeviceError, ImageError
+from wbctool.parallel import worker_pool
 from wbctool.records import Record
-from wbctool.steps import worker_pool
 
 _SERIAL_START = 16  # cells measured before processes are started, which takes a second or two
 _TOGETHER = 8  # cells that a process takes at once

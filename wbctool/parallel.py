@@ -1,0 +1,158 @@
+"""Work shared out: to processes of this machine, or to a Dask cluster; results in the order of the items."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wbctool import __version__
+from wbctool.errors import DeviceError, InputError, UsageProblem
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed import Future as DaskFuture
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+_Future = TypeVar("_Future", bound="Future[Any] | DaskFuture")
+
+_AGAIN = "run the same command again to go on"
+# Seconds until a person is told that a cluster has no workers; it is waited for all the same.
+_PATIENCE = 10.0
+
+
+def in_processes(call: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
+    """Call on items in processes of this machine; only a few items are read ahead.
+
+    Raises:
+        DeviceError: a process was killed.
+    """
+    pool = worker_pool(jobs)
+    try:
+        yield from _in_order(lambda item: pool.submit(call, item), items, 4 * jobs, Future.result)
+    except BrokenProcessPool:
+        raise DeviceError("a worker process was killed, likely for want of memory; try fewer --jobs") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def worker_pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to this one, and end with it."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+
+
+def on_cluster(
+    call: Callable[[Item], Made], items: Iterable[Item], address: str, say: Callable[[str], None]
+) -> Iterator[Made]:
+    """Call on items on the workers of a Dask cluster, which see the same files and have this package installed.
+
+    A worker that dies has its items done by others; workers may join while the command runs.
+
+    Args:
+        call: a function that pickle knows by name.
+        items: of which only a few are read ahead.
+        address: of the scheduler, such as `tcp://10.0.0.1:8786`.
+        say: is told what is waited for.
+
+    Raises:
+        UsageProblem: Dask is not installed, or the address is none.
+        InputError: the scheduler does not answer, or is gone.
+        DeviceError: an item has killed several workers, or workers have another version of this package.
+    """
+    try:
+        from distributed import Client, KilledWorker
+        from distributed.comm import CommClosedError
+    except ImportError:
+        raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
+    if not re.fullmatch(r"\w+://.+:\d+", address):
+        raise UsageProblem(f"--scheduler {address}: give an address such as tcp://10.0.0.1:8786")
+    for name in list(logging.root.manager.loggerDict):  # what is of use to a person is said here
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--scheduler {address}: no answer ({_line(error)}); is `dask scheduler` running?") from None
+
+    def result(future: DaskFuture) -> Made:
+        while True:
+            with suppress(TimeoutError):
+                return future.result(timeout=_PATIENCE)
+            _wait_for_a_worker(client, address, say)
+
+    try:
+        _wait_for_a_worker(client, address, say)
+        _check_versions(client, address)
+        ahead = 4 * sum(client.ncores().values())
+        yield from _in_order(lambda item: client.submit(call, item, pure=False), items, ahead, result)
+    except KilledWorker:
+        raise DeviceError(
+            f"--scheduler {address}: several workers died of the same image, likely for want of memory; "
+            "give them more, or look into their logs"
+        ) from None
+    except (CancelledError, CommClosedError):
+        raise InputError(f"--scheduler {address}: the cluster is gone; start it and {_AGAIN}") from None
+    finally:
+        client.close(timeout=2)
+
+
+def _wait_for_a_worker(client: Client, address: str, say: Callable[[str], None]) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError:
+        say(f"{address} has no workers; waiting for one (`dask worker {address}`)")
+        client.wait_for_workers(1)
+
+
+def _check_versions(client: Client, address: str) -> None:
+    # asked by a function that every worker has: one that cannot read our own dies of it without a word
+    try:
+        versions = client.run(resolve_name, "wbctool:__version__")
+    except (ImportError, AttributeError) as error:
+        raise DeviceError(f"--scheduler {address}: a worker lacks wbctool ({_line(error)}); install it") from None
+    for worker, version in versions.items():
+        if version != __version__:
+            raise DeviceError(f"--scheduler {address}: {worker} has wbctool {version}; install {__version__} there")
+
+
+def _in_order(
+    submit: Callable[[Item], _Future], items: Iterable[Item], ahead: int, result: Callable[[_Future], Made]
+) -> Iterator[Made]:
+    waiting: deque[_Future] = deque()
+    for item in items:
+        waiting.append(submit(item))
+        while waiting and (len(waiting) > ahead or waiting[0].done()):
+            yield result(waiting.popleft())
+    while waiting:
+        yield result(waiting.popleft())
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group and the parent alone answers it; a worker whose parent
+    # was killed ends, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = parent_process()
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    if parent:
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
