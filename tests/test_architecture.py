@@ -7,9 +7,9 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 # Each room may import from itself and from rooms on floors below it.
 FLOORS = [
     {"errors"},
-    {"records"},
+    {"records", "names"},
     {"folders", "outputs", "console", "composites", "cells", "parallel"},
-    {"steps", "imaging", "device"},
+    {"steps", "imaging", "device", "runs"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},
     {"drawing", "preparation", "dataset"},
     {"modeling", "training", "explaining", "fusing"},

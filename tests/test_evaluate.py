@@ -154,9 +154,11 @@ def test_what_went_wrong_is_listed(cli):
 def test_a_run_folder_and_its_predictions_give_the_same_report(cli, run_folder):
     one = cli("evaluate", run_folder, "--json").out
     assert one == cli("evaluate", run_folder / "predictions.jsonl", "--json").out
-    table = cli("evaluate", run_folder, run_folder)
-    assert table.code == 0
+    table = cli("evaluate", run_folder, run_folder / "predictions.jsonl")
+    assert table.code == 0, table.err
     assert "macro averages" in table.out
+    twice = cli("evaluate", run_folder, run_folder)
+    assert (twice.code, "is given twice" in twice.err) == (2, True)
 
 
 def test_labels_can_be_renamed_when_evaluating(cli):

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional
 
 from wbctool.errors import ImageError, UsageProblem
-from wbctool.explaining import faithfulness, layers, scores
+from wbctool.explaining import METHODS, faithfulness, layers, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
-from wbctool.explaining.maps import METHODS, eigencam, scaled, to_image
+from wbctool.explaining.maps import eigencam, scaled, to_image
 from wbctool.explaining.regions import regions_of
 from wbctool.explaining.score_cam import scorecam
 from wbctool.explaining.summary import Collected

@@ -103,8 +103,9 @@ def test_a_record_cannot_write_outside_or_crop_what_has_no_mask(drawn, tmp_path)
     assert kinds == ["error/1", "error/1", "mask/1", "error/1", "error/1"]
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
     crop = in_shell("crop", "-", "-o", tmp_path / "c", "-q", stdin=json.dumps(lines[2]))
-    assert crop.code == 4
-    assert "wbctool segment" in crop.records[0]["error"]
+    assert crop.code == 3
+    assert "ok.jpg: has no mask; run `wbctool segment" in crop.err
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_mask_of_another_size_is_an_error_record(masks, tmp_path):

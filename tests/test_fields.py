@@ -147,14 +147,18 @@ def test_fields_without_a_cell_leave_no_file(cli, run_folder, tmp_path, monkeypa
 
 def test_a_file_of_another_precision_is_not_taken_up(cli, run_folder, cells, tmp_path):
     exact = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "--precision", "float32", "-q").records
-    usual = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q").records
+    refused = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q")
+    assert (refused.code, "precision float32, not as trained" in refused.err) == (2, True)
+    usual = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q", "--overwrite").records
     assert {r.get("precision") for r in exact} == {"float32"}
     assert {r.get("precision") for r in usual} == {None}
 
 
 def test_a_file_of_other_views_is_not_taken_up(cli, run_folder, cells, tmp_path):
     plain = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q").records
-    turned = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "--tta", "-q").records
+    refused = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "--tta", "-q")
+    assert (refused.code, "views as trained, not 8" in refused.err) == (2, True)
+    turned = cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "--tta", "-q", "--overwrite").records
     fresh = cli("predict", run_folder, cells, "--tta", "-q").records
     assert turned == fresh
     assert not any("views" in r for r in plain)

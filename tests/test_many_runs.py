@@ -116,7 +116,7 @@ def test_a_cbam_ensemble_learns_over_its_members_maps_and_leaves_them_as_they_ar
     [
         (("A", "CELLS", "--ensemble", "average"), "two run folders or more"),
         (("A", "B", "CELLS"), "is a run folder; --ensemble"),
-        (("A", "B", "--ensemble", "average"), "no images given"),
+        (("A", "B", "--ensemble", "average"), "is a run folder; give images, too"),
         (("A", "B", "CELLS", "--ensemble", "sum"), "choose from average, cbam"),
         (("A", "B", "CELLS", "--ensemble", "cbam", "--probe", "knn"), "do not go together"),
         (("A", "B", "CELLS", "--ensemble", "cbam", "--classes", "band,monocyte"), "must be the same classes"),

@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from wbctool.errors import ImageError, InputError, UsageProblem
-from wbctool.outputs import Names, OutputFolder, atomic, check_settings
+from wbctool.names import Names
+from wbctool.outputs import OutputFolder, atomic, check_settings
 
 
 def test_a_name_is_the_path_without_suffix_and_a_clash_keeps_it():

@@ -99,6 +99,12 @@ class Subcommands(TyperGroup):
             raise _Ended(error) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean {near[0]}" if near else f"choose from {', '.join(COMMANDS)}"
+            raise errors.UsageProblem(f"{args[0]}: no such command; {hint}")
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
@@ -221,6 +227,8 @@ def _run(arguments: list[str], debug: bool) -> int:
                 errors.DEVICE,
                 debug,
             )
+        if errors.NO_MEMORY in str(error):
+            return _fail("out of memory; give more, or a smaller --size", errors.DEVICE, debug)
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"bug: {message} (add --debug for the traceback)", errors.BUG, debug)
 

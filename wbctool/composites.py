@@ -52,7 +52,7 @@ def refuse_tested(splits: dict[str, Sequence[Record]]) -> None:
             continue
         sources = record.get("sources")
         for source in sources if isinstance(sources, list) else ():
-            if source in held:
+            if isinstance(source, str) and source in held:
                 raise InputError(
                     f"{record['id']}: was made of {source}, which is in {held[source]}; make composites of this "
                     f"split's training images, or add {ALLOW}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +38,17 @@ def emit(record: Record) -> None:
     sys.stdout.flush()
 
 
+def emit_while_read(record: Record) -> bool:
+    """`emit`, for a command that makes more than its records; False once nobody reads them."""
+    try:
+        emit(record)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        note("nobody reads the records any more; the output is made all the same")
+        return False
+    return True
+
+
 def note(text: str) -> None:
     """A line for people, on stderr."""
     print(f"wbctool: {text}", file=sys.stderr)
@@ -44,6 +57,19 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """A warning line, on stderr."""
     note(f"warning: {text}")
+
+
+@contextmanager
+def loading(quiet: bool) -> Iterator[None]:
+    """Says on a terminal that torch is being loaded, which takes seconds, and takes it away again."""
+    live = sys.stderr.isatty() and not quiet
+    if live:
+        print("wbctool: loading torch …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: bool = True) -> None:

@@ -14,6 +14,8 @@ DEVICE = 5
 INTERRUPTED = 130
 TERMINATED = 143
 
+NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in an error of no type of its own
+
 
 class WbctoolError(Exception):
     """Base of the errors that end a command with one clear line."""

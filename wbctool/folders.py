@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,7 @@ from wbctool.records import (
     with_absolute_paths,
 )
 
+SHOWN, SHOWN_CLASSES = 3, 20  # damaged lines, and classes, that are named
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm")
 )
@@ -34,8 +35,10 @@ class Tally:
     """What was met on the way in and not worked on; told on stderr at the end."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    read: int = 0
     unlabelled_example: str = ""
-    first_damage: str = ""
+    damages: list[str] = field(default_factory=list)  # the first of them
+    unmet: Callable[[], list[str]] = list  # what was asked for and met nowhere
     file: str = ""  # that is being read, and its line
     line: int = 0
 
@@ -47,7 +50,8 @@ class Tally:
     def damage(self, message: str) -> None:
         """Count a line or folder that cannot be read."""
         self.counts["damaged"] += 1
-        self.first_damage = self.first_damage or message
+        if len(self.damages) < SHOWN:
+            self.damages.append(message)
 
     def refuse_damage(self) -> None:
         """For commands that need all of their input.
@@ -55,8 +59,8 @@ class Tally:
         Raises:
             InputError: a line was damaged.
         """
-        if self.first_damage:
-            raise InputError(f"{self.first_damage}; mend or remove it first")
+        if self.damages:
+            raise InputError(f"{self.damages[0]}; mend or remove it first")
 
     def notes(self) -> list[str]:
         """One line for each kind of thing left out or lacking."""
@@ -65,10 +69,18 @@ class Tally:
             "no image": "files that are no images left out",
             "output folder": "folders made by wbctool inside the input left out",
             "class not asked for": "images of other classes left out (--classes)",
-            "no label": f"images without a label (such as {self.unlabelled_example})",
+            "no label": f"images without a label (such as {self.unlabelled_example})" + self._hint(),
+            "not here": "records on stdin have relative paths that do not lead to images from this folder (those of a "
+            "folder's records.jsonl start in it: give the folder, or run jq on what wbctool prints)",
             "group not matched": "images whose id --group-regex does not match; each is a group of its own",
         }
-        return [f"{self.counts[key]:,} {text}" for key, text in wording.items() if self.counts[key]]
+        said = [f"{self.counts[key]:,} {text}" for key, text in wording.items() if self.counts[key]]
+        return [*said, *(f"warning: {text}" for text in self.unmet())]
+
+    def _hint(self) -> str:
+        if "/" in self.unlabelled_example or self.counts["no label"] < self.read:
+            return ""
+        return ": the label is the sub-folder's name; give the folder above it, or --label-regex or --labels"
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,9 @@ class Selector:
         self.group_pattern = _compiled(selection.group_regex, "--group-regex")
         self.table = _read_table(selection.labels) if selection.labels else None
         self.classes = {name.strip() for name in (selection.classes or "").split(",") if name.strip()}
+        self._labels: set[str] = set()  # those met, and renamings used
+        self._group_matched = False
+        tally.unmet = self._unmet
         self.rename: dict[str, str] = {}
         for pair in selection.rename:
             old, equals, new = pair.partition("=")
@@ -108,6 +123,7 @@ class Selector:
         if record["schema"] == ERROR:
             return record
         record = dict(record)
+        self.tally.read += 1
         name = os.path.basename(source_of(record))
         row = self._row(record["id"], name) if self.table is not None else None
         if self.label_pattern or (self.table is not None and self.table.has_labels):
@@ -120,7 +136,9 @@ class Selector:
             if group is None:
                 self.tally.counts["group not matched"] += 1
             else:
-                record["group"] = group
+                record["group"], self._group_matched = group, True
+        if record.get("label") is not None and (self.classes or self.rename):
+            self._labels |= {record["label"], self.rename.get(record["label"], record["label"])}
         if record.get("label") in self.rename:
             record["label"] = self.rename[record["label"]]
         if record.get("label") is None:
@@ -138,14 +156,34 @@ class Selector:
         image_id = record_id.partition("#")[0]
         for key in (record_id, image_id, name, PurePosixPath(name).stem):
             if key in rows:
+                self.table.used.add(key)
                 return rows[key]
         return None
+
+    def _unmet(self) -> list[str]:
+        """What the selection names and no record had; a misspelling, most likely."""
+        if not self.tally.read:
+            return []
+        said = []
+        for option, names in (("--classes", self.classes), ("--map", set(self.rename))):
+            if missing := sorted(names - self._labels):
+                there = ", ".join(sorted(self._labels)[:SHOWN_CLASSES]) or "none"
+                said.append(f"{option} {', '.join(missing)}: no image has this class; there are {there}")
+        if self.table and (unused := self.table.rows.keys() - self.table.used):
+            said.append(
+                f"{len(unused):,} of {len(self.table.rows):,} rows of --labels match no image "
+                f"(such as {min(unused)}); a row names a file or an id"
+            )
+        if self.group_pattern and not self._group_matched and not (self.table and self.table.used):
+            said.append("--group-regex matches no id at all: each image is its own group")
+        return said
 
 
 @dataclass
 class _Table:
     rows: dict[str, dict[str, str]]
     has_labels: bool
+    used: set[str] = field(default_factory=set)
 
 
 def _compiled(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -162,7 +200,7 @@ def _label_in(pattern: re.Pattern[str], name: str) -> str | None:
     if not match:
         return None
     if "label" in pattern.groupindex:
-        return match["label"]
+        return match["label"] or None
     return next((text for text in match.groups() if text), None) or match[0] or None
 
 
@@ -183,7 +221,9 @@ def _read_table(path: Path) -> _Table:
     }
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
+            first = stream.readline()
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=max(",;\t", key=first.count))
             header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
             found = {
                 role: next((header[name] for name in names if name in header), None) for role, names in columns.items()
@@ -196,8 +236,10 @@ def _read_table(path: Path) -> _Table:
             for row in reader:
                 entry = {role: (row[found[role]] or "").strip() for role in ("label", "group") if found[role]}
                 rows[(row[found["image"]] or "").strip()] = entry
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    except OSError as error:
+        raise InputError(f"--labels {path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--labels {path}: cannot be read as CSV ({error})") from None
     return _Table(rows, bool(found["label"]))
 
 
@@ -280,7 +322,10 @@ def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
             tally.line = number
             where = tally.place
             try:
-                yield with_absolute_paths(from_line(raw.decode("utf-8"), where), base)
+                record = from_line(raw.decode("utf-8"), where)
+                if file == "stdin" and not os.path.exists(base / (record.get("path") or "")):
+                    tally.counts["not here"] += not os.path.isabs(record["path"])
+                yield with_absolute_paths(record, base)
             except UnicodeDecodeError:
                 tally.damage(f"{where}: not UTF-8")
                 yield error_record(where, None, f"{where}: not UTF-8")
@@ -313,7 +358,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
     subfolders = []
     try:
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+            names = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         yield error_record(prefix or ".", str(folder), f"{folder}: {error.strerror}")
         tally.damage(f"{folder}: {error.strerror}")
@@ -335,13 +380,21 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
             yield from _walk(inner, f"{prefix}{name}/", tally, seen)
 
 
-def _image_record(path: Path, image_id: str) -> Record:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        image_id.encode()
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _image_record(path: Path, image_id: str) -> Record:
+    whole = str(absolute(path))
+    try:
+        whole.encode()
     except UnicodeEncodeError:
-        shown = image_id.encode("utf-8", "backslashreplace").decode()
-        return error_record(shown, None, f"{shown}: the file's name is not UTF-8; rename it")
-    record: Record = {"schema": IMAGE, "id": image_id, "path": str(absolute(path))}
+        shown, place = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, whole))
+        return error_record(shown, None, f"{place}: the path is not UTF-8; rename what is not")
+    record: Record = {"schema": IMAGE, "id": image_id, "path": whole}
     parent = PurePosixPath(image_id).parent.name
     if parent:
         record["label"] = parent

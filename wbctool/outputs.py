@@ -7,16 +7,18 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from wbctool import __version__
-from wbctool.errors import BusyError, ImageError, InputError, UsageProblem
+from wbctool.errors import BusyError, InputError, UsageProblem
+from wbctool.names import Names, number_of, on_disk
 from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, with_absolute_paths, with_relative_paths
+
+BUSY = "another command is writing this folder; wait for it to end"
 
 
 @contextmanager
@@ -66,6 +68,52 @@ def _remove_dead(temporary: Path) -> bool:
     return True
 
 
+def take_lock(file: Path, busy: str) -> IO[bytes]:
+    """Open a file, made where it is missing, for reading and appending, and lock it until it is closed.
+
+    Args:
+        file: that nobody else may hold.
+        busy: the error where another process holds it.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    while True:
+        stream = open(file, "a+b")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise BusyError(busy) from None
+        except OSError:  # a file system without locks
+            return stream
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(file)):
+                return stream
+        stream.close()  # who held it has put it elsewhere before it was locked here
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing a folder, which is made, for a while.
+
+    Raises:
+        BusyError: another command is writing it.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".lock"
+    stream = take_lock(file, f"{folder}: {BUSY}")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        stream.close()
+        if made:
+            with suppress(OSError):  # what is refused leaves no folder
+                folder.rmdir()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     with atomic(path) as stream:
@@ -94,55 +142,16 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
-class Names:
-    """Hands out output names: an input's relative path without its suffix.
+def read_run(file: Path, what: str) -> dict[str, Any]:
+    """Read a `run.json`; its `settings` and `counts` are objects.
 
-    Where two inputs would share a name, the later one keeps its old suffix; where even that is
-    taken, or the same id comes twice, it is an error. Folders that the step makes for itself are
-    reserved: a name in one gets an underscore before. Only digests are held, and not in memory.
+    Raises:
+        InputError: it is missing or damaged.
     """
-
-    def __init__(self, reserved: tuple[str, ...] = ()) -> None:
-        self._reserved = reserved
-        self._held = _on_disk("CREATE TABLE held (digest INTEGER PRIMARY KEY)")
-
-    def take(self, image_id: str) -> str:
-        """The name, with folders, for an id.
-
-        Raises:
-            ImageError: the id would lead out of the output folder, or was met before.
-        """
-        path = PurePosixPath(image_id)
-        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in image_id:
-            raise ImageError(f"{image_id!r}: the id leads out of the output folder; give it another")
-        again = not self._is_new("id", image_id)
-        for name in () if again else (path.with_suffix(""), path):
-            parts = [_short(part) for part in name.parts]
-            if len(parts) > 1 and parts[0] in self._reserved:
-                parts[0] = "_" + parts[0]
-            if parts[-1].startswith("."):
-                parts[-1] = "_" + parts[-1][1:]
-            text = "/".join(parts)
-            if self._is_new("name", text):
-                return text
-        raise ImageError(f"{image_id}: two inputs have this id; give their folders as one input, or rename one")
-
-    def _is_new(self, kind: str, text: str) -> bool:
-        """Whether this was not met before; from now on it was."""
-        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (_number(text, kind),)).rowcount == 1
-
-
-def _on_disk(table: str) -> sqlite3.Connection:
-    """A table that is on disk where it grows, and gone with the object."""
-    held = sqlite3.connect("", isolation_level=None)
-    for line in ("PRAGMA journal_mode = OFF", table, "BEGIN"):
-        held.execute(line)
-    return held
-
-
-def _number(text: str, kind: str) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=8, person=kind.encode()).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    run = {"settings": {}, "counts": {}, **read_json(file, what)}
+    if not isinstance(run["settings"], dict) or not isinstance(run["counts"], dict):
+        raise InputError(f"{file}: damaged (no settings); {what}")
+    return run
 
 
 class _Places:
@@ -150,13 +159,13 @@ class _Places:
 
     def __init__(self) -> None:
         self._files: list[Path] = []
-        self._held = _on_disk("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
+        self._held = on_disk("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
 
     def add(self, file: Path, rows: Iterable[tuple[str, int]]) -> None:
         """Note the inputs' ids of a file's lines, each with its offset."""
         number = len(self._files)
         self._files.append(file)
-        made = ((_number(key, "id"), number, offset) for key, offset in rows)
+        made = ((number_of(key, "id"), number, offset) for key, offset in rows)
         self._held.executemany("INSERT INTO held VALUES (?, ?, ?)", made)
 
     def close(self) -> None:
@@ -166,23 +175,9 @@ class _Places:
     def of(self, key: str) -> list[tuple[Path, int]]:
         """The lines of an input, in the order they were added."""
         found = self._held.execute(
-            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (_number(key, "id"),)
+            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (number_of(key, "id"),)
         )
         return [(self._files[number], offset) for number, offset in found]
-
-
-def safe_name(text: str) -> str:
-    """A label as the name of one folder: no separator, not hidden, not too long."""
-    name = _short(text.replace("/", "_").replace("\0", "_"))
-    return "_" + name[1:] if name.startswith(".") else name or "_"
-
-
-def _short(name: str, limit: int = 200) -> str:
-    raw = name.encode()
-    if len(raw) <= limit:
-        return name
-    kept = raw[: limit - 17].decode(errors="ignore")
-    return f"{kept}-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
 
 
 def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
@@ -197,10 +192,10 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
         UsageProblem: naming the first setting that differs.
     """
     for file in sorted(folder.glob(pattern)):
-        old = read_json(file, f"remove {folder} or give --overwrite")
+        old = read_run(file, f"remove {folder} or give --overwrite")
         if old.get("command") != run["command"]:
             raise UsageProblem(f"{folder}: made by `wbctool {old.get('command')}`; give another folder, or --overwrite")
-        before, now = old.get("settings", {}), json.loads(json.dumps(run["settings"]))
+        before, now = old["settings"], json.loads(json.dumps(run["settings"]))
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 if key == "images":
@@ -267,12 +262,7 @@ class OutputFolder:
             if self._records.exists() and not self._run_file.exists():
                 raise UsageProblem(f"{path}: holds records and no run.json; give another folder, or --overwrite")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self._part, "a+b")
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._stream.close()
-            raise BusyError(f"{path}: another command is writing this folder; wait for it to end") from None
+        self._stream = take_lock(self._part, f"{path}: {BUSY}")
         if overwrite:
             self._records.unlink(missing_ok=True)
             self._done.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,10 @@ ERROR = "wbctool.error/1"
 
 SPLITS = ("train", "val", "test")
 KINDS = ("wbc", "rbc", "platelet")
+
+# What Python reads and would not write again: half a surrogate pair, and numbers that are none.
+_ODD = re.compile(r"\\u[dD]|[eE]\+?\d{3}|NaN|Infinity")
+_DEEP = 64
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]
@@ -68,6 +73,14 @@ class _Sample(_Base):
     split: Literal["train", "val", "test"] | None = None
     fold: int | None = None
     synthetic: bool | None = None
+    method: str | None = None
+    constants: dict[str, Any] | None = None
+    enhance: dict[str, Any] | None = None
+    crop: dict[str, Any] | None = None
+    mask: Text | None = None
+    cells: list[CellOutline] | None = None
+    value: Value | None = None
+    nucleus: Nucleus | None = None
 
 
 class ImageRecord(_Sample):
@@ -81,10 +94,7 @@ class MaskRecord(_Sample):
 
     schema_: Literal["wbctool.mask/1"] = Field(alias="schema")
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
-    method: str | None = None
-    constants: dict[str, Any] | None = None
     seconds: float | None = None
-    mask: Text | None = None
     cells: list[CellOutline]
 
 
@@ -92,12 +102,10 @@ class CellRecord(_Sample):
     """One cropped cell. `bbox` is the crop window in source pixels; it may reach outside."""
 
     schema_: Literal["wbctool.cell/1"] = Field(alias="schema")
-    mask: Text | None = None
     source: Text
     bbox: Box
     value: Value
     kind: Literal["wbc", "rbc", "platelet"]
-    nucleus: Nucleus | None = None
     crop: dict[str, Any]
 
 
@@ -172,6 +180,8 @@ def from_line(line: str, where: str) -> Record:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
+    if line.count("[") + line.count("{") > _DEEP and _is_deep(record):
+        raise InputError(f"{where}: objects within objects, over {_DEEP} deep")
     if not isinstance(record, dict):
         raise InputError(f"{where}: a record is a JSON object, this is a {type(record).__name__}")
     schema = record.get("schema")
@@ -180,14 +190,28 @@ def from_line(line: str, where: str) -> Record:
         raise InputError(f"{where}: unknown schema {str(schema)[:60]!r}; expected one of {', '.join(MODELS)}")
     try:
         model.model_validate(record)
-        line.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: the text is not valid Unicode") from None
+        (to_line(record) if _ODD.search(line) else line).encode()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: {key}: {first['msg']}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: the text is not valid Unicode") from None
+    except ValueError:
+        raise InputError(f"{where}: NaN and infinity are not JSON") from None
     return record
+
+
+def _is_deep(record: Record) -> bool:
+    level: list[Any] = [record]
+    for _ in range(_DEEP):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def error_record(record_id: str, path: str | None, message: str) -> Record:
@@ -233,5 +257,5 @@ def preparation_of(record: Record) -> dict[str, Any]:
     """What was done to an image before a model sees it: enhancement, segmentation, crop."""
     parts = {"enhance": record.get("enhance"), "crop": record.get("crop")}
     if parts["crop"]:
-        parts["segment"] = {"method": record.get("method"), **record.get("constants", {})}
+        parts["segment"] = {"method": record.get("method"), **(record.get("constants") or {})}
     return {key: value for key, value in parts.items() if value}

@@ -10,11 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from wbctool.console import Progress, emit, note, records_wanted
+from wbctool.console import Progress, emit_while_read, note, records_wanted
 from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
 from wbctool.folders import Selection, Tally, absolute, read_inputs
-from wbctool.outputs import Names, OutputFolder
-from wbctool.parallel import in_processes, on_cluster
+from wbctool.names import Names
+from wbctool.outputs import OutputFolder
+from wbctool.parallel import cores, in_processes, on_cluster
 from wbctool.records import ERROR, Record, error_record
 
 # Starting worker processes takes about a second: the first images are done before it is paid.
@@ -51,6 +52,7 @@ class Step:
         reserved: folders of the output that the step makes for itself.
         plans: its records name what is to be made, and their `path` where; there are no input images.
         origin: the key that names the input's image in what was made, when `path` names a new one.
+        check: refuses inputs of a kind that it cannot work on by the first of them; raises `InputError`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Step:
     origin: str | None = None
     reserved: tuple[str, ...] = ()
     plans: bool = False
+    check: Callable[[Record], None] = lambda record: None
 
 
 @dataclass
@@ -99,7 +102,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, slash, second = text.partition("/")
-    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+    if not (slash and text.isascii() and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
         raise UsageProblem(f"--shard {text}: write it as i/n with i from 1 to n, such as 2/8")
     return int(first), int(second)
 
@@ -126,6 +129,8 @@ def run_step(
         raise InputError(nothing_found(inputs, tally))
     if first["schema"] != ERROR and lies_in(first["path"], out):
         raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
+    if first["schema"] != ERROR:
+        step.check(first)
     step = replace(step, settings={**step.settings, "inputs": names_of(inputs)})
     return run_records(step, chain([first], stream), out, execution, on_record, tally)
 
@@ -163,18 +168,20 @@ def run_records(
     folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin, step.reserved)
     outcome = Outcome(skip_bad=execution.skip_bad)
     piped = emits and records_wanted(execution.json)
+    passed_on = 0
     items = _planned(step, records, folder, shard)
     with Progress(step.name, step.unit, execution.quiet, total) as progress:
         for results, fresh in _worked(step, items, folder.path, execution):
             outcome.inputs += 1
             outcome.reused += not fresh and results[0]["schema"] != ERROR
-            failed = fresh and results[0]["schema"] == ERROR
+            error = results[0]["schema"] == ERROR
+            failed = fresh and error
+            passed_on += error and not fresh
             outcome.failed += failed
             for record in results:
                 folder.write(record)
                 on_record(record)
-                if piped:
-                    emit(record)
+                piped = piped and emit_while_read(record)
                 outcome.records += record["schema"] != ERROR
             progress.step(failed)
             if failed and not execution.quiet:
@@ -182,12 +189,15 @@ def run_records(
                 name, error = results[0]["id"], results[0]["error"]
                 note(f"failed: {error}" if error.startswith(f"{name}: ") else f"failed: {name}: {error}")
     outcome.failed += tally.counts["damaged"]
+    passed_on -= tally.counts["damaged"]
     counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
     left_out = {key: count for key, count in tally.counts.items() if count and key != "damaged"}
     folder.finish(counts, left_out=left_out)
     if not execution.quiet:
-        for line in tally.notes():
+        for line in (*(f"failed: {reason}" for reason in tally.damages), *tally.notes()):
             note(line)
+        if passed_on:
+            note(f"{passed_on:,} error records of an earlier step passed on")
         if outcome.reused:
             note(f"{outcome.reused:,} {step.unit} were done before")
         if outcome.failed:
@@ -273,7 +283,7 @@ def _worked(
     step: Step, items: Iterator[_Item], folder: Path, execution: Execution
 ) -> Iterator[tuple[list[Record], bool]]:
     call = partial(_call, step.work, folder)
-    jobs = execution.jobs or len(os.sched_getaffinity(0))
+    jobs = execution.jobs or cores()
 
     def finish(item: _Item, made: list[Record]) -> tuple[list[Record], bool]:
         record, name, ready, fresh = item

@@ -69,6 +69,8 @@ class ReportOptions:
             raise UsageProblem(f"--format {self.form}: choose from {', '.join(FORMATS)}")
         if self.html and self.html.is_dir():
             raise UsageProblem(f"--html {self.html}: is a folder; give a file")
+        if self.html and self.html.suffix.lower() not in (".html", ".htm"):  # so that no record file is replaced
+            raise UsageProblem(f"--html {self.html}: does not end in .html; give a name such as report.html")
         if self.plots and self.plots.exists() and not self.plots.is_dir():
             raise UsageProblem(f"--plots {self.plots}: is a file; give a folder")
         if self.form != "table" and not self.differential and (self.audit or self.at is not None):
@@ -134,10 +136,11 @@ def _predictions(
     quiet: bool,
     json: bool,
 ) -> None:
+    from collections import Counter
     from json import dumps
 
-    from wbctool.console import note, stdout_console
-    from wbctool.errors import UsageProblem
+    from wbctool.console import note, stdout_console, warn
+    from wbctool.errors import InputError, UsageProblem
     from wbctool.evaluation.comparison import candidates
     from wbctool.evaluation.predictions import collect
     from wbctool.evaluation.report import figure_table, print_report
@@ -145,6 +148,7 @@ def _predictions(
     from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
     from wbctool.folders import Tally, read_inputs
+    from wbctool.runs import hint_of_runs
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
@@ -152,7 +156,11 @@ def _predictions(
         _differential(inputs, selection, split, shown, quiet, json)
         return
     runs = []
+    if twice := [given for given, count in Counter(inputs).items() if count > 1]:
+        raise UsageProblem(f"{twice[0]}: is given twice")
     for given in inputs:
+        if hint := hint_of_runs(Path(given)):
+            raise InputError(hint)
         tally = Tally()
         source = predictions_file(given)
         try:
@@ -168,6 +176,9 @@ def _predictions(
             tally.refuse_damage()
         if not quiet and tally.counts["group not matched"]:
             note(f"{given}: {tally.counts['group not matched']:,} ids --group-regex does not match")
+        if not quiet:
+            for line in tally.unmet():
+                warn(line)
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")

@@ -90,20 +90,27 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show where a run looks, and score whether that is true."""
-    from wbctool.console import note, records_wanted, warn
+    from wbctool.console import loading, note, records_wanted, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
+    from wbctool.explaining import METHODS
     from wbctool.folders import Tally, read_inputs
     from wbctool.records import SPLITS
+    from wbctool.runs import read_info
     from wbctool.steps import names_of, nothing_found, parse_shard
 
     if source != "-" and (Path(source) / "model.json").is_file():
-        raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
+        if (run / "model.json").is_file():
+            raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
+        raise UsageProblem(f"{source}: is a run folder, which comes first: wbctool explain {source} {run}")
     if shown.sheet and shown.no_panels:
         raise UsageProblem("--sheet is made of panels; leave out --no-panels")
     if shown.sheet and shard:
         raise UsageProblem("--sheet needs all panels; leave out --shard")
     if how.channels and "scorecam" not in (how.method or ()):
         raise UsageProblem("--channels goes with --method scorecam")
+    for method in how.method or ():
+        if method not in METHODS:
+            raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
     if split not in (*SPLITS, ALL):
         raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
     parse_shard(shard)
@@ -113,10 +120,14 @@ def explain(
     if first is None:
         raise InputError(nothing_found([source], tally))
 
-    from wbctool.device import pick_device
-    from wbctool.explaining.run import Making, explain_into
-    from wbctool.explaining.subject import How, Subject
-    from wbctool.modeling.run_folder import load
+    for path in (run, compare):
+        if path:
+            read_info(path)
+    with loading(quiet):
+        from wbctool.device import pick_device
+        from wbctool.explaining.run import Making, explain_into
+        from wbctool.explaining.subject import How, Subject
+        from wbctool.modeling.run_folder import load
 
     where = pick_device(device)
     asked = How(

@@ -30,13 +30,12 @@ def info(
 
     from wbctool.console import note, records_wanted, table
     from wbctool.folders import Tally
-    from wbctool.outputs import read_json
 
     if onnx:
         _write_onnx(Path(path), onnx)
     tally = Tally()
     if (Path(path) / "model.json").exists():
-        facts = _of_run(read_json(Path(path) / "model.json", "train it again"))
+        facts = _of_run(Path(path))
     else:
         facts = _of_records(path, selection.selection(), tally)
     if records_wanted(json):
@@ -57,7 +56,7 @@ def _shown(value: Any) -> str:
 def _write_onnx(run: Path, file: Path) -> None:
     from wbctool.console import note
     from wbctool.errors import UsageProblem
-    from wbctool.modeling.run_folder import is_run
+    from wbctool.runs import is_run
 
     if file.is_dir():
         raise UsageProblem(f"--onnx {file}: is a folder; give a file")
@@ -73,14 +72,17 @@ def _write_onnx(run: Path, file: Path) -> None:
     note(f"{file}: probabilities within {worst:.1g} of the run's own in float32")
 
 
-def _of_run(model: dict[str, Any]) -> dict[str, Any]:
+def _of_run(path: Path) -> dict[str, Any]:
+    from wbctool.runs import read_info
+
+    model = read_info(path)
     keys = (
         *("ensemble", "fused", "parts", "names", "backbone", "backbone_args", "attention", "attention_at", "size"),
         *("parameters", "best_epoch", "preparation", "calibration", "training"),
     )
     return {
         "kind": "run folder",
-        "classes": list(model["classes"]),
+        "classes": model["classes"],
         **{key: model[key] for key in keys if key in model},
     }
 

@@ -61,7 +61,7 @@ def naturalize(
     """Make composites of real cut-outs, with exact masks, for training only."""
     from dataclasses import replace
 
-    from wbctool.console import note, records_wanted, table
+    from wbctool.console import note, records_wanted, table, warn
     from wbctool.errors import InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
     from wbctool.naturalizing.plan import (
@@ -98,7 +98,7 @@ def naturalize(
         for line in (*tally.notes(), *(f"{n:,} {what} left out" for what, n in left_out.items())):
             note(line)
         if not any("split" in record for record in real):
-            note("the records have no split: cells of these composites are in whatever you test on; split first")
+            warn("the records have no split: cells of these composites are in whatever you test on; split first")
         if parts.left_out:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in parts.reasons().most_common(3))
             note(f"{len(parts.left_out):,} images are not in the pool ({reasons}); see {place}/left-out.csv")

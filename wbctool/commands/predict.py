@@ -82,10 +82,11 @@ def predict(
     from collections import Counter
     from contextlib import ExitStack
 
-    from wbctool.console import Progress, emit, note, records_wanted, table, warn
+    from wbctool.console import Progress, emit, emit_while_read, loading, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
     from wbctool.records import ERROR, PREDICTION, has_image, preparation_of
+    from wbctool.runs import read_info
 
     *run_paths, source = arguments
     if source != "-" and (Path(source) / "model.json").is_file():
@@ -102,13 +103,17 @@ def predict(
     if first is None:
         raise InputError(f"{source}: no images or records found")
 
-    from wbctool.device import pick_device, pick_precision
-    from wbctool.modeling.inference import PredictionFile
-    from wbctool.modeling.inference import predict as run_prediction
-    from wbctool.modeling.run_folder import load, trained_precision
+    for path in run_paths:
+        read_info(Path(path))
+    with loading(quiet):
+        from wbctool.device import pick_device, pick_precision
+        from wbctool.modeling.inference import PredictionFile
+        from wbctool.modeling.inference import predict as run_prediction
+        from wbctool.modeling.run_folder import load, trained_precision
 
     where = pick_device(device)
-    runs = [load(Path(path), where) for path in run_paths]
+    with loading(quiet):
+        runs = [load(Path(path), where) for path in run_paths]
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             raise InputError(f"{run.path}: its classes differ from those of {runs[0].path}; they cannot be averaged")
@@ -143,9 +148,10 @@ def predict(
     piped = records_wanted(json)
     with ExitStack() as stack:
         given, finish = _cells(runs, met(chain([first], records)), field_options, jobs, stack)
-        file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
+        newer_than = [run.path / "model.json" for run in runs]
+        file = PredictionFile(out, newer_than, overwrite, name, how) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
-        reuse = [file.reuse(name, how)] if file else []
+        reuse = [file.reuse()] if file else []
         for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse, jobs=jobs):
             record = finish(record)
             failed = record["schema"] == ERROR
@@ -156,7 +162,9 @@ def predict(
                 predicted[record["predicted"]] += 1
             if file:
                 file.write(record)
-            if piped:
+            if piped and file:
+                piped = emit_while_read(record)
+            elif piped:
                 emit(record)
             progress.step(failed)
             if file and progress.done % KEEP_EVERY == 0:
@@ -165,7 +173,10 @@ def predict(
         file.finish()
     for path, number in otherwise.items():
         if number and not quiet:
-            warn(f"{number:,} images were prepared otherwise than those of {path} (see `wbctool info {path}`)")
+            warn(
+                f"{number:,} images were prepared otherwise than those of {path} (`wbctool info {path}`); "
+                "give cells of `wbctool crop`, or fields with --fields"
+            )
     if not quiet:
         for line in tally.notes():
             note(line)
@@ -174,12 +185,14 @@ def predict(
     failed = counts["errors"] - counts["old errors"] + tally.counts["damaged"]
     if failed and not quiet:
         note(f"{failed:,} inputs failed; each has an error record")
-    if not piped:
+    if not records_wanted(json):
         total = max(counts["done"], 1)
         rows = [(label, f"{n:,}", f"{n / total:.1%}") for label, n in predicted.most_common()]
         if threshold is not None:
             rows.append(("uncertain", f"{counts['uncertain']:,}", f"{counts['uncertain'] / total:.1%}"))
         table(f"{counts['done']:,} images", ("predicted", "images", "share"), rows)
+        if not out and not quiet:
+            note("the predictions themselves go to a file: add `-o predictions.jsonl` or `> predictions.jsonl`")
     raise typer.Exit(SOME_FAILED if failed and not skip_bad else DONE)
 
 
@@ -193,10 +206,10 @@ def _cells(
 
     from wbctool.errors import InputError
     from wbctool.preparation import cells_of_fields, steps_of, without_files
-    from wbctool.records import ERROR, IMAGE
+    from wbctool.records import ERROR, IMAGE, MASK
 
     first = next(records)
-    if first["schema"] not in (IMAGE, ERROR):
+    if first["schema"] not in (IMAGE, MASK, ERROR):
         raise InputError(f"{first['id']}: is not a whole field; leave out --fields")
     records = chain([first], records)
     preparation = runs[0].info.get("preparation", {})

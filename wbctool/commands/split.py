@@ -61,6 +61,8 @@ def split(
     from wbctool.splitting.assign import parse_ratio
     from wbctool.splitting.records import add_folds, add_splits, check_folds
 
+    if out and (out.is_dir() or str(out).endswith("/")):
+        raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
     shares = parse_ratio(ratio or "70/15/15")
     if folds is None and fold is not None:
         raise UsageProblem("--fold goes with --folds")
@@ -108,7 +110,9 @@ def split(
         rows = [(label, *counts[label]) for label in classes]
         rows.append(("groups", *groups))
         table(f"{len(samples):,} records", ("class", *names), rows)
-        if not out:
+        if out:
+            note(f"the records are in {out}")
+        else:
             note("the records themselves go to a file: add `-o split.jsonl` or `> split.jsonl`")
     failed = (tally.counts["damaged"] or unread) and not skip_bad
     raise typer.Exit(SOME_FAILED if failed else DONE)

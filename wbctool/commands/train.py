@@ -96,6 +96,9 @@ def train(
         "backbone_args": parse_pairs(backbone_arg, "--backbone-arg") if backbone_arg else None,
         "seed": seed,
     }
+    if not show and (out is None or not inputs):
+        missing = "option '--out' / '-o'" if inputs else "argument 'IN...'"
+        raise UsageProblem(f"Missing {missing} (see `wbctool train --help`)")
     if resume:
         if recipe or overwrite:
             raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
@@ -115,10 +118,6 @@ def train(
     if show:
         print(chosen.to_toml(about), end="")
         return
-    if out is None:
-        raise UsageProblem("Missing option '--out' / '-o' (see `wbctool train --help`)")
-    if not inputs:
-        raise UsageProblem("Missing argument 'IN...' (see `wbctool train --help`)")
     splits = Splits(folds, repeats, ratio)
     raise typer.Exit(
         _train(
@@ -162,7 +161,7 @@ def _train(
 ) -> int:
     from dataclasses import replace
 
-    from wbctool.console import emit, note, records_wanted, table
+    from wbctool.console import emit, loading, note, records_wanted, table
     from wbctool.dataset import gather
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.folders import Selection, Tally, read_inputs
@@ -173,7 +172,7 @@ def _train(
     members = [Path(given) for given in inputs if (Path(given) / "model.json").is_file()]
     images = [given for given in inputs if Path(given) not in members]
     if not images:
-        raise UsageProblem("no images given beside the run folders; their labels say what is evaluated")
+        raise UsageProblem(f"{inputs[0]}: is a run folder; give images, too")
     tally = Tally()
     records = list(read_inputs(images, selection.selection(), tally))
     tally.refuse_damage()
@@ -188,7 +187,8 @@ def _train(
     for _, _, dataset in plans:
         refuse_known(dataset, members)
 
-    from wbctool.training.run import Kind, Running, train
+    with loading(quiet):
+        from wbctool.training.run import Kind, Running, train
 
     rows, failures = [], []
     for place, own, dataset in plans:

@@ -97,7 +97,7 @@ def xgboost_fuse(
     json: Json = False,
 ) -> None:
     """Fuse deep features and morphology by gradient-boosted trees; the result is a run folder."""
-    from wbctool.console import note
+    from wbctool.console import loading, note
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
     from wbctool.outputs import refuse_unfinished
@@ -107,6 +107,8 @@ def xgboost_fuse(
     images = [given for given in arguments if Path(given) not in runs]
     if not images:
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {' '.join(arguments)} cells/")
+    if not runs and not feature_options.morphology:
+        raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
     if any(out.resolve() == run.resolve() for run in runs):
         raise UsageProblem(f"-o {out}: is one of the runs; give another folder, so that nothing is lost")
     if feature_options.features_only and tree_options != TreeOptions():
@@ -128,8 +130,9 @@ def xgboost_fuse(
         for line in tally.notes():
             note(line)
 
-    from wbctool.fusing.boosting import Settings
-    from wbctool.fusing.run import Choices, Place
+    with loading(quiet):
+        from wbctool.fusing.boosting import Settings
+        from wbctool.fusing.run import Choices, Place
 
     settings = Settings(
         rounds=tree_options.rounds,

@@ -16,10 +16,10 @@ from wbctool.cropping.windows import (
     cut,
     roi_window,
 )
-from wbctool.errors import ImageError, UsageProblem
+from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
-from wbctool.records import CELL, MASK, Record
+from wbctool.records import CELL, IMAGE, MASK, Record
 from wbctool.steps import Step
 
 # Of a field's record these do not hold for a cell cut from it.
@@ -65,7 +65,15 @@ def crop_step(options: CropOptions) -> Step:
         compose=_compose,
         made=_MADE,
         reserved=("masks",),
+        check=_check,
     )
+
+
+def _check(record: Record) -> None:
+    if record["schema"] == CELL:
+        raise InputError(f"{record['id']}: is a cropped cell already; give the masks of `wbctool segment`")
+    if record["schema"] == IMAGE:
+        raise InputError(f"{record['id']}: has no mask; run `wbctool segment IN -o masks/` and give masks/")
 
 
 def _expected(options: CropOptions, record: Record) -> set[str]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.folders import IMAGE_SUFFIXES
-from wbctool.imaging.files import read_labels
+from wbctool.imaging.files import decode_unchanged, read_labels
 from wbctool.records import ERROR, MASK, Record
 
 SCHEMA = "wbctool.agreement/1"
@@ -98,12 +97,12 @@ def truth_of(path: Path, values: dict[str, int], size: tuple[int, int]) -> dict[
 
 def _read_grey(path: Path) -> np.ndarray:
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; check the truth folder") from None
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    image, fault = decode_unchanged(data)
     if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: no grey image that can be decoded; get it again or leave its image out")
+        raise ImageError(f"{path}: no grey image ({fault or image.dtype}); get it again or leave its image out")
     if image.ndim == 3:
         if (image[..., :3] != image[..., :1]).any():
             raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")

@@ -247,28 +247,36 @@ def _chance_of(guess: np.ndarray, tested: Predictions, classes: int, times: int)
     return score(guess, tested.truth), (as_good + 1) / (times + 1)
 
 
+def shortfalls(found: dict[str, Any]) -> list[str]:
+    """What an audit could not look at."""
+    said = []
+    if found["not_compared"]:
+        said.append(f"{found['not_compared']:,} images cannot be read and were not compared")
+    if not found["turned"]:
+        said.append("too many images to look for copies that are turned (by other than quarters), sheared or cut out")
+    return said
+
+
+def outcome_of(check: dict[str, Any], found: dict[str, Any]) -> tuple[str, str]:
+    """How a check of an audit ended: `!`, `?` or `✓`, and in words."""
+    if check["count"]:
+        if check.get("feature"):
+            return "!", f"balanced accuracy {check['balanced_accuracy']:.3f}, by chance {check['chance']:.3f}"
+        return "!", f"{check['count']:,} of {check['of']:,}"
+    if check["name"] == "near_duplicates" and found["not_compared"]:
+        return "?", "not all could be looked at"
+    return "✓", "none"
+
+
 def print_audit(found: dict[str, Any], report: dict[str, Any], console: Console) -> None:
     """Print each check, with examples, and the figures with and without the tainted images."""
     console.print(Text(f"Audit, against {found['trained_on']:,} images of {found['of']}", style="bold"))
-    if found["not_compared"]:
-        text = f"{found['not_compared']:,} images cannot be read and were not compared"
-        console.print(Text(text, style="yellow"))
-    if not found["turned"]:
-        text = "too many images to look for copies that are turned (by other than quarters), sheared or cut out"
+    for text in shortfalls(found):
         console.print(Text(text, style="yellow"))
     for check in found["checks"]:
-        bad = check["count"] > 0
-        blind = not bad and check["name"] == "near_duplicates" and found["not_compared"] > 0
-        counted = f"{check['count']:,} of {check['of']:,}"
-        if check.get("feature"):
-            counted = f"balanced accuracy {check['balanced_accuracy']:.3f}, by chance {check['chance']:.3f}"
-        console.print(
-            Text(
-                f"{'!' if bad else '?' if blind else '✓'} {check['title']}: "
-                f"{counted if bad else 'not all could be looked at' if blind else 'none'}",
-                style="bold" if bad else "",
-            )
-        )
+        mark, words = outcome_of(check, found)
+        bad = mark == "!"
+        console.print(Text(f"{mark} {check['title']}: {words}", style="bold" if bad else ""))
         for example in check["examples"]:
             console.print(Text("    " + "  =  ".join(example), style="dim"), soft_wrap=True)
         if check["without"] and check.get("feature"):

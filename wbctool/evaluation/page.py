@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from wbctool import __version__
 from wbctool.errors import ImageError
+from wbctool.evaluation.audit import outcome_of, shortfalls
 from wbctool.evaluation.brief import BRIEF, with_range
 from wbctool.evaluation.plots import as_svg, learning_curves, parallel_coordinates, plots_of
 from wbctool.evaluation.predictions import Predictions
@@ -196,15 +197,11 @@ def _brief_table(found: dict[str, Any], title: str, report: dict[str, Any] | Non
 
 def _audit(report: dict[str, Any]) -> str:
     found = report["audit"]
-    parts = [f"<h2>Audit</h2><p>Against {found['trained_on']:,} images of training and validation.</p>"]
-    if found["not_compared"]:
-        parts.append(f'<p class="bad">{found["not_compared"]:,} images cannot be read and were not compared.</p>')
+    parts = [f"<h2>Audit</h2><p>Against {found['trained_on']:,} images of {escape(found['of'])}.</p>"]
+    parts += [f'<p class="bad">{escape(text)}.</p>' for text in shortfalls(found)]
     for check in found["checks"]:
-        bad = check["count"] > 0
-        shown = f"{check['count']:,} of {check['of']:,}" if bad else "none"
-        if check.get("feature"):
-            shown = f"balanced accuracy {check['balanced_accuracy']:.3f}, by chance {check['chance']:.3f}"
-        parts.append(f'<h3 class="{"bad" if bad else ""}">{escape(check["title"])}: {shown}</h3>')
+        mark, words = outcome_of(check, found)
+        parts.append(f'<h3 class="{"bad" if mark == "!" else ""}">{escape(check["title"])}: {escape(words)}</h3>')
         if check["without"]:
             title = "where it misleads" if check.get("feature") else "without them"
             parts.append(_brief_table(check["without"], title, report))

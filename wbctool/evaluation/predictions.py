@@ -191,7 +191,7 @@ def collect(
         else:
             runs.setdefault(record.get("run") or where, _Rows()).add(record, tally, keep)
     if not runs:
-        reason = ", ".join(left.lines())
+        reason = ", ".join([*left.lines(), *tally.notes()])
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
     return [_chosen(run, rows, split, where, left.lines(), allow_synthetic) for run, rows in runs.items()]
 

@@ -65,7 +65,8 @@ def training_history(run: str, given: str) -> tuple[list[dict[str, Any]], int]:
                     raise ValueError("a line without epoch or phase")
             except (ValueError, TypeError) as error:
                 raise InputError(f"{file}: damaged ({error}); train it again") from None
-            return history, int(read_json(folder / "model.json", "train it again").get("best_epoch") or 0)
+            best = read_json(folder / "model.json", "train it again").get("best_epoch")
+            return history, best if isinstance(best, int) else 0
     return [], 0
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import UsageProblem
+from wbctool.explaining import METHODS
 from wbctool.explaining import layers as places
-from wbctool.explaining.maps import BY_GRADIENT, METHODS, eigencam, scaled, to_image
+from wbctool.explaining.maps import BY_GRADIENT, eigencam, scaled, to_image
 from wbctool.explaining.score_cam import scorecam
 from wbctool.modeling.inference import symmetries
 

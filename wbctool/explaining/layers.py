@@ -57,10 +57,12 @@ def _last_map(model: Classifier) -> str:
     backbone = model.backbone
     handles = [part.register_forward_hook(watch(name)) for name, part in backbone.named_modules() if name]
     size, device = model.architecture.size, next(backbone.parameters()).device
-    with torch.no_grad():
-        last = backbone.forward_features(torch.zeros(1, 3, size, size, device=device))
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            last = backbone.forward_features(torch.zeros(1, 3, size, size, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
     if last.ndim == 3:
         norms = [name for name in outputs if name.endswith(".norm1")]
         if norms:

@@ -58,8 +58,6 @@ BY_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam++": gradcam_plus_plus,
     "layercam": layercam,
 }
-METHODS = (*BY_GRADIENT, "scorecam", "eigencam", "attention", "random")
-OF_NO_CLASS = ("eigencam", "attention", "random")  # they are the same for every class
 
 
 def scaled(maps: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wbctool.explaining.maps import OF_NO_CLASS
+from wbctool.console import warn
+from wbctool.errors import ImageError
+from wbctool.explaining import OF_NO_CLASS
 from wbctool.explaining.panels import (
     DIVERGING,
     HEAT,
@@ -29,7 +31,7 @@ from wbctool.explaining.panels import (
 )
 from wbctool.explaining.subject import Finding, Subject
 from wbctool.imaging.files import read_image, write_png
-from wbctool.outputs import safe_name
+from wbctool.names import safe_name
 from wbctool.records import Record
 
 RIGHT_ONES, WRONG_ONES, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets
@@ -119,7 +121,7 @@ class Sheets:
         """Take a record with its panel into account."""
         label = record.get("label")
         side = UNLABELLED if label is None else RIGHT_ONES if record["predicted"] == label else WRONG_ONES
-        key = (side, safe_name(record["predicted"] if label is None else label))
+        key = (side, record["predicted"] if label is None else label)
         digest = hashlib.blake2b(record["id"].encode(), digest_size=8).digest()
         heapq.heappush(self._kept[key], (-int.from_bytes(digest, "little"), record["id"], record["panel"]))
         self._counts[key] += 1
@@ -131,7 +133,18 @@ class Sheets:
         for side in (RIGHT_ONES, WRONG_ONES, UNLABELLED):
             for old in (folder / side).glob("*.png"):
                 old.unlink()
-        for (side, name), kept in sorted(self._kept.items()):
-            panels = [read_image(path) for _, _, path in sorted(kept, key=lambda one: one[1])]
-            title = f"{name}, {side}: {len(panels)} of {self._counts[side, name]:,}  ({about})"
-            write_png(folder / side / f"{name}.png", sheet_of(title, panels))
+        taken: set[Path] = set()
+        for (side, label), kept in sorted(self._kept.items()):
+            panels = []
+            for _, _, path in sorted(kept, key=lambda one: one[1]):
+                try:
+                    panels.append(read_image(path))
+                except ImageError as error:
+                    warn(f"{error}; remove it and run again")
+            name = safe_name(label)
+            while folder / side / f"{name}.png" in taken:  # of labels that differ in what no file name may hold
+                name += "_"
+            taken.add(folder / side / f"{name}.png")
+            title = f"{name}, {side}: {len(panels)} of {self._counts[side, label]:,}  ({about})"
+            if panels:
+                write_png(folder / side / f"{name}.png", sheet_of(title, panels))

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wbctool.console import Progress, emit, note
+from wbctool.console import Progress, emit_while_read, note
 from wbctool.errors import UsageProblem
 from wbctool.explaining.pictures import Sheets
 from wbctool.explaining.step import RESERVED, explain
@@ -93,6 +93,7 @@ def explain_into(
         "shards": shard[1] if shard else None,
     }
     report, collected, sheets = Report(), Collected(), Sheets(making.sheet or 0)
+    emits = making.emits
     usable = _usable(records, subjects, out, making.split, report)
     first = next(usable, None)
     if first is None:
@@ -110,8 +111,7 @@ def explain_into(
                 collected.add(record)
                 if making.sheet:
                     sheets.add(record)
-            if making.emits:
-                emit(record)
+            emits = emits and emit_while_read(record)
             progress.step(failed)
             if failed and fresh and not making.quiet:
                 progress.clear()

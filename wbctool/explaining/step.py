@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
 from wbctool.modeling.inference import prediction_record
 from wbctool.outputs import OutputFolder, write_bytes
+from wbctool.parallel import cores
 from wbctool.records import ERROR, PREDICTION, Record, error_record
 
 RESERVED = ("maps", "sheets")
@@ -99,7 +99,7 @@ def explain(
     stream = _items(records, folder, shard)
     size = batch_size(subjects)
     batches = iter(lambda: list(islice(stream, size)), [])
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
         for batch in batches:
             _prepare([item for item in batch if item.done is None], subjects, pool)
             if any(item.prepared for item in batch):

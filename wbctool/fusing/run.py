@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from wbctool.modeling.fused import (
 from wbctool.modeling.inference import unmeasured
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.run_folder import Run, trained_precision
-from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
+from wbctool.outputs import atomic, check_settings, locked, read_json, write_bytes, write_json
 from wbctool.records import preparation_of, to_line
 
 STARTS = ("runs", "none")
@@ -142,8 +141,13 @@ def fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) 
     Raises:
         UsageProblem, InputError, DeviceError: as the names say, with the next step.
     """
-    out, quiet = place.out, place.quiet
     _check(dataset, runs, choices)
+    with locked(place.out):
+        return _fuse(dataset, runs, choices, place)
+
+
+def _fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) -> dict[str, Any]:
+    out, quiet = place.out, place.quiet
     device = pick_device(choices.settings.device)
     precision = precision_of(runs, choices.precision, device)
     networks = networks_of(runs, precision, device)
@@ -153,17 +157,13 @@ def fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place) 
     settings |= {"runs": [own["digest"] for own in used], "images": dataset.digest(masks=choices.morphology)}
     run: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__, "settings": settings}
     if place.overwrite:
-        for stale in ("model.json", "tuning.jsonl", "records.jsonl", "features.npz"):
-            (out / stale).unlink(missing_ok=True)
-        for folder in ("resume", "tensorboard"):
-            shutil.rmtree(out / folder, ignore_errors=True)
+        run_folder.clear(out)
     else:
         check_settings(out, "run.json", run)
     if (out / "model.json").exists():
         done = read_json(out / "run.json", "fuse again with --overwrite")
         found = read_json(out / "importance.json", "fuse again with --overwrite")
         return {**done, "importance": found, "done_before": True}
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", {**run, "finished": False})
     measures = Measures(place.jobs) if choices.morphology else None
     table = tabulate(dataset.everything, networks, measures, place.kept, quiet)

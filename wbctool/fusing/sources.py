@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from wbctool.measuring.batches import Measuring
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of
+from wbctool.parallel import cores
 from wbctool.records import Record
 
 
@@ -56,7 +56,7 @@ class Network:
         Raises:
             InputError: the network gives NaN or infinity.
         """
-        with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
             waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
             for batch in batches:
                 waiting.append((batch, [pool.submit(self._decoded, record["path"]) for record in batch]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +13,8 @@ import numpy as np
 
 from wbctool.console import Progress
 from wbctool.dataset import file_state, mask_state
-from wbctool.errors import BusyError, InputError
-from wbctool.outputs import read_json, write_json
+from wbctool.errors import InputError
+from wbctool.outputs import read_json, take_lock, write_json
 from wbctool.records import Record
 
 _KEY = 16  # bytes
@@ -70,12 +69,7 @@ class Store:
                 raise InputError(f"{about}: is of other features; remove {folder}, it is made again")
         else:
             write_json(about, told)
-        self._lock = open(self._keys, "ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise BusyError(f"{folder}: another command is computing these features; wait for it to end") from None
+        self._lock = take_lock(self._keys, f"{folder}: another command is computing these features; wait for it to end")
         self._places = self._open()
 
     def _open(self) -> dict[bytes, int]:

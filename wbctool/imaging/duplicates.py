@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image
 from wbctool.imaging.local_features import NOTHING, copies, describe
 from wbctool.imaging.perceptual_hash import near_pairs, perceptual_hash
+from wbctool.parallel import cores
 
 COPIES_UP_TO = 20_000  # images; of more, local features would not be held in memory
 _UNREAD = (0, 0), np.empty((0, 4), np.uint64), NOTHING
@@ -84,7 +84,7 @@ def find_duplicates(
 
 def _seen(paths: Sequence[str], turned: bool, jobs: int) -> Iterator[tuple | str]:
     """Of each image its size, hashes and places, or why it cannot be read; in order, few of them ahead."""
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or cores()
     waiting: deque = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for path in paths:

@@ -48,7 +48,7 @@ class StainProfile:
             try:
                 return cls.of([read_image(path)])
             except ImageError as error:
-                raise InputError(str(error)) from None
+                raise InputError(f"--reinhard {error}; give a reference image or a profile.json") from None
         advice = "give an image, or the profile.json of an enhanced folder"
         value = read_json(path, advice)
         mean, std = value.get("mean"), value.get("std")

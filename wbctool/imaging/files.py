@@ -26,7 +26,7 @@ cv2.setNumThreads(1)  # images are shared out to processes; threads on top only 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # In JPEG's entropy-coded data 0xFF is followed by 0 or a restart number; all else is a marker.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_IN_SCANS = frozenset(b"\xc4\xcc\xda\xdb\xdc\xdd\xfe") | frozenset(range(0xE0, 0xF0))
 
 
@@ -76,6 +76,22 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return _as_rgb(image, name) if alpha or deep else image
 
 
+def decode_unchanged(data: bytes) -> tuple[np.ndarray | None, str]:
+    """Decode the bytes of a mask or a cut-out as they are: grey, BGR or BGRA of any depth, nothing turned.
+
+    Returns:
+        The array, (height, width) or (height, width, channels), or None; and what is wrong with it, else "".
+    """
+    fault = _fault_of(data) if data else "the file is empty"
+    if fault:
+        return None, fault
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        return None, f"over {MAX_PIXELS:,} pixels" if "CV_IO_MAX" in str(error) else _reason(error)
+    return image, "" if image is not None else "no image that can be decoded"
+
+
 def _as_rgb(image: np.ndarray, name: str) -> np.ndarray:
     """An undecorated OpenCV array (grey, BGR or BGRA; any depth) as 8-bit RGB."""
     if image.dtype not in (np.uint8, np.uint16):
@@ -89,6 +105,8 @@ def _as_rgb(image: np.ndarray, name: str) -> np.ndarray:
         if image.ndim == 3 and image.shape[2] == 4:
             colours = np.dstack([colours, (image[..., 3] >> 8).astype(np.uint8)])
         image = colours
+    if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+        raise ImageError(f"{name}: has {image.shape[2]} channels; convert it to RGB")
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if image.shape[2] == 4:
@@ -135,6 +153,8 @@ def _jpeg_fault(data: bytes) -> str | None:
 
 def _png_fault(data: bytes) -> str | None:
     position = len(_PNG)
+    if data[position : position + 8] != b"\0\0\0\rIHDR":
+        return "damaged PNG: no header"
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -169,8 +189,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}; run `wbctool segment` again") from None
-    fault = _fault_of(data) if data else "the file is empty"
-    labels = None if fault else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    labels, fault = decode_unchanged(data)
     if labels is None or labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: no label image ({fault or 'not a grey PNG'}); run `wbctool segment` again")
     if size and labels.shape[::-1] != tuple(size):

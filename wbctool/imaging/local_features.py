@@ -84,6 +84,8 @@ def copies(images: Sequence[Seen]) -> np.ndarray:
         return np.empty((0, 2), np.int64)
     where = np.concatenate([images[number].places for number in turn])
     left, right = _alike(_shortened([images[number].looks for number in turn]), image)
+    if not len(left):
+        return np.empty((0, 2), np.int64)
     pair = image[left] * len(turn) + image[right]
     order = np.argsort(pair, kind="stable")
     left, right, pair = left[order], right[order], pair[order]

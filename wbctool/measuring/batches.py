@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from wbctool.errors import DeviceError, ImageError
-from wbctool.parallel import worker_pool
+from wbctool.parallel import cores, worker_pool
 from wbctool.records import Record
 
 _SERIAL_START = 16  # cells measured before processes are started, which takes a second or two
@@ -26,7 +25,7 @@ class Measuring:
     """
 
     def __init__(self, jobs: int = 0) -> None:
-        self._jobs = jobs or len(os.sched_getaffinity(0))
+        self._jobs = jobs or cores()
         self._pool: ProcessPoolExecutor | None = None
         self._done = 0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from math import inf, isfinite
 from typing import Any, ClassVar
 
 from wbctool.errors import UsageProblem
 
 ATTENTIONS = ("none", "cbam")
+_WIDEST = 1 << 16
 PLACES = ("head", "stages", "blocks")
 
 
@@ -60,6 +62,17 @@ class Architecture:
         ):
             if value not in names:
                 raise UsageProblem(f"{option} {value}: choose from {', '.join(names)}")
+        for key, right in (
+            ("size", 1 <= self.size <= 10_000),
+            ("dense", all(1 <= width <= _WIDEST for width in self.dense)),
+            ("dropout", 0 <= self.dropout < 1),
+            ("symmetries", self.symmetries in (1, 8)),
+            ("neighbours", not self.neighbours or min(self.neighbours) >= 0),
+            ("mean", len(self.mean) == 3 and all(map(isfinite, self.mean))),
+            ("std", len(self.std) == 3 and all(0 < each < inf for each in self.std)),
+        ):
+            if not right:
+                raise UsageProblem(f"--{key} {getattr(self, key)}: out of its range")
 
     def to_json(self) -> dict[str, Any]:
         """As `model.json` keeps it."""

@@ -209,6 +209,12 @@ def _is_map(shape: torch.Size) -> bool:
     return len(shape) == 4 and shape[2] == shape[3]
 
 
+_NOT_GIVEN = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("num_classes", "scriptable", "exportable", "no_jit"),
+}
+
+
 def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
     """A timm model without its last layer, or the custom CNN.
 
@@ -220,6 +226,9 @@ def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
         near = timm.list_models(f"*{name.split('_')[0]}*")[:6]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UsageProblem(f"--backbone {name}: no such timm model{hint}")
+    refused = sorted(_NOT_GIVEN & set(architecture.backbone_args))
+    if refused:  # a run folder must not make timm read files
+        raise UsageProblem(f"--backbone-arg {refused[0]}: is not for choosing an architecture; see --weights")
     try:
         if name == custom_cnn.NAME:
             return custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args)

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from wbctool.device import autocast, images_at_once
-from wbctool.errors import ImageError, InputError
+from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.evaluation.calibration import scaled
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
 from wbctool.measuring.batches import Measuring
+from wbctool.outputs import take_lock
+from wbctool.parallel import cores
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def predict(
     needs = _Needs.of(runs)
     stream = iter(records)
     batches = iter(lambda: list(islice(stream, BATCH)), [])
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool, Measuring(jobs) as measuring:
+    with ThreadPoolExecutor(max_workers=min(16, cores())) as pool, Measuring(jobs) as measuring:
         for batch in batches:
             old = reuse(batch)
             if old is not None:
@@ -238,21 +240,31 @@ class PredictionFile:
         path: the file.
         newer_than: files (weights) that outdate old predictions.
         overwrite: use nothing of what is there.
+        run: the name of the run, or of several.
+        how: what it does otherwise than it was trained.
 
     Raises:
         InputError: the file is there and holds something else.
+        UsageProblem: it holds what another run has predicted.
+        BusyError: another command is writing it.
     """
 
-    def __init__(self, path: Path, newer_than: Sequence[Path], overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, newer_than: Sequence[Path], overwrite: bool, run: str, how: dict[str, Any] | None = None
+    ) -> None:
+        self._run, self._how = run, how or {}
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
         self._new = path.with_name(f".{path.name}.part.new")
         self._old: list[Record] = []
         self._old_time = 0
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = path.with_name(f".{path.name}.lock")
+        self._lock = take_lock(self._lock_file, f"{path}: another command is writing this file; wait for it to end")
         if not overwrite:
             if path.exists() and len(_whole_records(path)) == 0 and path.stat().st_size:
                 raise InputError(f"{path}: is there and holds no predictions; give another file, or --overwrite")
+            self._refuse_others()
             outdated = max(file.stat().st_mtime_ns for file in newer_than)
             for file in (path, self._part):
                 if file.exists() and file.stat().st_mtime_ns >= outdated:
@@ -263,15 +275,29 @@ class PredictionFile:
         self._kept = self._new
         self._stream = open(self._new, "wb")
 
-    def reuse(self, run: str, how: dict[str, Any] | None = None) -> Callable[[list[Record]], list[Record] | None]:
+    def _refuse_others(self) -> None:
+        """Refuse to replace what another run, or the same otherwise, has predicted."""
+        for old in _whole_records(self._path) if self._path.exists() else ():
+            if old["schema"] == PREDICTION:
+                if old.get("run") != self._run:
+                    raise UsageProblem(
+                        f"{self._path}: holds predictions of {old.get('run')}; give another file, or --overwrite"
+                    )
+                for key in _HOW:
+                    if old.get(key) != self._how.get(key):
+                        raise UsageProblem(
+                            f"{self._path}: predicted with {key} {old.get(key, 'as trained')}, "
+                            f"not {self._how.get(key, 'as trained')}; give another file, or --overwrite"
+                        )
+                return
+
+    def reuse(self) -> Callable[[list[Record]], list[Record] | None]:
         """For `predict`: what an earlier run of the same model said of the same, unchanged images."""
 
         def reused(batch: list[Record]) -> list[Record] | None:
             start, self._position = self._position, self._position + len(batch)
             old = self._old[start : start + len(batch)]
-            if len(old) < len(batch) or not all(
-                self._same(was, now, run, how or {}) for was, now in zip(old, batch, strict=True)
-            ):
+            if len(old) < len(batch) or not all(self._same(was, now) for was, now in zip(old, batch, strict=True)):
                 return None
             made = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "missing", *_HOW)
             return [
@@ -281,10 +307,10 @@ class PredictionFile:
 
         return reused
 
-    def _same(self, was: Record, record: Record, run: str, how: dict[str, Any]) -> bool:
+    def _same(self, was: Record, record: Record) -> bool:
         known = all(was.get(key) == record.get(key) for key in _LOOKED_AT) and was["schema"] == PREDICTION
         try:
-            known = known and was.get("run") == run and all(was.get(key) == how.get(key) for key in _HOW)
+            known = known and was.get("run") == self._run and all(was.get(key) == self._how.get(key) for key in _HOW)
             files = [record[key] for key in ("path", "mask") if isinstance(record.get(key), str)]
             return known and all(os.stat(file).st_mtime_ns <= self._old_time for file in files)
         except OSError:
@@ -308,6 +334,8 @@ class PredictionFile:
         self._stream.close()
         os.replace(self._kept, self._path)
         self._part.unlink(missing_ok=True)
+        self._lock_file.unlink(missing_ok=True)
+        self._lock.close()
 
 
 def _whole_records(file: Path) -> list[Record]:

@@ -149,11 +149,13 @@ class Order:
             handles.append(backbone.get_submodule(stage).register_forward_hook(mark))
         was_training = backbone.training
         backbone.eval()
-        with recorder:
-            call()
-        backbone.train(was_training)
-        for handle in handles:
-            handle.remove()
+        try:
+            with recorder:
+                call()
+        finally:
+            backbone.train(was_training)
+            for handle in handles:
+                handle.remove()
         return cls(recorder.layers, ends)
 
 

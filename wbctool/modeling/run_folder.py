@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from typing import Any
 import torch
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.modeling import classifier, ensembles, fused, kinds  # noqa: F401  (each makes its kind known)
-from wbctool.outputs import atomic, read_json, write_bytes, write_json
-
-SCHEMA = "wbctool.model/1"
-NEXT = "train it again, or give another run folder"
+from wbctool.modeling import classifier, ensembles, kinds  # noqa: F401  (each makes its kind known)
+from wbctool.modeling.fused import BOOSTER
+from wbctool.outputs import atomic, write_bytes, write_json
+from wbctool.runs import NEXT, SCHEMA, read_info
 
 
 @dataclass
@@ -46,11 +46,18 @@ def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     for name, data in files.items():
         write_bytes(path / name, data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    checked = {"checksums": {name: digest_of(path, name) for name in ("weights.safetensors", *files)}} if files else {}
-    write_json(
-        path / "model.json",
-        {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, **checked, **info},
-    )
+    checksums = {name: digest_of(path, name) for name in ("weights.safetensors", *files)}
+    about = {"schema": SCHEMA, **model.architecture.to_json(), "parameters": parameters, "checksums": checksums}
+    write_json(path / "model.json", {**about, **info})
+
+
+def clear(path: Path) -> None:
+    """Remove what a run folder holds of an earlier model, that another may be made there."""
+    for name in ("model.json", BOOSTER, "importance.json", "importance.png", "tuning.jsonl", "records.jsonl"):
+        (path / name).unlink(missing_ok=True)
+    (path / "features.npz").unlink(missing_ok=True)
+    for name in ("resume", "tensorboard"):
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 def make_model(info: dict[str, Any]) -> torch.nn.Module:
@@ -60,27 +67,6 @@ def make_model(info: dict[str, Any]) -> torch.nn.Module:
         KeyError, TypeError, ValueError, WbctoolError: a part is missing, or is nothing that can be built.
     """
     return kinds.build(kinds.read(info))
-
-
-def is_run(path: Path) -> bool:
-    """Whether a path is a finished run folder."""
-    return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
-
-
-def read_info(path: Path) -> dict[str, Any]:
-    """The contents of `model.json`.
-
-    Raises:
-        InputError: the folder is no finished run folder.
-    """
-    if not path.is_dir():
-        raise InputError(f"{path}: no such run folder; `wbctool train … -o {path}` makes one")
-    if not (path / "model.json").exists() and (path / "resume").exists():
-        raise InputError(f"{path}: its training has not finished; run the same `wbctool train` again to go on")
-    info = read_json(path / "model.json", f"{path} is no run folder; {NEXT}")
-    if info.get("schema") != SCHEMA:
-        raise InputError(f"{path}/model.json: schema {info.get('schema')!r}, not {SCHEMA}; {NEXT}")
-    return info
 
 
 def digest_of(path: Path, *names: str) -> str:
@@ -124,33 +110,60 @@ def load(path: Path, device: torch.device) -> Run:
     from safetensors.torch import load_file
 
     info = read_info(path)
+    _check_weights(path, info)
     try:
         model = make_model(info)
         temperature = float(info.get("calibration", {}).get("temperature", 1.0))
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature {temperature}")
-    except (KeyError, TypeError, ValueError, AttributeError, UsageProblem) as error:
-        raise InputError(f"{path}/model.json: damaged ({error}); {NEXT}") from None
+    except Exception as error:  # timm has many
+        raise InputError(f"{path}/model.json: damaged ({_reason(error)}); {NEXT}") from None
+    _check_files(path, model, info)
     try:
         model.load_state_dict(load_file(path / "weights.safetensors"))
     except Exception as error:  # safetensors and torch each have their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
+        raise InputError(f"{path}/weights.safetensors: does not fit model.json ({_reason(error)}); {NEXT}") from None
     if model.architecture.trees:
-        _load_files(path, model, info)
+        _load_files(path, model)
     model.to(device, memory_format=torch.channels_last).eval()
     return Run(path, model, info)
 
 
-def _load_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
-    """Take up what stands beside the weights, where all is what the run was saved with."""
-    checksums = info.get("checksums")
-    names = ["weights.safetensors", *model.file_names()]
-    if not isinstance(checksums, dict) or set(checksums) != set(names):
+def _check_weights(path: Path, info: dict[str, Any]) -> None:
+    """Refuse weights of other shapes than the model's before memory is taken for either."""
+    from safetensors import safe_open
+
+    try:
+        with torch.device("meta"):
+            wanted = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
+    except Exception as error:
+        raise InputError(f"{path}/model.json: damaged ({_reason(error)}); {NEXT}") from None
+    try:
+        with safe_open(path / "weights.safetensors", "pt") as file:
+            held = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path}/weights.safetensors: cannot be read ({_reason(error)}); {NEXT}") from None
+    for key in sorted({*wanted, *held}):
+        if wanted.get(key) != held.get(key):
+            raise InputError(
+                f"{path}/weights.safetensors: does not fit model.json ({key} is {held.get(key, 'missing')}, "
+                f"not {wanted.get(key, 'known')}); {NEXT}"
+            )
+
+
+def _check_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+    """Refuse files that are not those the run was saved with; a run of before checksums has none."""
+    names = {"weights.safetensors", *(model.file_names() if model.architecture.trees else ())}
+    checksums = info.get("checksums", {})
+    if set(checksums) != names and (checksums or len(names) > 1):
         raise InputError(f"{path}/model.json: damaged (no checksums); {NEXT}")
-    for name in names:
+    for name in sorted(checksums):
         if digest_of(path, name) != checksums[name]:
             raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
+
+
+def _load_files(path: Path, model: torch.nn.Module) -> None:
+    """Take up what stands beside the weights."""
     name = "model.json"
 
     def read(wanted: str) -> bytes:
@@ -163,3 +176,7 @@ def _load_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> Non
     except Exception as error:  # XGBoost has its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:160]
         raise InputError(f"{path}/{name}: cannot be used ({reason}); {NEXT}") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

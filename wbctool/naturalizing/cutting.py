@@ -13,9 +13,10 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
+from wbctool.names import safe_name
 from wbctool.naturalizing.background import CleanSlide, emptied, fit_light, grown, light
 from wbctool.naturalizing.subjects import subject_of
-from wbctool.outputs import safe_name, write_bytes
+from wbctool.outputs import write_bytes
 from wbctool.records import Record
 
 RED_CELLS = 6  # cut out of one field at most; more add nothing new

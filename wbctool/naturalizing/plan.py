@@ -13,8 +13,8 @@ import numpy as np
 
 from wbctool.composites import is_composite
 from wbctool.errors import InputError, UsageProblem
+from wbctool.names import safe_name
 from wbctool.naturalizing.pool import CARRIED, Pool
-from wbctool.outputs import safe_name
 from wbctool.records import ERROR, IMAGE, MASK, Record, to_line
 
 ALGORITHMS = ("natural", "paper")

@@ -18,13 +18,14 @@ import numpy as np
 
 from wbctool.errors import ImageError, InputError
 from wbctool.folders import group_of
-from wbctool.imaging.files import read_labels
+from wbctool.imaging.files import decode_unchanged, read_labels
 from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import read_field
 from wbctool.naturalizing.subjects import odd_ones
 from wbctool.outputs import write_bytes
 from wbctool.records import ERROR, Record, with_absolute_paths
 
+_PARTS = {"light", "traits", "subject", "field", "red_cells"}  # of a field that serves
 _HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
 # What was done to the image, so that composites and real images count as prepared alike.
 CARRIED = ("split", "method", "constants", "enhance")
@@ -172,8 +173,7 @@ class Pool:
 
 
 def _read_rgba(path: Path) -> np.ndarray:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    image, _ = decode_unchanged(path.read_bytes())
     if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
         raise ImageError(f"{path}: is no RGBA cut-out any more; remove it, or make the pool anew")
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
@@ -257,8 +257,14 @@ def _records(folder: Path) -> Iterator[Record]:
             for number, line in enumerate(stream, 1):
                 try:
                     record = json.loads(line)
-                    if record["schema"] != ERROR and not isinstance(record["pool"], dict):
-                        raise ValueError("no pool")
+                    if record["schema"] == ERROR:
+                        whole = {"error"} <= set(record)
+                    else:
+                        whole = {"size", "cells", "id"} <= set(record) and (
+                            "left_out" in record["pool"] or set(record["pool"]) >= _PARTS
+                        )
+                    if not whole:
+                        raise ValueError("parts are missing")
                 except (ValueError, KeyError, TypeError):
                     raise InputError(f"{path} line {number}: damaged; remove the pool to make it anew") from None
                 yield with_absolute_paths(record, folder)

@@ -18,7 +18,7 @@ from wbctool.naturalizing.natural import compose_natural
 from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
 from wbctool.naturalizing.pool import CARRIED, Pool, read_pool
-from wbctool.outputs import read_json
+from wbctool.outputs import read_run
 from wbctool.records import MASK, Record, to_line
 from wbctool.steps import Execution, Step, added, run_records, same_id
 
@@ -46,15 +46,15 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
     while True:
         run = folder / "run.json"
         if run.exists():
-            old = read_json(run, f"remove {folder}")
-            if old.get("command") != "naturalize" or "records" not in old.get("settings", {}):
+            old = read_run(run, f"remove {folder}")
+            if old.get("command") != "naturalize" or "records" not in old["settings"]:
                 raise UsageProblem(f"{folder}: is no pool, `wbctool {old.get('command')}` made it; give another --pool")
             if old["settings"]["records"] != settings["records"]:
                 raise UsageProblem(
                     f"{folder}: made of other training images, masks or labels; give another --pool, or remove it"
                 )
             whole = old.get("finished") and (folder / "records.jsonl").exists()
-            if whole and not old.get("counts", {}).get("failed"):
+            if whole and not old["counts"].get("failed"):
                 return
         try:
             run_records(step, records, folder, execution, total=len(records), emits=False)
@@ -73,12 +73,12 @@ def composite_step(pool: Pool, out: Path, settings: dict[str, Any], overwrite: b
     Raises:
         UsageProblem: the output was made of a pool that has changed since.
     """
-    state = hashlib.blake2b(to_line(read_json(pool.folder / "run.json", "remove the pool")["settings"]).encode())
+    state = hashlib.blake2b(to_line(read_run(pool.folder / "run.json", "remove the pool")["settings"]).encode())
     for part in (sorted(pool.subjects.items()), pool.fields, pool.backgrounds, [c["file"] for _, c in pool.red_cells]):
         state.update(repr(part).encode())
     digest = state.hexdigest()[:32]
     if (out / "run.json").exists() and not overwrite:
-        before = read_json(out / "run.json", f"remove {out}").get("settings", {}).get("parts")
+        before = read_run(out / "run.json", f"remove {out}")["settings"].get("parts")
         if before not in (None, digest):
             raise UsageProblem(f"{out}: was made of another pool, or before parts were removed; add --overwrite")
     return Step(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import shutil
 import threading
@@ -18,6 +17,7 @@ from wbctool.console import Progress
 from wbctool.errors import ImageError
 from wbctool.imaging.inputs import to_input
 from wbctool.outputs import read_json, write_json
+from wbctool.parallel import cores
 
 _CHUNK = 128  # images decoded ahead of the disk
 _SPARE = 2**28  # bytes of the disk that are left alone
@@ -53,7 +53,7 @@ class Pixels:
         limit: int | None = None,
     ) -> None:
         self._paths, self._size = list(paths), size
-        self._threads = ThreadPoolExecutor(jobs or os.cpu_count())  # OpenCV decodes outside the interpreter's lock
+        self._threads = ThreadPoolExecutor(jobs or cores())  # OpenCV decodes outside the interpreter's lock
         faults = file.with_suffix(".json")
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)

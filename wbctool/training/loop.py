@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wbctool.console import Progress, note
 from wbctool.device import autocast
-from wbctool.errors import DeviceError, InputError
+from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.side_heads import together
 from wbctool.outputs import atomic
 from wbctool.training.averaging import Average
@@ -335,4 +335,4 @@ class Trainer:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error)

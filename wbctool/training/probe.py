@@ -57,9 +57,7 @@ def fit_probe(
     Raises:
         InputError: features are not finite.
     """
-    known = vectors(model, pixels, train, precision, quiet)
-    if not torch.isfinite(known).all():
-        raise InputError(f"features of {model.architecture.backbone} hold NaN or infinity; give other --weights")
+    known = _finite(vectors(model, pixels, train, precision, quiet), model)
     if model.architecture.neighbours:
         model.head.store(known, train.targets)
         model.architecture = replace(model.architecture, neighbours=(model.head.count, len(known)))
@@ -69,7 +67,9 @@ def fit_probe(
 
     centre, spread = known.mean(0), known.std(0).clamp(min=1e-6)
     given = ((known - centre) / spread).numpy()
-    checked = ((vectors(model, pixels, val, precision, quiet) - centre) / spread).numpy() if len(val.rows) else None
+    checked = None
+    if len(val.rows):
+        checked = ((_finite(vectors(model, pixels, val, precision, quiet), model) - centre) / spread).numpy()
     best, best_loss, chosen = None, np.inf, 1.0
     for strength in _STRENGTHS if checked is not None else (1.0,):
         weights = "balanced" if weighted else None
@@ -87,3 +87,9 @@ def fit_probe(
         last.weight.copy_(weight / spread)
         last.bias.copy_(bias - (weight / spread) @ centre)
     return chosen
+
+
+def _finite(features: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    if not torch.isfinite(features).all():
+        raise InputError(f"features of {model.architecture.backbone} hold NaN or infinity; give other --weights")
+    return features

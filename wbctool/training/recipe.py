@@ -10,12 +10,13 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.outputs import read_json
+from wbctool.outputs import read_run
 
 CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 MODEL, LOSS, FIT, AUGMENT = "Model", "Loss", "Training", "Augmentation"
@@ -229,10 +230,13 @@ def read_recipe(name: str) -> tuple[Recipe, list[str]]:
         text = Path(name).read_text("utf-8", errors="replace")
     else:
         if name not in recipe_names():
-            raise UsageProblem(f"--recipe {name}: choose from {', '.join(recipe_names())}, or give a .toml file")
+            near = get_close_matches(name, recipe_names(), 3) or recipe_names()
+            raise UsageProblem(f"--recipe {name}: there is {', '.join(near)}; or give a .toml file")
         text = files("wbctool.training").joinpath("recipes", f"{stem}.toml").read_text("utf-8")
     table = _parsed(text, stem)
     variants = table.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(own, dict) for own in variants.values()):
+        raise InputError(f"{name}: variants are tables, such as [variants.mine]")
     chosen = {**table, **variants.get(variant, {})}
     about = []
     for line in text.splitlines():
@@ -250,7 +254,7 @@ def read_started(run: Path) -> Recipe:
     """
     for file in (run / "run.json", run / "fold-1" / "run.json", run / "repeat-1" / "run.json"):
         if file.exists():
-            settings = read_json(file, "train again without --resume").get("settings", {})
+            settings = read_run(file, "train again without --resume")["settings"]
             known = {own.name for own in fields(Recipe)}
             return with_choices(Recipe(), {key: value for key, value in settings.items() if key in known}, str(file))
     raise InputError(f"{run}: no training was started there; leave --resume out")

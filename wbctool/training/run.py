@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from wbctool.modeling.fused import BOOSTER, FusedModel
 from wbctool.modeling.inference import BATCH, probabilities, unmeasured
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.weights import load_pretrained
-from wbctool.outputs import atomic, check_settings, read_json, write_bytes, write_json
+from wbctool.outputs import atomic, check_settings, locked, read_json, write_bytes, write_json
 from wbctool.records import Record, to_line
 from wbctool.training.feed import Pixels
 from wbctool.training.loop import State, Trainer
@@ -103,7 +104,6 @@ def train(
     recipe: Recipe,
     running: Running,
     kind: Kind | None = None,
-    shown_out: str | None = None,
 ) -> dict[str, Any]:
     """Train a classifier into a run folder, or take up or skip what an earlier call did.
 
@@ -113,7 +113,6 @@ def train(
         recipe: the choices.
         running: how it is done.
         kind: what is made, where it is a probe or an ensemble.
-        shown_out: the run's name in its predictions.
 
     Returns:
         What `run.json` says: counts, epochs, best epoch, whether it was done before.
@@ -121,8 +120,14 @@ def train(
     Raises:
         UsageProblem, InputError, DeviceError: as the names say, with the next step.
     """
-    kind = kind or Kind()
     processes = Processes(running.device)
+    with locked(out) if processes.is_main else nullcontext():
+        return _train(dataset, out, recipe, running, kind or Kind(), processes)
+
+
+def _train(
+    dataset: Dataset, out: Path, recipe: Recipe, running: Running, kind: Kind, processes: Processes
+) -> dict[str, Any]:
     if recipe.batch_size < 4 * processes.count:
         raise UsageProblem(
             f"--batch-size {recipe.batch_size} is shared out among {processes.count} processes: "
@@ -148,7 +153,6 @@ def train(
     counts = torch.bincount(torch.tensor([dataset.classes.index(r["label"]) for r in dataset.splits["train"]]))
     loss = make_loss(recipe, dataset.classes, counts)
     if processes.is_main:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "run.json", {**run, "finished": False})
         pixels = _pixels(dataset, out, recipe, running)
     processes.wait()
@@ -175,7 +179,7 @@ def train(
     if processes.is_main:
         write_dataset(out, dataset)
         held = _held(model, device, dataset, samples, pixels, recipe.precision, running.jobs)
-        calibration = write_predictions(out, shown_out or str(out), dataset.classes, held)
+        calibration = write_predictions(out, str(out), dataset.classes, held)
         run |= {
             "weights": loaded,
             "counts": {split: len(own.rows) for split, own in samples.items()},
@@ -189,10 +193,7 @@ def train(
 
 def _open(out: Path, run: dict[str, Any], overwrite: bool) -> None:
     if overwrite:
-        fused = (BOOSTER, "importance.json", "importance.png", "tuning.jsonl")
-        for stale in ("model.json", "resume", "tensorboard", *fused):
-            path = out / stale
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        run_folder.clear(out)
     else:
         check_settings(out, "run.json", run)
 

@@ -1,0 +1,45 @@
+"""What a run folder says of itself, read without the libraries that its model needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wbctool.errors import InputError
+from wbctool.outputs import read_json
+
+SCHEMA = "wbctool.model/1"
+NEXT = "train it again, or give another run folder"
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a finished run folder."""
+    return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
+
+
+def hint_of_runs(path: Path) -> str:
+    """Where the folders in a folder are runs, as `--folds` makes them, to give those; else nothing."""
+    inner = sorted(model.parent for model in path.glob("*/model.json"))
+    return f"{path} holds run folders: give them, such as {inner[0]}" if inner else ""
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The contents of `model.json`.
+
+    Raises:
+        InputError: the folder is no finished run folder.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder; `wbctool train … -o {path}` makes one")
+    if not (path / "model.json").exists() and (path / "resume").exists():
+        raise InputError(f"{path}: its training has not finished; run the same `wbctool train` again to go on")
+    info = read_json(path / "model.json", hint_of_runs(path) or f"{path} is no run folder; {NEXT}")
+    if info.get("schema") != SCHEMA:
+        raise InputError(f"{path}/model.json: schema {info.get('schema')!r}, not {SCHEMA}; {NEXT}")
+    for key in ("training", "preparation", "calibration", "checksums"):
+        if not isinstance(info.get(key, {}), dict):
+            raise InputError(f"{path}/model.json: damaged ({key} is no object); {NEXT}")
+    classes = info.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path}/model.json: damaged (no classes); {NEXT}")
+    return info
