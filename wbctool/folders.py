@@ -109,11 +109,11 @@ class Selector:
             return record
         record = dict(record)
         name = os.path.basename(source_of(record))
-        row = self._row(record["id"], name) if self.table is not None else None
+        row = self.table.row(record["id"], name) if self.table is not None else {}
         if self.label_pattern or (self.table is not None and self.table.has_labels):
             label = _label_in(self.label_pattern, name) if self.label_pattern else None
-            record["label"] = (row or {}).get("label") or label
-        if (row or {}).get("group"):
+            record["label"] = row.get("label") or label
+        if row.get("group"):
             record["group"] = row["group"]
         elif self.group_pattern:
             group = _group_in(self.group_pattern, record["id"])
@@ -133,19 +133,19 @@ class Selector:
             self.tally.unlabelled_example = self.tally.unlabelled_example or record["id"]
         return record
 
-    def _row(self, record_id: str, name: str) -> dict[str, str] | None:
-        rows = self.table.rows
-        image_id = record_id.partition("#")[0]
-        for key in (record_id, image_id, name, PurePosixPath(name).stem):
-            if key in rows:
-                return rows[key]
-        return None
-
 
 @dataclass
 class _Table:
     rows: dict[str, dict[str, str]]
     has_labels: bool
+
+    def row(self, record_id: str, name: str) -> dict[str, str]:
+        """What it says of a record, by its id or its file's name; empty for nothing."""
+        image_id = record_id.partition("#")[0]
+        for key in (record_id, image_id, name, PurePosixPath(name).stem):
+            if key in self.rows:
+                return self.rows[key]
+        return {}
 
 
 def _compiled(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -254,7 +254,7 @@ def record_files(folder: Path) -> list[Path]:
         return [whole]
     if any(folder.glob(".records*.part")) or any(folder.glob(".records*.done")):
         raise InputError(f"{folder}: the command that makes this folder has not finished; run it again to go on")
-    shards = {}
+    shards: dict[int, dict[int, Path]] = {}
     for file in folder.glob("records-*-of-*.jsonl"):
         match = _SHARD.search(file.name)
         if match:

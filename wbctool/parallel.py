@@ -145,13 +145,14 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = parent_process()
+    if parent is None:
+        return
 
     def follow() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    if parent:
-        threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _line(error: BaseException) -> str:

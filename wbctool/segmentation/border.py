@@ -126,7 +126,7 @@ def _outline_in(
     cost = _costs(np.stack([chart for _, _, chart, _ in again]), np.stack([rays.beyond for _, rays, _, _ in again]))
     border = _shortest(cost)
     outlines = _points(np.stack([middle for middle, *_ in again]), radius, border)
-    if len(outlines) == 1:
+    if red is None or len(outlines) == 1:
         return outlines[0]
     steps = [_step(rays.density / tau, line) for (_, rays, _, tau), line in zip(again, border, strict=True)]
     return outlines[_best(outlines, steps, density, hull, red, radius)]
