@@ -22,7 +22,7 @@ class Run:
     """A trained model and what it knows of its images."""
 
     path: Path
-    model: torch.nn.Module
+    model: kinds.Model
     info: dict[str, Any]
 
     @property
@@ -35,7 +35,7 @@ class Run:
         return self.info.get("calibration", {}).get("temperature")
 
 
-def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+def save(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
     """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
     from safetensors.torch import save as to_bytes
 
@@ -53,7 +53,7 @@ def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
     )
 
 
-def make_model(info: dict[str, Any]) -> torch.nn.Module:
+def make_model(info: dict[str, Any]) -> kinds.Model:
     """The untrained model that a `model.json` describes.
 
     Raises:
@@ -138,11 +138,11 @@ def load(path: Path, device: torch.device) -> Run:
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({reason}); {NEXT}") from None
     if model.architecture.trees:
         _load_files(path, model, info)
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
     return Run(path, model, info)
 
 
-def _load_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+def _load_files(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
     """Take up what stands beside the weights, where all is what the run was saved with."""
     checksums = info.get("checksums")
     names = ["weights.safetensors", *model.file_names()]
