@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from wbctool.commands.options import (
     new_app,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from wbctool.records import Record
 
 app = new_app()
 
@@ -50,7 +53,7 @@ def crop(
     labels: Counter[str] = Counter()
     empty = 0
 
-    def count(record: dict) -> None:
+    def count(record: Record) -> None:
         nonlocal empty
         if "value" in record:
             kinds[record["kind"]] += 1

@@ -145,8 +145,8 @@ def predict(
         given, finish = _cells(runs, met(chain([first], records)), field_options, jobs, stack)
         file = PredictionFile(out, [run.path / "model.json" for run in runs], overwrite) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
-        reuse = [file.reuse(name, how)] if file else []
-        for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse, jobs=jobs):
+        reuse = file.reuse(name, how) if file else None
+        for record in run_prediction(runs, usable(given), where, precision, threshold, how, reuse, jobs):
             record = finish(record)
             failed = record["schema"] == ERROR
             counts["errors"] += failed

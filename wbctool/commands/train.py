@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from wbctool.commands.options import (
     with_options,
 )
 from wbctool.commands.recipe_options import RecipeOptions
+
+if TYPE_CHECKING:
+    from wbctool.training.many import Splits
+    from wbctool.training.recipe import Recipe
 
 app = new_app()
 _MANY = "Several runs"
@@ -96,12 +100,13 @@ def train(
         "backbone_args": parse_pairs(backbone_arg, "--backbone-arg") if backbone_arg else None,
         "seed": seed,
     }
+    about: list[str] = []
     if resume:
         if recipe or overwrite:
             raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
         if out is None:
             raise UsageProblem("--resume: name the run folder with -o RUN")
-        base, about = read_started(out), []
+        base = read_started(out)
     else:
         if given["backbone"] == CUSTOM_CNN and given["weights"] is None:
             given["weights"] = "none"  # there are none for it
@@ -151,8 +156,8 @@ def _best_for(given: dict[str, Any]) -> str:
 def _train(
     inputs: list[str],
     out: Path,
-    recipe: Any,
-    splits: Any,
+    recipe: Recipe,
+    splits: Splits,
     selection: SelectionOptions,
     kind: dict[str, Any],
     how: dict[str, Any],
