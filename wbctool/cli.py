@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from io import TextIOWrapper
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -32,8 +33,8 @@ COMMANDS = {
 }
 
 # typer carries click's exceptions under a private name; the public BadParameter leads to them.
-_UsageError = typer.BadParameter.__mro__[1]
-_ClickException = typer.BadParameter.__mro__[2]
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 OPTIONS = {
@@ -175,7 +176,9 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job may ignore it
         signal.signal(signal.SIGINT, _interrupt)
     for stream, errors_as in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
-        stream.reconfigure(encoding="utf-8", errors=errors_as)  # records are UTF-8 whatever the locale
+        cast(TextIOWrapper, stream).reconfigure(
+            encoding="utf-8", errors=errors_as
+        )  # records are UTF-8 whatever the locale
     sys.exit(_run(arguments, debug))
 
 

@@ -5,7 +5,7 @@ A record of a composite says `synthetic: true`, and of which images it was made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wbctool.errors import InputError
 from wbctool.records import CELL, Record
@@ -32,7 +32,7 @@ def refuse_unsplit(records: Iterable[Record]) -> None:
         )
 
 
-def refuse_tested(splits: dict[str, Sequence[Record]]) -> None:
+def refuse_tested(splits: Mapping[str, Sequence[Record]]) -> None:
     """For training: composites in validation or test, and composites made of what is held back.
 
     Args:

@@ -125,11 +125,11 @@ class Selector:
         record = dict(record)
         self.tally.read += 1
         name = os.path.basename(source_of(record))
-        row = self._row(record["id"], name) if self.table is not None else None
+        row = self.table.row(record["id"], name) if self.table is not None else {}
         if self.label_pattern or (self.table is not None and self.table.has_labels):
             label = _label_in(self.label_pattern, name) if self.label_pattern else None
-            record["label"] = (row or {}).get("label") or label
-        if (row or {}).get("group"):
+            record["label"] = row.get("label") or label
+        if row.get("group"):
             record["group"] = row["group"]
         elif self.group_pattern:
             group = _group_in(self.group_pattern, record["id"])
@@ -137,8 +137,9 @@ class Selector:
                 self.tally.counts["group not matched"] += 1
             else:
                 record["group"], self._group_matched = group, True
-        if record.get("label") is not None and (self.classes or self.rename):
-            self._labels |= {record["label"], self.rename.get(record["label"], record["label"])}
+        known = record.get("label")
+        if known is not None and (self.classes or self.rename):
+            self._labels |= {known, self.rename[known]} if known in self.rename else {known}
         if record.get("label") in self.rename:
             record["label"] = self.rename[record["label"]]
         if record.get("label") is None:
@@ -150,15 +151,6 @@ class Selector:
             self.tally.counts["no label"] += 1
             self.tally.unlabelled_example = self.tally.unlabelled_example or record["id"]
         return record
-
-    def _row(self, record_id: str, name: str) -> dict[str, str] | None:
-        rows = self.table.rows
-        image_id = record_id.partition("#")[0]
-        for key in (record_id, image_id, name, PurePosixPath(name).stem):
-            if key in rows:
-                self.table.used.add(key)
-                return rows[key]
-        return None
 
     def _unmet(self) -> list[str]:
         """What the selection names and no record had; a misspelling, most likely."""
@@ -184,6 +176,15 @@ class _Table:
     rows: dict[str, dict[str, str]]
     has_labels: bool
     used: set[str] = field(default_factory=set)
+
+    def row(self, record_id: str, name: str) -> dict[str, str]:
+        """What it says of a record, by its id or its file's name; empty for nothing."""
+        image_id = record_id.partition("#")[0]
+        for key in (record_id, image_id, name, PurePosixPath(name).stem):
+            if key in self.rows:
+                self.used.add(key)
+                return self.rows[key]
+        return {}
 
 
 def _compiled(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -296,7 +297,7 @@ def record_files(folder: Path) -> list[Path]:
         return [whole]
     if any(folder.glob(".records*.part")) or any(folder.glob(".records*.done")):
         raise InputError(f"{folder}: the command that makes this folder has not finished; run it again to go on")
-    shards = {}
+    shards: dict[int, dict[int, Path]] = {}
     for file in folder.glob("records-*-of-*.jsonl"):
         match = _SHARD.search(file.name)
         if match:

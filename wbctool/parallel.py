@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-_Future = TypeVar("_Future", bound="Future[Any] | DaskFuture")
+_Future = TypeVar("_Future", bound="Future[Any] | DaskFuture[Any]")
 
 _AGAIN = "run the same command again to go on"
 # Seconds until a person is told that a cluster has no workers; it is waited for all the same.
@@ -91,7 +91,7 @@ def on_cluster(
     except (OSError, ValueError) as error:
         raise InputError(f"--scheduler {address}: no answer ({_line(error)}); is `dask scheduler` running?") from None
 
-    def result(future: DaskFuture) -> Made:
+    def result(future: DaskFuture[Made]) -> Made:
         while True:
             with suppress(TimeoutError):
                 return future.result(timeout=_PATIENCE)
@@ -150,13 +150,14 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = parent_process()
+    if parent is None:
+        return
 
     def follow() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    if parent:
-        threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _line(error: BaseException) -> str:

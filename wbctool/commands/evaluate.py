@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ from wbctool.commands.options import (
     new_app,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from wbctool.evaluation.comparison import Candidate
+    from wbctool.evaluation.predictions import Predictions
 
 app = new_app()
 
@@ -241,7 +245,13 @@ def _differential(
         print_differential(report, "stdin" if where == "-" else where, stdout_console())
 
 
-def _write_pictures(runs: list[Any], reports: list[Any], rows: list[Any], shown: ReportOptions, quiet: bool) -> None:
+def _write_pictures(
+    runs: list[tuple[str, Predictions]],
+    reports: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    shown: ReportOptions,
+    quiet: bool,
+) -> None:
     """The page and the plots that were asked for."""
     from wbctool.console import note
     from wbctool.evaluation.page import Section, page_of
@@ -280,7 +290,9 @@ def _folder_for(given: str, taken: set[str]) -> str:
     return found
 
 
-def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOptions, quiet: bool) -> dict[str, Any]:
+def _reported(
+    run: Predictions, given: str, shown: ReportOptions, selection: SelectionOptions, quiet: bool
+) -> dict[str, Any]:
     from wbctool.evaluation.report import to_json
 
     report = to_json(run, shown.threshold, shown.target_error)
@@ -295,7 +307,7 @@ def _reported(run: Any, given: str, shown: ReportOptions, selection: SelectionOp
     return report
 
 
-def _named(candidates: list[Any], baseline: str | None) -> Any | None:
+def _named(candidates: list[Candidate], baseline: str | None) -> Candidate | None:
     from wbctool.errors import UsageProblem
 
     if baseline is None:

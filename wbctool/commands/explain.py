@@ -185,5 +185,5 @@ def _show(summary: dict[str, Any]) -> None:
         table("agreement of methods", ("run", "maps", "correlation"), pairs)
     for one in summary.get("compared", []):
         if one["figures"]:
-            columns = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
-            table(f"{one['method']}: paired, image by image", columns, compared_rows(one["figures"]))
+            heads = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
+            table(f"{one['method']}: paired, image by image", heads, compared_rows(one["figures"]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wbctool.commands.options import Json, SelectionOptions, new_app, with_options
+
+if TYPE_CHECKING:
+    from wbctool.folders import Selection, Tally
 
 app = new_app()
 
@@ -87,7 +90,7 @@ def _of_run(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_records(path: str, selection: Any, tally: Any) -> dict[str, Any]:
+def _of_records(path: str, selection: Selection, tally: Tally) -> dict[str, Any]:
     from collections import Counter
 
     from wbctool.errors import InputError

@@ -7,11 +7,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from wbctool.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from wbctool.folders import Selection
+    from wbctool.steps import Execution
 
 _WHO = "Labels and groups"
 _HOW = "Running"
@@ -60,7 +64,7 @@ class SelectionOptions:
         None
     )
 
-    def selection(self) -> Any:
+    def selection(self) -> Selection:
         """As the package takes it."""
         from wbctool.folders import Selection
 
@@ -81,7 +85,7 @@ class ExecutionOptions:
     quiet: Quiet = False
     json: Json = False
 
-    def execution(self) -> Any:
+    def execution(self) -> Execution:
         """As the package takes it."""
         from wbctool.steps import Execution
 
@@ -95,7 +99,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     bundles: dict[str, type] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         kind = hints[name]
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             bundles[name] = kind
             bundle_hints = get_type_hints(kind, include_extras=True)
             for field in fields(kind):

@@ -151,8 +151,8 @@ def predict(
         newer_than = [run.path / "model.json" for run in runs]
         file = PredictionFile(out, newer_than, overwrite, name, how) if out else None
         progress = stack.enter_context(Progress("predict", "cells" if field_options.fields else "images", quiet))
-        reuse = [file.reuse()] if file else []
-        for record in run_prediction(runs, usable(given), where, precision, threshold, how, *reuse, jobs=jobs):
+        reuse = file.reuse() if file else None
+        for record in run_prediction(runs, usable(given), where, precision, threshold, how, reuse, jobs):
             record = finish(record)
             failed = record["schema"] == ERROR
             counts["errors"] += failed

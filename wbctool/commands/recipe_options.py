@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, make_dataclass
-from typing import Annotated, Any
+from dataclasses import Field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +12,10 @@ from wbctool.training.recipe import Recipe, read_recipe
 _BEST, _ = read_recipe("best")  # what is done where no recipe is named
 
 
-def _flag(own: Any) -> Any:
+def _flag(own: Field[Any]) -> Any:
     """The option of a recipe's key; its limits are the recipe's own."""
     about = own.metadata
-    kind = {"int": int, "float": float}.get(own.type, str)
+    kind = {"int": int, "float": float}.get(str(own.type), str)
     form = about.get("form") or "|".join(map(str, about.get("choices", ()))) or {int: "N", float: "X"}.get(kind)
     words = f"{about['help']} ({_shown(getattr(_BEST, own.name))})"
     return Annotated[kind | None, typer.Option(metavar=form, help=words, rich_help_panel=about["panel"])]
@@ -26,12 +26,19 @@ def _shown(default: Any) -> str:
 
 
 _RECIPE_FLAGS = [own for own in fields(Recipe) if own.metadata["flag"]]
-RecipeOptions = make_dataclass(
-    "RecipeOptions",
-    [(own.name, _flag(own), None) for own in _RECIPE_FLAGS],
-    frozen=True,
-    namespace={
-        "__doc__": "The keys of a recipe that are flags of `train`; None where not given.",
-        "given": lambda self: {own.name: getattr(self, own.name) for own in _RECIPE_FLAGS},
-    },
-)
+
+
+class Given:
+    """The keys of a recipe that are flags of `train`; None where not given."""
+
+    def given(self) -> dict[str, Any]:
+        """All of them."""
+        return {own.name: getattr(self, own.name) for own in _RECIPE_FLAGS}
+
+
+if TYPE_CHECKING:
+    RecipeOptions = Given
+else:
+    RecipeOptions = make_dataclass(
+        "RecipeOptions", [(own.name, _flag(own), None) for own in _RECIPE_FLAGS], bases=(Given,), frozen=True
+    )

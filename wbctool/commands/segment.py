@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from wbctool.commands.options import (
     numbers,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from wbctool.records import Record
 
 _CONSTANTS = "Constants of the published methods"
 _SAM = "Segment Anything"
@@ -121,7 +124,7 @@ def segment(
     images: Counter[str] = Counter()
     found: Counter[str] = Counter()
 
-    def count(record: dict) -> None:
+    def count(record: Record) -> None:
         kinds = Counter(cell["kind"] for cell in record.get("cells", ()))
         found.update(kinds)
         images.update(kinds.keys())
@@ -154,7 +157,7 @@ def segment(
         how = replace(how, jobs=1)  # one model in memory, and one on the GPU
     annotations = CocoFile(coco, out, parse_shard(how.shard)) if coco else None
 
-    def take(record: dict) -> None:
+    def take(record: Record) -> None:
         count(record)
         if annotations:
             annotations.add(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from wbctool.commands.options import (
     with_options,
 )
 from wbctool.commands.recipe_options import RecipeOptions
+
+if TYPE_CHECKING:
+    from wbctool.training.many import Splits
+    from wbctool.training.recipe import Recipe
 
 app = new_app()
 _MANY = "Several runs"
@@ -96,15 +100,16 @@ def train(
         "backbone_args": parse_pairs(backbone_arg, "--backbone-arg") if backbone_arg else None,
         "seed": seed,
     }
-    if not show and (out is None or not inputs):
+    if (out is None or not inputs) and not show:
         missing = "option '--out' / '-o'" if inputs else "argument 'IN...'"
         raise UsageProblem(f"Missing {missing} (see `wbctool train --help`)")
+    about: list[str] = []
     if resume:
         if recipe or overwrite:
             raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
         if out is None:
             raise UsageProblem("--resume: name the run folder with -o RUN")
-        base, about = read_started(out), []
+        base = read_started(out)
     else:
         if given["backbone"] == CUSTOM_CNN and given["weights"] is None:
             given["weights"] = "none"  # there are none for it
@@ -115,7 +120,7 @@ def train(
     if given["epochs"] is not None and not resume:
         in_proportion = of_length(with_choices(base, {**given, "epochs": None}), chosen.epochs)
         chosen = with_choices(in_proportion, given)
-    if show:
+    if show or out is None or not inputs:
         print(chosen.to_toml(about), end="")
         return
     splits = Splits(folds, repeats, ratio)
@@ -150,8 +155,8 @@ def _best_for(given: dict[str, Any]) -> str:
 def _train(
     inputs: list[str],
     out: Path,
-    recipe: Any,
-    splits: Any,
+    recipe: Recipe,
+    splits: Splits,
     selection: SelectionOptions,
     kind: dict[str, Any],
     how: dict[str, Any],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class CropOptions:
     edge: str = "keep"
     denoise: str | None = None
 
+    @property
+    def share(self) -> float:
+        """The margin: the method's where none is given."""
+        return DEFAULT_MARGIN[self.method] if self.margin is None else self.margin
+
 
 def crop_step(options: CropOptions) -> Step:
     """The step for some options.
@@ -55,8 +60,7 @@ def crop_step(options: CropOptions) -> Step:
     ):
         if value not in choices:
             raise UsageProblem(f"{name} {value}: choose from {', '.join(choices)}")
-    margin = DEFAULT_MARGIN[options.method] if options.margin is None else options.margin
-    options = CropOptions(**{**asdict(options), "margin": margin})
+    options = replace(options, margin=options.share)
     return Step(
         name="crop",
         settings=asdict(options),
@@ -110,14 +114,14 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
     for cell in chosen:
         nucleus = cell.get("nucleus")
         values = [cell["value"], nucleus["value"]] if nucleus else [cell["value"]]
-        window = box_window(cell["bbox"], options.margin)
+        window = box_window(cell["bbox"], options.share)
         if not _in_image(window, image.shape[:2]):
             raise ImageError(f"{record['id']}: the bbox of cell {cell['value']} does not lie in the image")
         if options.method == "roi":
             mask = (labels == values[0]) | (labels == values[-1])
             if not mask.any():
                 raise ImageError(f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again")
-            window = roi_window(mask, options.margin)
+            window = roi_window(mask, options.share)
         path = folder / f"{name}_{cell['value']}.png"
         mask_path = folder / "masks" / f"{name}_{cell['value']}.png"
         write_png(mask_path, cut(labels, window, options.size, labels=True))

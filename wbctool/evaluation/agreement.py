@@ -102,7 +102,7 @@ def _read_grey(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: {error.strerror}; check the truth folder") from None
     image, fault = decode_unchanged(data)
     if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: no grey image ({fault or image.dtype}); get it again or leave its image out")
+        raise ImageError(f"{path}: no grey image ({fault or 'of other numbers'}); get it again or leave its image out")
     if image.ndim == 3:
         if (image[..., :3] != image[..., :1]).any():
             raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")

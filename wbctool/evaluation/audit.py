@@ -20,6 +20,7 @@ from wbctool.records import MODELS, Record, source_of
 if TYPE_CHECKING:
     from wbctool.imaging.duplicates import Duplicates
 
+_Check = tuple[dict[str, Any], np.ndarray, list[list[str]]]  # what is looked for, the tested images, examples
 _EXAMPLES = 5
 _FEW = 50  # values of a feature, up to which each stands for itself
 _RARE, _MORE = 0.01, 0.1  # a feature tells when chance seldom does as well, and it beats chance by so much
@@ -79,7 +80,7 @@ def _finished(tested: Predictions, head: dict[str, Any], rows: np.ndarray, examp
     }
 
 
-def _near(tested: Predictions, known: Sequence[Record], found: Duplicates) -> tuple[dict[str, Any], np.ndarray, list]:
+def _near(tested: Predictions, known: Sequence[Record], found: Duplicates) -> _Check:
     count = len(tested.ids)
     families = found.families
     rows = np.isin(families[:count], families[count:])
@@ -93,13 +94,14 @@ def _near(tested: Predictions, known: Sequence[Record], found: Duplicates) -> tu
     )
 
 
-def _groups(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str, Any], np.ndarray, list]:
+def _groups(tested: Predictions, known: Sequence[Record]) -> _Check:
     theirs: dict[str, str] = {}
     fields: dict[str, str] = {}
     for record in known:
         theirs.setdefault(group_of(record), record["path"])
         fields.setdefault(source_of(record), record["path"])
-    rows, examples = np.zeros(len(tested.ids), bool), {}
+    rows = np.zeros(len(tested.ids), bool)
+    examples: dict[str, list[str]] = {}
     for row, record in enumerate(tested.records):
         group = tested.group_names[tested.groups[row]]
         met = theirs.get(group) or fields.get(source_of(record))
@@ -110,7 +112,7 @@ def _groups(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str, Any
     return head, rows, list(examples.values())
 
 
-def _composites(tested: Predictions, known: Sequence[Record]) -> tuple[dict[str, Any], np.ndarray, list]:
+def _composites(tested: Predictions, known: Sequence[Record]) -> _Check:
     made_of: dict[str, str] = {}
     for record in known:
         named = record.get("sources")
@@ -148,13 +150,15 @@ def _metadata(tested: Predictions, known: Sequence[Record], sizes: np.ndarray) -
     if (sizes == 0).any() and (sizes > 0).any():  # an image that cannot be read tells nothing by its size
         known_sizes, often = np.unique(sizes[sizes[:, 0] > 0], axis=0, return_counts=True)
         sizes = np.where(sizes > 0, sizes, known_sizes[often.argmax()])
-    columns: dict[str, tuple[list, list]] = {"image size": ([tuple(size) for size in sizes[:count].tolist()], [])}
+    columns: dict[str, tuple[list[Any], list[Any]]] = {
+        "image size": ([tuple(size) for size in sizes[:count].tolist()], [])
+    }
     columns["image size"][1].extend(tuple(size) for size in sizes[count:].tolist())
     columns["file type"] = ([_suffix(path) for path in tested.paths], [_suffix(r["path"]) for r in known])
     keys = {key for r in tested.records for key, value in r.items() if isinstance(value, str | int | float)}
     for key in sorted(keys - _NO_FEATURES):
         columns[key] = ([_plain(r.get(key)) for r in tested.records], [_plain(r.get(key)) for r in known])
-    labels = {name: index for index, name in enumerate(tested.classes)}
+    labels: dict[str | None, int] = {name: index for index, name in enumerate(tested.classes)}
     theirs = np.array([labels.get(record.get("label"), -1) for record in known], np.int64)
     telling = []
     for name, (own, trained) in columns.items():
@@ -206,16 +210,17 @@ def _suffix(path: str) -> str:
     return path.rpartition(".")[2].lower()
 
 
-def _coded(own: list, trained: list) -> tuple[np.ndarray, np.ndarray]:
+def _coded(own: list[Any], trained: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Values as numbers of what they have in common; of many numbers, tenths."""
     numeric = all(isinstance(value, int | float) for value in (*own, *trained) if value is not None)
     distinct = {value for value in trained if value is not None}
     if numeric and len(distinct) > _FEW:
         edges = np.quantile(sorted(distinct), np.linspace(0, 1, 11)[1:-1])
-        return tuple(
+        ours, theirs = (
             np.array([-1 if value is None else int(np.searchsorted(edges, value)) for value in values])
             for values in (own, trained)
         )
+        return ours, theirs
     codes: defaultdict[Any, int] = defaultdict(lambda: len(codes))
     return np.array([codes[value] for value in own]), np.array([codes[value] for value in trained])
 

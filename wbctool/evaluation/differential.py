@@ -148,7 +148,8 @@ def agreement(differences: Sequence[float]) -> dict[str, Any]:
 
 def differential(groups: dict[str, Group], classes: Sequence[str], split: str) -> dict[str, Any]:
     """All counts as one object; agreement is over groups whose cells all have labels."""
-    rows, differences = [], {name: [] for name in classes}
+    rows = []
+    differences: dict[str, list[float]] = {name: [] for name in classes}
     for name, group in sorted(groups.items()):
         counted = sum(group.counts.values())
         known = sum(group.truth.values()) == group.cells

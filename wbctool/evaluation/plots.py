@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -20,9 +20,12 @@ from wbctool.evaluation.predictions import Predictions
 from wbctool.evaluation.report import NAMES
 from wbctool.outputs import write_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 _AXES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
-_COLOURS = matplotlib.colormaps["tab20"].colors
-_STYLE = {
+_COLOURS = matplotlib.color_sequences["tab20"]
+_STYLE: dict[RcKeyType, Any] = {
     "svg.hashsalt": "wbctool",
     "font.size": 9,
     "axes.spines.top": False,

@@ -96,11 +96,11 @@ class _Left:
         return [f"{count:,} {what} (first: {self.first[what]})" for what, count in self.counts.items()]
 
 
-def _ints() -> array:
+def _ints() -> array[int]:
     return array("l")
 
 
-def _floats() -> array:
+def _floats() -> array[float]:
     return array("d")
 
 
@@ -114,15 +114,15 @@ class _Rows:
     met: dict[str | None, dict[str, int]] = field(default_factory=dict)  # of each split, in which line an id was
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    shares: array = field(default_factory=_floats)  # probabilities, row after row
-    columns: array = field(default_factory=_ints)  # their classes
-    widths: array = field(default_factory=_ints)  # how many of each row
-    label: array = field(default_factory=_ints)
-    predicted: array = field(default_factory=_ints)
-    group: array = field(default_factory=_ints)
-    split: array = field(default_factory=_ints)
-    temperature: array = field(default_factory=_floats)
-    lines: array = field(default_factory=_ints)
+    shares: array[float] = field(default_factory=_floats)  # probabilities, row after row
+    columns: array[int] = field(default_factory=_ints)  # their classes
+    widths: array[int] = field(default_factory=_ints)  # how many of each row
+    label: array[int] = field(default_factory=_ints)
+    predicted: array[int] = field(default_factory=_ints)
+    group: array[int] = field(default_factory=_ints)
+    split: array[int] = field(default_factory=_ints)
+    temperature: array[float] = field(default_factory=_floats)
+    lines: array[int] = field(default_factory=_ints)
     synthetic: bytearray = field(default_factory=bytearray)
     records: list[Record] = field(default_factory=list)
 
@@ -213,8 +213,8 @@ def _chosen(
         keep &= ~unknown
         if not keep.any():
             raise InputError(f"{where}: the model knows none of the labels: {named}; rename with --map old=new")
-        first = rows.lines[int(np.argmax(unknown))]
-        notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {first})"]
+        line = rows.lines[int(np.argmax(unknown))]
+        notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {line})"]
     held_back = (np.array(rows.split) == SPLITS.index("val")) & (truth >= 0)
     composite = np.frombuffer(rows.synthetic, bool)
     tested = composite & (held_back | keep if name == "test" else keep & (name != "train"))

@@ -175,8 +175,8 @@ def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for label, row in classes.items():
         cells = [_with_range(row[key], row["intervals"][key]) for key in ("precision", "recall", "f1")]
-        shown = (Text(label), f"{row['support']:,}", *cells, f"{row['specificity']:.3f}")
-        table.add_row(*shown, style="" if row["support"] else "dim")
+        shown = [f"{row['support']:,}", *cells, f"{row['specificity']:.3f}"]
+        table.add_row(Text(label), *shown, style="" if row["support"] else "dim")
     return table
 
 

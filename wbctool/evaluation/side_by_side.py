@@ -157,8 +157,8 @@ def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Cons
     drawn = Drawn(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(table.columns):
         drawn.add_column(name, justify="right" if index else "left", overflow="fold")
-    for r, row in enumerate(table.rows):
-        drawn.add_row(*[Text(cell, style="bold" if (r, c) in table.bold else "") for c, cell in enumerate(row)])
+    for r, cells in enumerate(table.rows):
+        drawn.add_row(*[Text(cell, style="bold" if (r, c) in table.bold else "") for c, cell in enumerate(cells)])
     console.print(drawn)
     tests = [row["against"] for row in rows if "against" in row]
     if tests:

@@ -24,7 +24,7 @@ class Table:
     """
 
     columns: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
     bold: set[tuple[int, int]] = field(default_factory=set)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from wbctool.device import autocast, images_at_once
@@ -18,6 +19,7 @@ from wbctool.explaining import layers as places
 from wbctool.explaining.maps import BY_GRADIENT, eigencam, scaled, to_image
 from wbctool.explaining.score_cam import scorecam
 from wbctool.modeling.inference import symmetries
+from wbctool.modeling.kinds import Model
 
 LIKELIEST = -1  # in place of a class
 
@@ -59,7 +61,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         methods: Sequence[str] = ("gradcam",),
         layers: Sequence[str] = (),
         views: int | None = None,
@@ -102,14 +104,18 @@ class Explainer:
         starts = range(0, len(images), count)
         parts = [self._part(images[start : start + count], wanted[start : start + count]) for start in starts]
         maps = {method: np.concatenate([part.maps[method] for part in parts]) for method in self.methods}
-        gates = np.concatenate([part.gates for part in parts]) if self.gates else None
-        found = (np.concatenate([getattr(part, name) for part in parts]) for name in ("probabilities", "classes"))
-        return Explained(*found, maps, gates)
+        gates = [part.gates for part in parts if part.gates is not None]
+        shares = np.concatenate([part.probabilities for part in parts])
+        chosen = np.concatenate([part.classes for part in parts])
+        return Explained(shares, chosen, maps, np.concatenate(gates) if gates else None)
 
     def _part(self, images: Tensor, wanted: np.ndarray) -> Explained:
         seen, logits = [], []
         for number, view in enumerate(symmetries(images, max(self.views, self.model.architecture.symmetries))):
-            with self._watching(len(view)) if number < self.views else nullcontext({}) as watched:
+            watching: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
+            if number < self.views:
+                watching = self._watching(len(view))
+            with watching as watched:
                 logits.append(self._logits(view, number < self.views and self._by_gradient))
             if number < self.views:
                 seen.append((view, watched))
@@ -155,7 +161,7 @@ class Explainer:
 
             return kept
 
-        def gate(name: str, module: nn.Module) -> Callable[[nn.Module, object, Tensor], None]:
+        def gate(name: str, module: CbamModule) -> Callable[[nn.Module, object, Tensor], None]:
             def kept(_module: nn.Module, _input: object, output: Tensor) -> None:
                 given[name] = module.spatial.gate(output.detach().float())
 
@@ -165,8 +171,8 @@ class Explainer:
         for name, module in self.layers.items():
             handles.append(module.register_forward_hook(start, prepend=True))
             handles.append(module.register_forward_hook(keep(name)))
-        for name, module in self.gates.items():
-            handles.append(module.spatial.conv.register_forward_hook(gate(f"gate of {name}", module)))
+        for name, cbam in self.gates.items():
+            handles.append(cbam.spatial.conv.register_forward_hook(gate(f"gate of {name}", cbam)))
         try:
             yield given
         finally:
@@ -210,7 +216,7 @@ class Explainer:
         return maps
 
 
-def fill_colour(model: nn.Module) -> Tensor:
+def fill_colour(model: Model) -> Tensor:
     """The colour of what is hidden from a model, (3, 1, 1), 0 to 255: that which its normalisation makes 0."""
     members = getattr(model, "members", [model])
     return torch.stack([member.mean for member in members]).mean(0).view(3, 1, 1)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from wbctool.errors import UsageProblem
 from wbctool.modeling import layout
 from wbctool.modeling.classifier import Classifier
+from wbctool.modeling.ensembles import AverageEnsemble
+from wbctool.modeling.kinds import Model
 
 MOST_PREFIX_TOKENS = 8  # class, distillation and register tokens, which stand before those of the image
 
@@ -28,7 +30,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {**short, **whole}
 
 
-def default_layers(model: nn.Module) -> list[str]:
+def default_layers(model: Model) -> list[str]:
     """The last layer that still has a map: what pooling sees, attended where there is CBAM after the backbone.
 
     Of a transformer the first normalisation of its last block, as its last layer's gradient reaches
@@ -39,9 +41,10 @@ def default_layers(model: nn.Module) -> list[str]:
     """
     if isinstance(model, Classifier):
         return [_last_map(model)]
-    if hasattr(model, "attention"):
-        return ["attention"]
-    return [f"members.{number}.{_last_map(member)}" for number, member in enumerate(model.members)]
+    if isinstance(model, AverageEnsemble):
+        members = enumerate(model.members)
+        return [f"members.{number}.{_last_map(member)}" for number, member in members if isinstance(member, Classifier)]
+    return ["attention"]
 
 
 def _last_map(model: Classifier) -> str:
@@ -79,7 +82,7 @@ def _last_map(model: Classifier) -> str:
     return min(given, key=lambda name: name.count("."))
 
 
-def chosen(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
+def chosen(model: Model, wanted: Sequence[str]) -> dict[str, nn.Module]:
     """Layers by name; without any the default ones.
 
     Raises:
@@ -92,7 +95,7 @@ def chosen(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
     return {name: layers[name] for name in wanted or default_layers(model)}
 
 
-def chosen_attention(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
+def chosen_attention(model: Model, wanted: Sequence[str]) -> dict[str, CbamModule]:
     """The CBAM modules that are the wanted layers, or at them; without any, the last of the model.
 
     Raises:
@@ -112,7 +115,7 @@ def chosen_attention(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Mo
     return found or dict([list(known.items())[-1]])
 
 
-def _near(name: str, model: nn.Module) -> str:
+def _near(name: str, model: Model) -> str:
     """The layers of backbones whose names are like it; without any, those that end stages."""
     known = [full for full, _ in model.named_modules() if "backbone." in full]
     short = ["".join(full.split("backbone.", 1)) for full in known]
@@ -129,7 +132,7 @@ def _near(name: str, model: nn.Module) -> str:
     return f"among its layers: {', '.join(ends[-8:] or short[-8:])}"
 
 
-def as_map(output: Tensor, layer: str, model: nn.Module) -> Tensor:
+def as_map(output: Tensor, layer: str, model: Model) -> Tensor:
     """What a layer gives, as maps (n, channels, h, w): tokens are laid out, channels brought to the front.
 
     Raises:
@@ -150,19 +153,19 @@ def as_map(output: Tensor, layer: str, model: nn.Module) -> Tensor:
     raise UsageProblem(f"--layer {layer}: gives {shape} for an image, which is no map; give an earlier layer")
 
 
-def _owner(model: nn.Module, layer: str) -> nn.Module:
+def _owner(model: Model, layer: str) -> nn.Module:
     """The classifier that a layer is in."""
     if isinstance(model, Classifier):
         return model
     parts = layer.split(".")
-    return model.members[int(parts[1])] if parts[0] == "members" else model
+    return model.get_submodule(f"members.{parts[1]}") if parts[0] == "members" else model
 
 
-def _prefix_tokens(model: nn.Module, layer: str) -> int:
+def _prefix_tokens(model: Model, layer: str) -> int:
     backbone = getattr(_owner(model, layer), "backbone", None)
     return int(getattr(backbone, "num_prefix_tokens", 0))
 
 
-def _channels_last(model: nn.Module, layer: str) -> bool:
+def _channels_last(model: Model, layer: str) -> bool:
     backbone = getattr(_owner(model, layer), "backbone", None)
     return getattr(backbone, "output_fmt", "NCHW") == "NHWC"

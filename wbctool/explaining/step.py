@@ -107,6 +107,7 @@ def explain(
                 _prepare([item for item in batch if item.done and item.name and not item.failed], subjects, pool)
                 _explain_batch(subjects, batch, Files(folder.path, panels, maps), pool)
             for item in batch:
+                assert item.done is not None
                 yield item.done, item.fresh
 
 
@@ -127,8 +128,9 @@ def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, in
                 yield _Item(record, done=error_record(record["id"], record["path"], str(error)), fresh=True)
             continue
         if mine:
-            stands = old and all(old[0].get(key) == record.get(key) for key in _SHOWN)
-            done = {**record, **{key: old[0][key] for key in _MADE if key in old[0]}} if stands else None
+            done = None
+            if old and all(old[0].get(key) == record.get(key) for key in _SHOWN):
+                done = {**record, **{key: old[0][key] for key in _MADE if key in old[0]}}
             yield _Item(record, name, done, fresh=done is None)
 
 
@@ -160,9 +162,9 @@ def _prepared(record: Record, sizes: Sequence[int], subject: Subject) -> _Prepar
 
 def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
     """Set `done` of each item that is prepared."""
-    items = [item for item in batch if item.prepared]
-    findings = zip(*_findings(subjects, [item.prepared for item in items]), strict=True)
-    list(pool.map(lambda item, found: _finish(item, found, subjects, files), items, findings))
+    items = [(item, item.prepared) for item in batch if item.prepared]
+    findings = zip(*_findings(subjects, [prepared for _, prepared in items]), strict=True)
+    list(pool.map(lambda own, found: _finish(own[0], own[1], found, subjects, files), items, findings))
 
 
 def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
@@ -178,9 +180,11 @@ def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> lis
     return found
 
 
-def _finish(item: _Item, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files) -> None:
+def _finish(
+    item: _Item, prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files
+) -> None:
     """Write the files of one image, and set its record."""
-    first, found, prepared = subjects[0], findings[0], item.prepared
+    first, found = subjects[0], findings[0]
     regions, classes = prepared.regions[first.size], first.run.classes
     record = prediction_record(item.record, first.name, classes, found.shares, None, first.run.temperature)
     told: dict[str, Any] = {"class": classes[found.chosen], **_told(first, found)}
@@ -207,7 +211,7 @@ def _finish(item: _Item, findings: Sequence[Finding], subjects: Sequence[Subject
 
 def _told(subject: Subject, found: Finding) -> dict[str, Any]:
     explainer = subject.explainer
-    told = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
+    told: dict[str, Any] = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
     if explainer.views != 1:
         told["views"] = explainer.views
     if subject.how.channels:
@@ -216,6 +220,6 @@ def _told(subject: Subject, found: Finding) -> dict[str, Any]:
     return {**told, "agreement": found.agreement} if found.agreement else told
 
 
-def _arrays(findings: Sequence[Finding]) -> dict[str, np.ndarray]:
+def _arrays(findings: Sequence[Finding]) -> dict[str, Any]:
     named = dict(zip(("", "compare-"), findings, strict=False))
     return {f"{prefix}{method}": map_ for prefix, found in named.items() for method, map_ in found.maps.items()}

@@ -113,7 +113,7 @@ class Subject:
             others = np.roll(maps, -1, axis=0) if len(maps) > 1 else [None]
             for own, map_, other, where in zip(figures, maps, others, regions, strict=True):
                 own[method] = _located(map_, other, where)
-            if method == "attention":
+            if method == "attention" and explained.gates is not None:
                 for own, ends in zip(figures, explained.gates, strict=True):
                     own[method] |= {"gate": [rounded(end) for end in ends], "layers": list(self.explainer.gates)}
             if self.how.faithfulness:

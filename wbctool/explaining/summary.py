@@ -205,7 +205,7 @@ def rows_of(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def compared_rows(figures: dict[str, Any]) -> list[Sequence[str]]:
     """The rows of the paired table: figure, difference, interval, p, p after Holm's correction."""
-    rows = []
+    rows: list[Sequence[str]] = []
     for name, own in figures.items():
         ends = own["interval"]
         interval = f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""

@@ -87,7 +87,7 @@ def importance_plot(found: dict[str, Any]) -> Figure:
     """Families by gain and SHAP value, and the features that decide most."""
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         families, features = found["families"][::-1], found["features"][:_SHOWN][::-1]
-        colours = dict(zip([row["family"] for row in families], matplotlib.colormaps["tab10"].colors * 9, strict=False))
+        colours = dict(zip([row["family"] for row in families], matplotlib.color_sequences["tab10"] * 9, strict=False))
         figure = Figure(figsize=(10, 1.6 + 0.22 * max(len(features), 2 * len(families), 6)), layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)

@@ -202,7 +202,9 @@ def _check(dataset: Dataset, runs: Sequence[Run], choices: Choices) -> None:
             warn(f"{other:,} images were prepared otherwise than those of {run.path} (see `wbctool info {run.path}`)")
 
 
-def _parts(dataset: Dataset, table: Table, runs: Sequence[Run], choices: Choices) -> tuple[dict[str, Part], Any]:
+def _parts(
+    dataset: Dataset, table: Table, runs: Sequence[Run], choices: Choices
+) -> tuple[dict[str, Part], tuple[float, ...]]:
     """The images of each split that could be read, and the margins that trees start from."""
     rows, begin = {}, 0
     for name, records in dataset.splits.items():
@@ -241,7 +243,8 @@ def _unmeasured(dataset: Dataset, table: Table) -> bool:
 
 def _without_measures(table: Table, rows: np.ndarray) -> list[int]:
     good = np.array([row for row in rows if row not in table.failed], np.int64)
-    return good[np.isnan(table.measures(good)).all(1)].tolist() if len(good) else []
+    measured = table.measures(good) if len(good) else None
+    return [] if measured is None else good[np.isnan(measured).all(1)].tolist()
 
 
 def _grown(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,13 @@ class Network:
         self.run, self._device, self._precision = run, device, precision
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
-        self.identity = {"network": self.digest, "precision": precision, "device": device.type, "version": __version__}
         architecture = run.model.architecture
+        self.identity: dict[str, Any] = {
+            "network": self.digest,
+            "precision": precision,
+            "device": device.type,
+            "version": __version__,
+        }
         self._size = architecture.size
         self._through = max(through, self._size)
         if self._through != self._size:
@@ -101,7 +107,7 @@ class Measures:
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
-        self.identity = {"morphology": list(morphology.names()), "version": __version__}
+        self.identity: dict[str, Any] = {"morphology": list(morphology.names()), "version": __version__}
         self.width = len(morphology.names())
 
     def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wbctool.folders import Selection, Tally, read_inputs
-from wbctool.modeling.fused import starts
+from wbctool.modeling.fused import weighted
 from wbctool.modeling.run_folder import Run
 from wbctool.records import PREDICTION
 
@@ -70,7 +70,7 @@ def margins_of(
     Returns:
         (n, classes), float32.
     """
-    margins = starts(shares, weights)
-    own = [starts([share[train]], [weight * len(weights)]) for share, weight in zip(shares, weights, strict=True)]
+    margins = weighted(shares, weights)
+    own = [weighted([share[train]], [weight * len(weights)]) for share, weight in zip(shares, weights, strict=True)]
     margins[train] = np.mean([matched(each, sure) for each, sure in zip(own, usual, strict=True)], axis=0)
     return margins

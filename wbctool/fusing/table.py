@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wbctool.fusing.sources import Measures, Network
-from wbctool.fusing.store import Store
+from wbctool.fusing.store import Source, Store
 from wbctool.modeling.fused import columns
 from wbctool.records import Record
 
@@ -73,7 +73,8 @@ def tabulate(
     """
     failed: dict[int, str] = {}
     blocks = []
-    for source in (*networks, *([measures] if measures else [])):
+    sources: list[Source] = [*networks, *([measures] if measures else [])]
+    for source in sources:
         store = Store(folder, source)
         try:
             places, own = store.fill(records, quiet)

@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image
-from wbctool.imaging.local_features import NOTHING, copies, describe
+from wbctool.imaging.local_features import NOTHING, Seen, copies, describe
 from wbctool.imaging.perceptual_hash import near_pairs, perceptual_hash
 from wbctool.parallel import cores
 
 COPIES_UP_TO = 20_000  # images; of more, local features would not be held in memory
-_UNREAD = (0, 0), np.empty((0, 4), np.uint64), NOTHING
+
+
+class _Looked(NamedTuple):
+    size: tuple[int, ...]
+    hashes: np.ndarray
+    places: Seen
+
+
+_UNREAD = _Looked((0, 0), np.empty((0, 4), np.uint64), NOTHING)
 
 
 @dataclass
@@ -60,18 +69,19 @@ def find_duplicates(
     """
     turned = len(paths) <= COPIES_UP_TO
     found = Duplicates(len(paths), np.empty((0, 2), np.int64), np.zeros((len(paths), 2), np.int64), turned=turned)
-    hashes, owners, views = [], [], []
+    hashes: list[np.ndarray] = []
+    owners: list[int] = []
+    views: list[Seen] = []
     for number, seen in enumerate(_seen(paths, turned, jobs)):
-        failed = isinstance(seen, str)
-        if failed:
+        if isinstance(seen, str):
             found.failed[number] = seen
             seen = _UNREAD
-        found.sizes[number] = seen[0]
-        hashes.append(seen[1])
-        owners += [number] * len(seen[1])
+        found.sizes[number] = seen.size
+        hashes.append(seen.hashes)
+        owners += [number] * len(seen.hashes)
         if turned:
-            views.append(seen[2])
-        on_image(failed)
+            views.append(seen.places)
+        on_image(number in found.failed)
     pairs = [np.empty((0, 2), np.int64)]
     if owners:
         pairs.append(np.array(owners)[near_pairs(np.concatenate(hashes))])
@@ -82,10 +92,10 @@ def find_duplicates(
     return found
 
 
-def _seen(paths: Sequence[str], turned: bool, jobs: int) -> Iterator[tuple | str]:
+def _seen(paths: Sequence[str], turned: bool, jobs: int) -> Iterator[_Looked | str]:
     """Of each image its size, hashes and places, or why it cannot be read; in order, few of them ahead."""
     jobs = jobs or cores()
-    waiting: deque = deque()
+    waiting: deque[Future[_Looked | str]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for path in paths:
             waiting.append(pool.submit(_one, path, turned))
@@ -95,7 +105,7 @@ def _seen(paths: Sequence[str], turned: bool, jobs: int) -> Iterator[tuple | str
             yield waiting.popleft().result()
 
 
-def _one(path: str, turned: bool) -> tuple | str:
+def _one(path: str, turned: bool) -> _Looked | str:
     try:
         image = read_image(path)
     except ImageError as error:
@@ -104,4 +114,4 @@ def _one(path: str, turned: bool) -> tuple | str:
     if not len(hashes):  # of one colour: only the very same are the same
         digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=32).digest()
         hashes = np.frombuffer(digest, np.uint64)[None]
-    return image.shape[1::-1], hashes, describe(image) if turned else None
+    return _Looked(image.shape[1::-1], hashes, describe(image) if turned else NOTHING)

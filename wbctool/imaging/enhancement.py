@@ -5,9 +5,10 @@ Images are RGB, shape (height, width, 3), uint8, and so are the results.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ class StainProfile:
         """The mean of some images' statistics."""
         statistics = np.mean([_statistics(_lab(image)) for image in images], axis=0)
         mean, std = ([round(float(value), 4) for value in row] for row in statistics)
-        return cls(tuple(mean), tuple(std))
+        return cls(_three(mean), _three(std))
 
     def as_json(self) -> dict[str, Any]:
         """A small object that training and prediction can share."""
@@ -52,13 +53,18 @@ class StainProfile:
         advice = "give an image, or the profile.json of an enhanced folder"
         value = read_json(path, advice)
         mean, std = value.get("mean"), value.get("std")
-        three = all(
-            isinstance(row, list) and len(row) == 3 and all(isinstance(v, int | float) and abs(v) < 1e6 for v in row)
-            for row in (mean, std)
-        )
-        if value.get("schema") != PROFILE or not three or min(std) < 0:
+        if value.get("schema") != PROFILE or not _are_three(mean) or not _are_three(std) or min(std) < 0:
             raise InputError(f"{path}: is no stain profile; {advice}")
-        return cls(tuple(map(float, mean)), tuple(map(float, std)))
+        return cls(_three(map(float, mean)), _three(map(float, std)))
+
+
+def _are_three(row: object) -> TypeGuard[list[float]]:
+    return isinstance(row, list) and len(row) == 3 and all(isinstance(v, int | float) and abs(v) < 1e6 for v in row)
+
+
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third
 
 
 def _lab(image: np.ndarray) -> np.ndarray:

@@ -27,6 +27,6 @@ def scaled_to(image: np.ndarray, size: int) -> np.ndarray:
     """
     shrinking = min(image.shape[:2]) >= size
     way = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    scaled = cv2.resize(image.astype(np.float32), (size, size), interpolation=way)
+    scaled: np.ndarray = cv2.resize(image.astype(np.float32), (size, size), interpolation=way)
     scaled += np.float32(ROUNDING)
     return scaled.astype(np.uint8)  # towards zero; means and interpolations do not leave 0 to 255

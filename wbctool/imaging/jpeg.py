@@ -49,7 +49,7 @@ def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
         with Image.open(path, formats=("JPEG",)) as image:
             sampling = JpegImagePlugin.get_sampling(image)
             turned = image.getexif().get(0x0112, 1) != 1
-            if image.mode != "RGB" or sampling < 0 or turned:
+            if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode != "RGB" or sampling < 0 or turned:
                 return None
             coding = JpegCoding(tuple(tuple(image.quantization[key]) for key in sorted(image.quantization)), sampling)
             image.draft("YCbCr", image.size)

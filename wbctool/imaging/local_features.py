@@ -53,7 +53,7 @@ def describe(image: np.ndarray) -> Seen:
     if scale < 1:
         size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    points, looks = cv2.SIFT_create(PLACES, contrastThreshold=0.02).detectAndCompute(grey, None)
+    points, looks = cv2.SIFT.create(PLACES, contrastThreshold=0.02).detectAndCompute(grey, None)
     if looks is None:
         return NOTHING
     small = cv2.resize(grey, None, fx=1 / _SMALLER, fy=1 / _SMALLER, interpolation=cv2.INTER_AREA)
@@ -165,4 +165,4 @@ def _likeness(first: np.ndarray, second: np.ndarray, affine: np.ndarray, places:
     values = np.stack([first[area], drawn[area]]).astype(np.float64)
     if values.shape[1] < _LEAST or values.std(axis=1).min() < 1:
         return 0.0
-    return float(np.corrcoef(values)[0, 1])
+    return float(np.corrcoef(values[0], values[1])[0, 1])

@@ -85,8 +85,10 @@ class Architecture:
         Raises:
             KeyError, TypeError: a part is missing or of another type.
         """
-        parts = {own.name: value[own.name] for own in fields(cls) if own.name in value}
+        parts: dict[str, Any] = {own.name: value[own.name] for own in fields(cls) if own.name in value}
         for name in ("backbone", "classes"):
             parts[name] = value[name]
-        listed = ("classes", "dense", "neighbours", "mean", "std")
-        return cls(**{key: tuple(v) if key in listed and v is not None else v for key, v in parts.items()})
+        for name in ("classes", "dense", "neighbours", "mean", "std"):
+            if parts.get(name) is not None:
+                parts[name] = tuple(parts[name])
+        return cls(**parts)

@@ -44,7 +44,9 @@ class InsideAttention(nn.ModuleDict):
             if len(shape) != 4:
                 raise no_maps(name)
             module = cbam(shape[1])
-            nn.init.constant_(module.channel.fc2.bias, OPEN / 2)  # once for the average, once for the maximum
+            bias = module.channel.fc2.bias
+            assert bias is not None  # `mlp_bias`
+            nn.init.constant_(bias, OPEN / 2)  # once for the average, once for the maximum
             nn.init.constant_(module.spatial.conv.bn.bias, OPEN)
             self[place.replace(".", "_")] = module
             backbone.get_submodule(place).register_forward_hook(self._hook(place.replace(".", "_")))

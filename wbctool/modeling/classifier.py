@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import timm
 import torch
@@ -15,8 +15,17 @@ from wbctool.modeling import attention, custom_cnn, heads, kinds, layout
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.side_heads import SideHeads, together
 
+if TYPE_CHECKING:
 
-class Classifier(nn.Module):
+    class Backbone(nn.Module):
+        """What timm's models, and the custom CNN, have in common."""
+
+        def forward_features(self, images: torch.Tensor) -> torch.Tensor: ...
+
+        def forward_head(self, maps: torch.Tensor, pre_logits: bool) -> torch.Tensor: ...
+
+
+class Classifier(kinds.Model):
     """Backbone features (n, channels, h, w) → attention → a vector → the head → logits (n, classes).
 
     Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here,
@@ -25,6 +34,11 @@ class Classifier(nn.Module):
     Raises:
         UsageProblem: there is no such backbone, or it does not go with the size or the attention.
     """
+
+    architecture: Architecture
+    mean: torch.Tensor
+    std: torch.Tensor
+    head: nn.Sequential | heads.NearestNeighbours
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -36,7 +50,7 @@ class Classifier(nn.Module):
         self.backbone = make_backbone(architecture)
         self._frozen_backbone = self._keep_statistics = False
         self.attention: nn.Module = nn.Identity()
-        self.inner_attention: nn.Module = nn.ModuleDict()
+        self.inner_attention = nn.ModuleDict()
         self.side_heads: SideHeads | None = None
         shape = self._map_shape()
         if architecture.attention == "cbam":
@@ -49,7 +63,7 @@ class Classifier(nn.Module):
         width = self._width()
         if architecture.neighbours:
             count, stored = architecture.neighbours
-            self.head: nn.Module = heads.NearestNeighbours(width, len(architecture.classes), count, stored)
+            self.head = heads.NearestNeighbours(width, len(architecture.classes), count, stored)
         else:
             norm, dense, dropout = architecture.norm, architecture.dense, architecture.dropout
             self.head = heads.dense_head(width, norm, dense, dropout, len(architecture.classes))
@@ -215,7 +229,7 @@ _NOT_GIVEN = {
 }
 
 
-def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
+def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
     """A timm model without its last layer, or the custom CNN.
 
     Raises:
@@ -231,10 +245,11 @@ def make_backbone(architecture: Architecture, **more: Any) -> nn.Module:
         raise UsageProblem(f"--backbone-arg {refused[0]}: is not for choosing an architecture; see --weights")
     try:
         if name == custom_cnn.NAME:
-            return custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args)
+            return cast("Backbone", custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args))
         config = timm.get_pretrained_cfg(name)
         fixed = {"img_size": architecture.size} if config and config.fixed_input_size else {}
-        return timm.create_model(name, num_classes=0, **{**fixed, **architecture.backbone_args, **more})
+        made = timm.create_model(name, num_classes=0, **{**fixed, **architecture.backbone_args, **more})
+        return cast("Backbone", made)
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageProblem(f"--backbone {name} with {architecture.backbone_args}: {error}") from None
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from wbctool.device import autocast, images_at_once
 from wbctool.modeling.inference import symmetries
+from wbctool.modeling.kinds import Model
 
 _KEPT = 11  # bits of a feature's mantissa
 
 
-def deep_features(model: nn.Module, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features and class probabilities of a batch, in one pass; means over the views a model predicts by.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from wbctool.modeling import attention, heads, kinds
 from wbctool.modeling.classifier import Classifier, resized
 
 KINDS = ("average", "cbam")
+Member = TypeVar("Member", bound=kinds.Model)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ class EnsembleArchitecture:
         return cls(**{**parts, "classes": tuple(parts["classes"]), "dense": tuple(parts["dense"])})
 
 
-class AverageEnsemble(nn.Module):
+class AverageEnsemble(kinds.Model):
     """The mean of the members' probabilities, as its logarithm, (n, classes)."""
+
+    architecture: EnsembleArchitecture
 
     def __init__(self, architecture: EnsembleArchitecture) -> None:
         super().__init__()
@@ -93,13 +96,13 @@ class AverageEnsemble(nn.Module):
         """Of images, and of what their cells measure, (n, m), where a member asks for that."""
         logits = [
             member(given, measures) if member.architecture.measures else member(given)
-            for member, given in _inputs(self.members, images)
+            for member, given in _inputs(self._models, images)
         ]
         return _mean_of(logits)
 
     def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The members' vectors one after another, (n, sum of widths), and what `forward` gives."""
-        vectors, logits = zip(*[member.seen(given) for member, given in _inputs(self.members, images)], strict=True)
+        vectors, logits = zip(*[member.seen(given) for member, given in _inputs(self._models, images)], strict=True)
         return torch.cat([vector.float() for vector in vectors], 1), _mean_of(logits)
 
     def files(self) -> dict[str, bytes]:
@@ -117,18 +120,23 @@ class AverageEnsemble(nn.Module):
             ValueError: they do not fit.
         """
         for number, part in self._filed():
-            part.load_files(lambda name, number=number: read(f"member-{number}-{name}"))
+            part.load_files(_of_member(number, read))
 
-    def _filed(self) -> list[tuple[int, nn.Module]]:
-        return [(number, part) for number, part in enumerate(self.members, 1) if part.architecture.trees]
+    @property
+    def _models(self) -> list[kinds.Model]:
+        return cast("list[kinds.Model]", list(self.members))
+
+    def _filed(self) -> list[tuple[int, kinds.Model]]:
+        return [(number, part) for number, part in enumerate(self._models, 1) if part.architecture.trees]
 
 
-class CbamEnsemble(nn.Module):
+class CbamEnsemble(kinds.Model):
     """The members' feature maps, one after another → CBAM → average pooling → a dense head.
 
     Maps are brought to the size of the largest; the members never learn.
     """
 
+    architecture: EnsembleArchitecture
     has_fixed_part = True
 
     def __init__(self, architecture: EnsembleArchitecture) -> None:
@@ -150,8 +158,9 @@ class CbamEnsemble(nn.Module):
         Raises:
             InputError: a member has none.
         """
-        found = [member.features(given) for member, given in _inputs(self.members, images)]
-        for member, maps in zip(self.members, found, strict=True):
+        members = cast("list[Classifier]", list(self.members))
+        found = [member.features(given) for member, given in _inputs(members, images)]
+        for member, maps in zip(members, found, strict=True):
             if maps.ndim != 4 or maps.shape[2] != maps.shape[3]:
                 raise InputError(f"--ensemble cbam: {member.architecture.backbone} has no feature map; use average")
         side = max(maps.shape[2] for maps in found)
@@ -180,8 +189,15 @@ class CbamEnsemble(nn.Module):
         return self
 
 
-def _inputs(members: Sequence[nn.Module], images: Tensor) -> list[tuple[nn.Module, Tensor]]:
+Trainable = Classifier | CbamEnsemble  # in phases
+
+
+def _inputs(members: Sequence[Member], images: Tensor) -> list[tuple[Member, Tensor]]:
     return [(member, resized(images, member.architecture.size)) for member in members]
+
+
+def _of_member(number: int, read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    return lambda name: read(f"member-{number}-{name}")
 
 
 def _mean_of(logits: Sequence[Tensor]) -> Tensor:
@@ -189,9 +205,10 @@ def _mean_of(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack(shares).mean(0).log()
 
 
-def make_ensemble(architecture: EnsembleArchitecture) -> nn.Module:
+def make_ensemble(architecture: EnsembleArchitecture) -> AverageEnsemble | CbamEnsemble:
     """The ensemble, untrained."""
-    return {"average": AverageEnsemble, "cbam": CbamEnsemble}[architecture.ensemble](architecture)
+    made: dict[str, type[AverageEnsemble | CbamEnsemble]] = {"average": AverageEnsemble, "cbam": CbamEnsemble}
+    return made[architecture.ensemble](architecture)
 
 
 kinds.register("ensemble", EnsembleArchitecture, make_ensemble)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ class FusedArchitecture:
         """
         listed = ("names", "widths", "parts", "start", "classes")
         own = [one.name for one in fields(cls)]
-        parts = {name: tuple(value[name]) if name in listed else value[name] for name in own}
+        parts: dict[str, Any] = {name: tuple(value[name]) if name in listed else value[name] for name in own}
         parts["members"] = tuple(kinds.read(member) for member in value["members"])
         architecture = cls(**parts)
         check_names(value["features"], [name for name, _ in architecture.features()])
@@ -150,24 +151,27 @@ def check_names(given: Sequence[str], wanted: Sequence[str]) -> None:
         raise ValueError(f"{len(given):,} features, not {len(wanted):,}")
 
 
-class FusedModel(nn.Module):
+class FusedModel(kinds.Model):
     """Log-probabilities (n, classes) of images and of what their cells measure.
 
     Input is a batch (n, 3, size, size), and, where `architecture.measures`, measures (n, m) with NaN for what is
     missing.
     """
 
-    def __init__(self, architecture: FusedArchitecture, members: Sequence[nn.Module] | None = None) -> None:
+    architecture: FusedArchitecture
+    booster: Booster  # set with its trees, or by `load_files`
+
+    def __init__(self, architecture: FusedArchitecture, members: Sequence[kinds.Model] | None = None) -> None:
         super().__init__()
         self.architecture = architecture
         made = [kinds.build(member) for member in architecture.members] if members is None else members
         self.members = nn.ModuleList(made)
-        self.booster: Booster | None = None
         self._device = ""  # of the booster
 
     def forward(self, images: torch.Tensor, measures: np.ndarray | None = None) -> torch.Tensor:
         precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        seen = [deep_features(member, resized(images, member.architecture.size), precision) for member in self.members]
+        members = cast("list[kinds.Model]", list(self.members))
+        seen = [deep_features(member, resized(images, member.architecture.size), precision) for member in members]
         rows = columns(self.architecture.parts, seen, measures)
         margins = self.boosted(rows, starts([shares for _, shares in seen], self.architecture.start))
         return torch.log_softmax(torch.from_numpy(margins).double(), 1).to(images.device)
@@ -238,10 +242,14 @@ def starts(shares: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray
         shares: of each member, (n, classes).
         weights: of each member; none for no start.
     """
-    if not weights:
-        return None
+    return weighted(shares, weights) if weights else None
+
+
+def weighted(shares: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """A weighted sum of log-probabilities, (n, classes), float32: as `starts`, of one member or more."""
     logarithms = [np.log(np.maximum(own.astype(np.float32), _LEAST)) for own in shares]
-    return sum(weight * own for weight, own in zip(weights, logarithms, strict=True)).astype(np.float32)
+    each = (weight * own for weight, own in zip(weights, logarithms, strict=True))
+    return reduce(np.add, each).astype(np.float32)
 
 
 kinds.register("fused", FusedArchitecture, FusedModel)

@@ -47,6 +47,9 @@ class NearestNeighbours(nn.Module):
         stored: vectors that are kept.
     """
 
+    vectors: torch.Tensor
+    labels: torch.Tensor
+
     def __init__(self, width: int, classes: int, count: int, stored: int) -> None:
         super().__init__()
         self.classes, self.count = classes, count

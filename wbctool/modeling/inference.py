@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from wbctool.parallel import cores
 from wbctool.records import ERROR, PREDICTION, Record, error_record, to_line
 
 if TYPE_CHECKING:
+    from wbctool.modeling.kinds import Model
     from wbctool.modeling.run_folder import Run
 
 BATCH = 64
@@ -33,7 +34,7 @@ _HOW = ("views", "precision")  # keys of a prediction that say what was asked fo
 
 
 def probabilities(
-    model: torch.nn.Module,
+    model: Model,
     images: torch.Tensor,
     precision: str,
     views: int | None = None,
@@ -52,11 +53,12 @@ def probabilities(
         Shape (n, classes), float64; rows sum to 1.
     """
     count = views or model.architecture.symmetries
+    asked = measures if model.architecture.measures else None
     shares = []
     step = images_at_once(images.device)
     with torch.inference_mode(), autocast(images.device, precision):
         for start, part in zip(range(0, len(images), step), images.split(step), strict=True):
-            more = [measures[start : start + step]] if model.architecture.measures else []
+            more = [] if asked is None else [asked[start : start + step]]
             each = [torch.softmax(model(view, *more).double(), dim=1) for view in symmetries(part, count)]
             shares.append(torch.stack(each).mean(0))
     return torch.cat(shares).cpu().numpy()
@@ -120,7 +122,7 @@ def predict(
     precision: str,
     threshold: float | None,
     how: dict[str, Any] | None = None,
-    reuse: Callable[[list[Record]], list[Record] | None] = lambda batch: None,
+    reuse: Callable[[list[Record]], list[Record] | None] | None = None,
     jobs: int = 0,
 ) -> Iterator[Record]:
     """Prediction records (and error records) for records, in order.
@@ -147,20 +149,20 @@ def predict(
     batches = iter(lambda: list(islice(stream, BATCH)), [])
     with ThreadPoolExecutor(max_workers=min(16, cores())) as pool, Measuring(jobs) as measuring:
         for batch in batches:
-            old = reuse(batch)
+            old = reuse(batch) if reuse else None
             if old is not None:
                 yield from (with_uncertainty(record, threshold) for record in old)
                 continue
             decoded = list(pool.map(lambda record: _decoded(record, needs), batch))
             measures = _measured(batch, decoded, measuring, needs.mask) if needs.measures else None
-            good = [index for index, images in enumerate(decoded) if "schema" not in images]
+            good = [index for index, one in enumerate(decoded) if one.error is None]
             rows: dict[int, np.ndarray] = {}
             if good:
                 own = measures[good] if measures is not None else None
                 total = np.zeros((len(good), len(classes)))
                 for run in runs:
                     size = run.model.architecture.size
-                    stack = torch.from_numpy(np.stack([decoded[index][size] for index in good]))
+                    stack = torch.from_numpy(np.stack([decoded[index].images[size] for index in good]))
                     images = stack.permute(0, 3, 1, 2).to(device)
                     shares = probabilities(run.model, images, precision, (how or {}).get("views"), own)
                     total += scaled(shares, run.temperature or 1.0)
@@ -168,15 +170,15 @@ def predict(
             for index in [index for index, row in rows.items() if not np.isfinite(row).all()]:
                 del rows[index]
                 reason = f"{batch[index]['path']}: {name} gives NaN or infinity for it; give --precision float32"
-                decoded[index] = error_record(batch[index]["id"], batch[index]["path"], reason)
-            for index, record in enumerate(batch):
-                if index in rows:
-                    made = prediction_record(record, name, classes, rows[index], threshold, temperature)
-                    if measures is not None and np.isnan(measures[index]).all():
-                        made["missing"] = ["morphology"]
-                    yield {**made, **(how or {})}
-                else:
-                    yield decoded[index]
+                decoded[index].error = error_record(batch[index]["id"], batch[index]["path"], reason)
+            for index, (record, one) in enumerate(zip(batch, decoded, strict=True)):
+                if one.error is not None:
+                    yield one.error
+                    continue
+                made = prediction_record(record, name, classes, rows[index], threshold, temperature)
+                if measures is not None and np.isnan(measures[index]).all():
+                    made["missing"] = ["morphology"]
+                yield {**made, **(how or {})}
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,14 @@ class _Needs:
         return cls(sizes, any(own.measures for own in asked), any(own.needs_mask for own in asked))
 
 
+@dataclass
+class _Decoded:
+    """An image at the sides that runs look at; or the error record that takes its place."""
+
+    images: dict[int, np.ndarray] = field(default_factory=dict)
+    error: Record | None = None
+
+
 def unmeasured(record: Record) -> str:
     """Why nothing can be measured of a record's cell."""
     if isinstance(record.get("mask"), str):
@@ -204,30 +214,30 @@ def unmeasured(record: Record) -> str:
     )
 
 
-def _decoded(record: Record, needs: _Needs) -> dict[int, np.ndarray] | Record:
+def _decoded(record: Record, needs: _Needs) -> _Decoded:
     if record["schema"] == ERROR:
-        return record
+        return _Decoded(error=record)
     try:
         if needs.mask and not isinstance(record.get("mask"), str):
             raise ImageError(unmeasured(record))
         image = read_image(record["path"])
-        return {size: scaled_to(image, size) for size in needs.sizes}
+        return _Decoded({size: scaled_to(image, size) for size in needs.sizes})
     except ImageError as error:
-        return error_record(record["id"], record["path"], str(error))
+        return _Decoded(error=error_record(record["id"], record["path"], str(error)))
 
 
-def _measured(batch: list[Record], decoded: list[Any], measuring: Measuring, every: bool) -> np.ndarray:
+def _measured(batch: list[Record], decoded: list[_Decoded], measuring: Measuring, every: bool) -> np.ndarray:
     """What the cells of a batch measure, (n, measures); where they cannot be, an error takes the image's place."""
     from wbctool.measuring import morphology
 
     found = np.full((len(batch), len(morphology.names())), np.nan, np.float32)
-    places = [index for index, images in enumerate(decoded) if "schema" not in images]
+    places = [index for index, one in enumerate(decoded) if one.error is None]
     for index, row in zip(places, measuring([batch[index] for index in places]), strict=True):
         record = batch[index]
         if every and not isinstance(row, str) and np.isnan(row).all():
             row = unmeasured(record)
         if isinstance(row, str):
-            decoded[index] = error_record(record["id"], record["path"], row)
+            decoded[index].error = error_record(record["id"], record["path"], row)
         else:
             found[index] = row
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -96,8 +97,8 @@ def blocks(backbone: nn.Module, name: str) -> list[str]:
     if found:
         return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
     if name.startswith("vgg"):
-        parts = backbone.get_submodule("features").named_children()
-        return [f"features.{child}" for child, part in parts if isinstance(part, nn.ReLU)]
+        layers = backbone.get_submodule("features").named_children()
+        return [f"features.{child}" for child, part in layers if isinstance(part, nn.ReLU)]
     ends = stages(backbone, name)
     parts = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
     return parts if parts and name != "custom-cnn" else ends
@@ -111,7 +112,9 @@ class _Recorder(TorchDispatchMode):
         self.names = names
         self.layers: list[list[str]] = []
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         name = function._schema.name.removeprefix("aten::")
         if any(name.strip("_").startswith(layer.strip("_")) for layer in _LAYERS):
             tensors = [value for value in args if isinstance(value, torch.Tensor)]

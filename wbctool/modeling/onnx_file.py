@@ -7,6 +7,7 @@ import json
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from wbctool.imaging.inputs import ROUNDING
 from wbctool.modeling.inference import symmetries
 from wbctool.modeling.run_folder import Run, refuse_trees
 from wbctool.outputs import write_bytes
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 WITHIN = 1e-4  # of the run's own probabilities in float32
 OPSET = 18
@@ -91,11 +95,18 @@ def write_onnx(run: Run, path: Path) -> float:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             axes = {0: torch.export.Dim("n"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-            names = {"input_names": ["images"], "output_names": ["probabilities"]}
             program = torch.onnx.export(
-                whole, (example,), dynamo=True, dynamic_shapes=(axes,), opset_version=OPSET, verbose=False, **names
+                whole,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                opset_version=OPSET,
+                verbose=False,
+                input_names=["images"],
+                output_names=["probabilities"],
             )
-            program.save(stream)
+            assert program is not None  # with dynamo
+            program.save(stream)  # type: ignore[arg-type]  # it takes a stream, too
     except Exception as error:  # of many kinds, all of the exporter
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DeviceError(f"{run.path}: torch cannot write this network as ONNX ({reason})") from None
@@ -118,7 +129,7 @@ def write_onnx(run: Run, path: Path) -> float:
     return worst
 
 
-def _difference(run: Run, session: object, shape: tuple[int, int]) -> float:
+def _difference(run: Run, session: InferenceSession, shape: tuple[int, int]) -> float:
     import cv2
 
     from wbctool.evaluation.calibration import scaled
@@ -130,5 +141,5 @@ def _difference(run: Run, session: object, shape: tuple[int, int]) -> float:
     images = np.stack([cv2.resize(one, shape[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse])
     small = np.stack([scaled_to(one, run.model.architecture.size) for one in images])
     own = probabilities(run.model, torch.from_numpy(small).permute(0, 3, 1, 2), "float32")
-    theirs = session.run(None, {"images": images})[0]  # type: ignore[attr-defined]
+    theirs = session.run(None, {"images": images})[0]
     return float(np.abs(scaled(own, run.temperature or 1.0) - theirs).max())

@@ -22,7 +22,7 @@ class Run:
     """A trained model and what it knows of its images."""
 
     path: Path
-    model: torch.nn.Module
+    model: kinds.Model
     info: dict[str, Any]
 
     @property
@@ -35,7 +35,7 @@ class Run:
         return self.info.get("calibration", {}).get("temperature")
 
 
-def save(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+def save(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
     """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
     from safetensors.torch import save as to_bytes
 
@@ -60,7 +60,7 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def make_model(info: dict[str, Any]) -> torch.nn.Module:
+def make_model(info: dict[str, Any]) -> kinds.Model:
     """The untrained model that a `model.json` describes.
 
     Raises:
@@ -125,7 +125,7 @@ def load(path: Path, device: torch.device) -> Run:
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({_reason(error)}); {NEXT}") from None
     if model.architecture.trees:
         _load_files(path, model)
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
     return Run(path, model, info)
 
 
@@ -151,7 +151,7 @@ def _check_weights(path: Path, info: dict[str, Any]) -> None:
             )
 
 
-def _check_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> None:
+def _check_files(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
     """Refuse files that are not those the run was saved with; a run of before checksums has none."""
     names = {"weights.safetensors", *(model.file_names() if model.architecture.trees else ())}
     checksums = info.get("checksums", {})
@@ -162,7 +162,7 @@ def _check_files(path: Path, model: torch.nn.Module, info: dict[str, Any]) -> No
             raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
 
 
-def _load_files(path: Path, model: torch.nn.Module) -> None:
+def _load_files(path: Path, model: kinds.Model) -> None:
     """Take up what stands beside the weights."""
     name = "model.json"
 

@@ -48,13 +48,16 @@ class CovarianceHead(nn.Module):
         classes: outputs.
     """
 
+    upper: torch.Tensor
+
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         kept = min(channels, CHANNELS)
         self.reduce: nn.Module = nn.Identity()
         if kept < channels:
-            self.reduce = nn.Sequential(nn.Conv2d(channels, kept, 1, bias=False), nn.BatchNorm2d(kept))
-            nn.init.orthogonal_(self.reduce[0].weight)
+            convolution = nn.Conv2d(channels, kept, 1, bias=False)
+            self.reduce = nn.Sequential(convolution, nn.BatchNorm2d(kept))
+            nn.init.orthogonal_(convolution.weight)
         upper = torch.triu_indices(kept, kept)
         self.register_buffer("upper", upper, persistent=False)
         self.norm = nn.BatchNorm1d(upper.shape[1], affine=False)
@@ -104,7 +107,8 @@ class SideHeads(nn.ModuleDict):
     @contextmanager
     def listening(self) -> Iterator[list[torch.Tensor]]:
         """Within it, the heads' logits (n, classes) on what the backbone runs, in the order of the heads."""
-        self._said = said = []
+        said: list[torch.Tensor] = []
+        self._said = said
         try:
             yield said
         finally:

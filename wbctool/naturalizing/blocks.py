@@ -19,7 +19,7 @@ def of_blocks(mask: np.ndarray) -> np.ndarray:
     height, width = mask.shape
     padded = np.zeros((-(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK), bool)
     padded[:height, :width] = mask
-    return padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK).any((1, 3))
+    return np.logical_or.reduce(padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK), axis=(1, 3))
 
 
 def of_pixels(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -42,7 +42,7 @@ def replaced(image: np.ndarray, patch: np.ndarray, wanted: np.ndarray, kept: np.
     """
     touched, mixed = of_blocks(wanted), of_blocks(kept & ~wanted)
     whole = of_pixels(touched & ~mixed, wanted.shape)
-    share = wanted.astype(np.float32)
+    share: np.ndarray = wanted.astype(np.float32)
     if (touched & mixed).any():
         share = cv2.GaussianBlur(share, (0, 0), _FEATHER)
         share[of_pixels(~mixed, wanted.shape)] = 0

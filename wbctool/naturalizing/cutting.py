@@ -80,8 +80,7 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
         return [{"pool": {"left_out": "its cell reaches into the image's last pixels"}}]
     light_fit = fit_light(image, labels > 0)
     rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big"))
-    slide = CleanSlide(image, labels > 0, light_fit, rng) if light_fit is not None else None
-    if slide is None or not slide.enough:
+    if light_fit is None or not (slide := CleanSlide(image, labels > 0, light_fit, rng)).enough:
         return [{"pool": {"left_out": "hardly any empty slide is seen"}}]
     others = (labels > 0) & ~own
     made: dict[str, Any] = {
@@ -100,8 +99,9 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
             if cell["kind"] == kind and not cell.get("edge") and cell.get("whole") is not False and cell is not subject
         ]
         for cell in whole if len(whole) <= most else [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]:
-            if part := _cut_out(folder, f"{kind}/{name}_{cell['value']}.png", image, labels == cell["value"]):
-                made[key].append(part)
+            mask = labels == cell["value"]
+            if (around := _window(mask) if mask.any() else None) is not None:
+                made[key].append(_cut_out(folder, f"{kind}/{name}_{cell['value']}.png", image, mask, around))
     return [{"pool": made}]
 
 
@@ -128,11 +128,10 @@ def soft_edge(mask: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(1 - away / (_SOFT + 1), 0, 1)).astype(np.uint8)
 
 
-def _cut_out(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> dict[str, Any] | None:
+def _cut_out(
+    folder: Path, name: str, image: np.ndarray, mask: np.ndarray, window: tuple[int, int, int, int]
+) -> dict[str, Any]:
     """Write a cell as RGBA on a window of the block grid."""
-    window = _window(mask) if mask.any() else None
-    if window is None:
-        return None
     colours = np.clip(np.rint(_part(image, window)), 0, 255).astype(np.uint8)
     write_png(folder / name, np.dstack([colours, soft_edge(_part(mask, window))]))
     return {"file": name, "window": list(window)}
@@ -168,7 +167,7 @@ def _subject(
     x, y, width, height = subject["bbox"]
     middle = record["size"][0] / 2, record["size"][1] / 2
     return {
-        **_cut_out(taken.folder, f"{place}.png", taken.image, taken.own),
+        **_cut_out(taken.folder, f"{place}.png", taken.image, taken.own, window),
         "mask": f"masks/{place}.png",
         "exact": taken.write(f"windows/{place}", _part(taken.image, window)),
         "kind": subject["kind"],

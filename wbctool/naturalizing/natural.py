@@ -162,7 +162,7 @@ def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.rand
     parts = best.field.parts["field"]
     image, coding = pool.image(parts["file"])
     labels = pool.labels(parts["mask"]).astype(np.int32)
-    cells = {
+    cells: dict[int, dict[str, Any]] = {
         cell["value"]: {key: cell[key] for key in ("kind", "area", "whole") if key in cell}
         for cell in best.field.cells
         if (labels == cell["value"]).any()

@@ -145,7 +145,7 @@ def amounts(
     if named in SETS:
         wanted = {name: count for name, count in SETS[named].items() if not classes or name in classes}
     else:
-        aim = BALANCED_TO if named else balance_to
+        aim = BALANCED_TO if named else balance_to or 0
         names = classes or sorted(real)
         wanted = {name: add if add is not None else max(0, aim - real.get(name, 0)) for name in names}
     for name in wanted:
@@ -177,8 +177,8 @@ def check_cells(pool: Pool, real: Mapping[str, int], wanted: Mapping[str, int], 
         )
     for name in wanted:
         if name not in pool.subjects:
-            why = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
-            told = f"most often: {why[0][0]}" if why else "they cannot be read, or the cut-outs were removed"
+            reasons = Counter(reason for _, label, reason in pool.left_out if label == name).most_common(1)
+            told = f"most often: {reasons[0][0]}" if reasons else "they cannot be read, or the cut-outs were removed"
             raise InputError(
                 f"class {name}: none of its {real[name]:,} training images gave a cell to the pool ({told}; "
                 f"see {pool.folder}/left-out.csv); give more images, or leave it out with --classes"

@@ -24,7 +24,7 @@ from wbctool.steps import Execution, Step, added, run_records, same_id
 
 COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
 # in the order in which a record has them
-_MADE = ("schema", "id", "path", "label", "group", *CARRIED, "size")
+_MADE: tuple[str, ...] = ("schema", "id", "path", "label", "group", *CARRIED, "size")
 _MADE += ("mask", "cells", "synthetic", "sources", "naturalize")
 
 

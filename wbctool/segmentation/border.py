@@ -95,7 +95,7 @@ def outline_of(density: np.ndarray, hull: Region, nearest: np.ndarray, number: i
     radius = float(np.sqrt(moments["m00"] / np.pi))
     start = np.array([moments["m10"], moments["m01"]], np.float32) / moments["m00"]
     # all happens in a window about the nucleus
-    low = np.maximum(np.floor([hull.x, hull.y] - np.float32(REACH * radius)).astype(int), 0)
+    low = np.maximum(np.floor(np.subtract([hull.x, hull.y], np.float32(REACH * radius))).astype(int), 0)
     high = np.ceil(np.add([hull.x, hull.y], hull.mask.shape[::-1]) + REACH * radius).astype(int)
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     density = density[window]
@@ -126,7 +126,7 @@ def _outline_in(
     cost = _costs(np.stack([chart for _, _, chart, _ in again]), np.stack([rays.beyond for _, rays, _, _ in again]))
     border = _shortest(cost)
     outlines = _points(np.stack([middle for middle, *_ in again]), radius, border)
-    if len(outlines) == 1:
+    if red is None or len(outlines) == 1:
         return outlines[0]
     steps = [_step(rays.density / tau, line) for (_, rays, _, tau), line in zip(again, border, strict=True)]
     return outlines[_best(outlines, steps, density, hull, red, radius)]

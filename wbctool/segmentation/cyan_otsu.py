@@ -11,11 +11,11 @@ import numpy as np
 from wbctool.imaging.colour import cyan
 from wbctool.segmentation.objects import Objects
 from wbctool.segmentation.regions import otsu, tidy
-from wbctool.segmentation.thresholds import nuclei_of
+from wbctool.segmentation.thresholds import Splitting, nuclei_of
 
 CONSTANTS = {"radius": 1, "min_area": 80.0}
 
 
-def segment(image: np.ndarray, split: dict | None, radius: int, min_area: float) -> Objects:
+def segment(image: np.ndarray, split: Splitting | None, radius: int, min_area: float) -> Objects:
     """Nuclei of an RGB image (height, width, 3), uint8."""
     return nuclei_of(tidy(otsu(cyan(image)), radius), radius=0, iterations=0, min_area=min_area, smooth=0, split=split)

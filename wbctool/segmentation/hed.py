@@ -6,12 +6,17 @@ The density of haematoxylin, as scikit-image's `rgb2hed` unmixes it, lies above 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from wbctool.segmentation.objects import Objects
 from wbctool.segmentation.regions import otsu
-from wbctool.segmentation.thresholds import REFINEMENT, nuclei_of
+from wbctool.segmentation.thresholds import REFINEMENT, Refinement, Splitting, nuclei_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CONSTANTS = {**REFINEMENT}
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -28,6 +33,6 @@ def haematoxylin(image: np.ndarray) -> np.ndarray:
     return np.maximum(planes[0] + planes[1] + planes[2], 0.0)
 
 
-def segment(image: np.ndarray, split: dict | None, **refinement: float) -> Objects:
+def segment(image: np.ndarray, split: Splitting | None, **refinement: Unpack[Refinement]) -> Objects:
     """Nuclei of an RGB image (height, width, 3), uint8."""
     return nuclei_of(otsu(haematoxylin(image)), split=split, **refinement)

@@ -99,23 +99,23 @@ def red_cells(mask: np.ndarray, red_area: float) -> tuple[list[Region], np.ndarr
         The cells, and the ridges along which they were cut, uint8.
     """
     radius = float(np.sqrt(red_area / np.pi))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(0.2 * radius))))
-    depth = _depth(mask, max(1.0, 0.1 * radius))
-    peaks = (depth >= cv2.dilate(depth, disk(max(1, round(0.45 * radius))))) & (depth > 0.4 * radius) & (mask > 0)
-    seeds = np.zeros_like(mask)
+    opened: np.ndarray = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(0.2 * radius))))
+    depth = _depth(opened, max(1.0, 0.1 * radius))
+    peaks = (depth >= cv2.dilate(depth, disk(max(1, round(0.45 * radius))))) & (depth > 0.4 * radius) & (opened > 0)
+    seeds = np.zeros_like(opened)
     for y, x in np.argwhere(peaks):
         cv2.circle(seeds, (int(x), int(y)), max(1, int(0.5 * depth[y, x])), 1, -1)
     if not seeds.any():
         return [], seeds
     # a pixel goes to the cell whose core is nearest; where two meet is a ridge
     _, basin = cv2.distanceTransformWithLabels(1 - seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
-    ridge = np.zeros_like(mask)
+    ridge = np.zeros_like(opened)
     ridge[:, :-1] |= basin[:, 1:] != basin[:, :-1]
     ridge[:-1] |= basin[1:] != basin[:-1]
-    ridge &= mask
+    ridge &= opened
     found = []
     beside = cv2.dilate(ridge, np.ones((3, 3), np.uint8))
-    for cell in components(mask & (1 - ridge), 0.25 * red_area, connectivity=4):
+    for cell in components(opened & (1 - ridge), 0.25 * red_area, connectivity=4):
         contours, _ = cv2.findContours(cell.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         area = cv2.contourArea(contours[0])
         sides = cv2.minAreaRect(contours[0])[1]

@@ -6,20 +6,25 @@ As meant, nuclei are dark and purple: red and green under their thresholds, blue
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from wbctool.segmentation.objects import Objects
-from wbctool.segmentation.thresholds import REFINEMENT, nuclei_of
+from wbctool.segmentation.thresholds import REFINEMENT, Refinement, Splitting, nuclei_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CONSTANTS = {"as_published": False, "rgb_thresholds": (0.5, 0.3, 0.4), **REFINEMENT}
 
 
 def segment(
     image: np.ndarray,
-    split: dict | None,
+    split: Splitting | None,
     as_published: bool,
     rgb_thresholds: tuple[float, float, float],
-    **refinement: float,
+    **refinement: Unpack[Refinement],
 ) -> Objects:
     """Nuclei of an RGB image (height, width, 3), uint8; thresholds of red, green and blue, 0 to 1."""
     limits = [255.0 * share for share in rgb_thresholds]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,10 @@ from wbctool.segmentation.nuclei import has_nucleus
 from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.regions import gather_lobes, hull_of
 from wbctool.segmentation.stain import MIN_AREA, SPECK, Field
+from wbctool.segmentation.thresholds import Splitting
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
 
 CONSTANTS = {"sam_checkpoint": None, "sam_model": "vit_b", "sam_points": 32, "device": "auto"}
 MODELS = ("vit_b", "vit_l", "vit_h")
@@ -27,7 +31,7 @@ BATCH = 64  # points at once; halved where memory does not suffice
 
 
 def segment(
-    image: np.ndarray, split: dict | None, sam_checkpoint: str | None, sam_model: str, sam_points: int, device: str
+    image: np.ndarray, split: Splitting | None, sam_checkpoint: str | None, sam_model: str, sam_points: int, device: str
 ) -> Objects:
     """White cells with nuclei, platelets and red cells of an RGB image (height, width, 3), uint8.
 
@@ -43,7 +47,7 @@ def segment(
 
 
 @lru_cache(maxsize=1)
-def load(checkpoint: str | None, name: str, device: str) -> Any:
+def load(checkpoint: str | None, name: str, device: str) -> Sam:
     """The model, on its device.
 
     Raises:
@@ -82,7 +86,7 @@ def _is_state(state: Any) -> bool:
     return isinstance(state, dict) and all(isinstance(key, str) for key in state)
 
 
-def automatic_masks(model: Any, image: np.ndarray, points: int) -> list[np.ndarray]:
+def automatic_masks(model: Sam, image: np.ndarray, points: int) -> list[np.ndarray]:
     """Masks of everything, by a grid of points; fewer at once where memory does not suffice.
 
     Args:

@@ -14,6 +14,7 @@ How well it agrees with experts is printed by `tests/benchmarks/masks.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +25,9 @@ from wbctool.segmentation.nuclei import STAINED, has_nucleus, refined, stained
 from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.red_cells import red_cells, single_area, without_pallor
 from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of
+from wbctool.segmentation.thresholds import Splitting
 
-CONSTANTS: dict = {}  # one set for all images
+CONSTANTS: dict[str, Any] = {}  # one set for all images
 
 WORKING = 180  # side of the working copy, pixels; but never less than half of the image's
 EMPTY = 0.12  # absorbance under which the slide is empty
@@ -78,7 +80,7 @@ class Field:
         return self.red_area or RED_SHARE * self.dark.size
 
 
-def segment(image: np.ndarray, split: dict | None = None) -> Objects:
+def segment(image: np.ndarray, split: Splitting | None = None) -> Objects:
     """White cells with nuclei, platelets and red cells of an RGB image (height, width, 3), uint8.
 
     Touching cells are always parted, white by the nearest nucleus and red by their distance transform;
@@ -172,8 +174,8 @@ def _pale_specks(field: Field, red: RedCells | None, taken: np.ndarray) -> list[
         return []
     chroma, usual = stain_chroma(field.density), float(stain_chroma(red.density.centre))
     mask = (chroma > max(STAINED, PALE * usual)) & (red.hue.distance(hue(field.density)) > 9)
-    mask = mask.astype(np.uint8) & (1 - cv2.dilate(taken, disk(3)))
-    small = components(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(1)), MIN_AREA)
+    near: np.ndarray = cv2.dilate(taken, disk(3))
+    small = components(cv2.morphologyEx(mask.astype(np.uint8) & (1 - near), cv2.MORPH_OPEN, disk(1)), MIN_AREA)
     return [region for region in small if region.area < SPECK * field.unit]
 
 

@@ -6,15 +6,36 @@ twice, with a disk of radius 3; objects under 80 pixels dropped; a Gaussian of Ï
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import cv2
 import numpy as np
 
 from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.regions import components, disk, gather_lobes
 
-REFINEMENT = {"radius": 3, "iterations": 2, "min_area": 80.0, "smooth": 1.0}
+
+class Refinement(TypedDict):
+    """Constants that most methods have, as `nuclei_of` takes them."""
+
+    radius: int
+    iterations: int
+    min_area: float
+    smooth: float
+
+
+class Splitting(TypedDict):
+    """Constants of the marker watershed, as `split_touching` takes them."""
+
+    peak_share: float
+    peak_area: float
+    marker_radius: int
+    cut: float
+
+
+REFINEMENT: Refinement = {"radius": 3, "iterations": 2, "min_area": 80.0, "smooth": 1.0}
 # section 4.2.7: peaks over half of the greatest distance, of at least 127 pixels, cut at 0.4 of it
-SPLITTING = {"peak_share": 0.5, "peak_area": 127.0, "marker_radius": 2, "cut": 0.4}
+SPLITTING: Splitting = {"peak_share": 0.5, "peak_area": 127.0, "marker_radius": 2, "cut": 0.4}
 
 
 def refined(mask: np.ndarray, radius: int, iterations: int, smooth: float) -> np.ndarray:
@@ -27,7 +48,7 @@ def refined(mask: np.ndarray, radius: int, iterations: int, smooth: float) -> np
 
 
 def nuclei_of(
-    mask: np.ndarray, *, radius: int, iterations: int, min_area: float, smooth: float, split: dict | None
+    mask: np.ndarray, *, radius: int, iterations: int, min_area: float, smooth: float, split: Splitting | None
 ) -> Objects:
     """Objects of a raw mask of nuclei: a cell is its nucleus, lobes that lie near are one.
 

@@ -47,7 +47,7 @@ def assign(labels: Sequence[str | None], groups: Sequence[str], shares: Sequence
     group_at = {name: index for index, name in enumerate(names)}
     item_group = np.array([group_at[group] for group in groups])
     counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (item_group, [class_at[label or ""] for label in labels]), 1)
+    np.add.at(counts, (item_group, np.array([class_at[label or ""] for label in labels], np.int64)), 1)
     totals = counts.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]

@@ -47,7 +47,7 @@ def check_folds(folds: int, fold: int) -> None:
         raise UsageProblem(f"--fold {fold}: from 1 to {folds}")
 
 
-def join_duplicates(records: Sequence[Record], families: Sequence[int]) -> list[Record]:
+def join_duplicates(records: Sequence[Record], families: Sequence[int] | np.ndarray) -> list[Record]:
     """The records, where near-same images of several groups are one group: that of the first of them.
 
     Args:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wbctool.console import Progress, note
 from wbctool.device import autocast
 from wbctool.errors import NO_MEMORY, DeviceError, InputError
+from wbctool.modeling.ensembles import Trainable
 from wbctool.modeling.side_heads import together
 from wbctool.outputs import atomic
 from wbctool.training.averaging import Average
@@ -83,7 +84,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Trainable,
         feed: Feed,
         recipe: Recipe,
         loss: Loss,
@@ -155,7 +156,8 @@ class Trainer:
             epoch, rate = self.state.epoch + 1, course.schedule.rate
             self._started = time.perf_counter() - self.state.spent
             self.model.train()
-            row = {"epoch": epoch, "phase": phase.name, "lr": rate, **self._epoch(course, epoch, progress, stopping)}
+            row: dict[str, Any] = {"epoch": epoch, "phase": phase.name, "lr": rate}
+            row |= self._epoch(course, epoch, progress, stopping)
             self.processes.align(self.model)
             with course.average.in_place() if course.average else nullcontext():
                 row |= self.evaluate(course.fixed is not None)
@@ -186,8 +188,8 @@ class Trainer:
                 average.load(self._saved["average"], self._saved["averaged"])
         self._saved = None
         fixed = self.feed.fixed(self.model, phase, stopping)
-        net = self.processes.wrapped(torch.compile(self.model) if self._compiled else self.model)
-        return Course(net, fixed, optimizer, schedule, average)
+        net = cast(nn.Module, torch.compile(self.model)) if self._compiled else self.model
+        return Course(self.processes.wrapped(net), fixed, optimizer, schedule, average)
 
     def _epoch(self, course: Course, epoch: int, progress: Progress, stopping: Stopping) -> dict[str, float]:
         batches = self._batches(epoch)
@@ -222,7 +224,8 @@ class Trainer:
                     with autocast(self.device, self.recipe.precision):
                         logits = course.net(images, fixed=batch.fixed)
                     every = logits.unbind() if logits.ndim == 3 else (logits,)  # a network may have several heads
-                    total = sum(self.loss.parts(each, part.targets, epoch)[0] for each in every) / len(every)
+                    losses = [self.loss.parts(each, part.targets, epoch)[0] for each in every]
+                    total = reduce(torch.add, losses) / len(every)
                     (total * (self.processes.count / batch.weight)).backward()
                     sums[0] += total.detach()
                     answers = together(logits.detach()) if len(every) > 1 else logits.detach()
@@ -320,7 +323,7 @@ class Trainer:
         if not self.processes.is_main:
             return
         self.state.spent = time.perf_counter() - self._started
-        saved = {
+        saved: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": course.optimizer.state_dict(),
             "schedule": course.schedule.state(),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wbctool.console import Progress, note
 from wbctool.device import autocast, images_at_once
+from wbctool.modeling.ensembles import Trainable
 from wbctool.training.augmentation import Augmentation
 from wbctool.training.feed import Pixels
 from wbctool.training.processes import Processes
@@ -68,7 +69,7 @@ class Batch:
     weight: float
     fixed: bool
 
-    def _each(self, change: object) -> Batch:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(self, images=change(self.images), targets=change(self.targets), draws=change(self.draws))
 
     def pinned(self, device: torch.device) -> Batch:
@@ -124,7 +125,7 @@ class Feed:
         """Training images by their number in the split."""
         return self.pixels.batch(self.train.rows[index])
 
-    def fixed(self, model: nn.Module, phase: Phase, stopping: Stopping) -> Tensor | None:
+    def fixed(self, model: Trainable, phase: Phase, stopping: Stopping) -> Tensor | None:
         """What the frozen backbone makes of each training image; that of validation images is kept here.
 
         Of several views the first is the image as it is, the others are augmented.
@@ -163,7 +164,7 @@ class Feed:
         return train
 
     @torch.no_grad()
-    def _made(self, model: nn.Module, rows: np.ndarray, view: int, own: np.ndarray | None = None) -> Tensor:
+    def _made(self, model: Trainable, rows: np.ndarray, view: int, own: np.ndarray | None = None) -> Tensor:
         """Features of some of the rows (all where `own` is None), of a view."""
         own = np.arange(len(rows)) if own is None else own
         images = self.pixels.batch(rows[own]).to(self.device)
@@ -173,15 +174,15 @@ class Feed:
         with autocast(self.device, self.recipe.precision):
             return model.fixed(images)
 
-    def val_scores(self, model: nn.Module, fixed: bool) -> Tensor:
+    def val_scores(self, model: Trainable, fixed: bool) -> Tensor:
         """Logits of all validation images, (n, classes), float32."""
-        count = len(self.val.rows)
+        count, held = len(self.val.rows), self._val_fixed if fixed else None
         scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
         own = np.arange(count)[self.processes.number :: self.processes.count]
         step = images_at_once(self.device)
         for start in range(0, len(own), step):
             index = own[start : start + step]
-            given = self._val_fixed[index] if fixed else self.pixels.batch(self.val.rows[index]).to(self.device)
+            given = self.pixels.batch(self.val.rows[index]).to(self.device) if held is None else held[index]
             with autocast(self.device, self.recipe.precision):
-                scores[index] = model(given, fixed=fixed).float()
+                scores[index] = model(given, fixed=held is not None).float()
         return self.processes.sum(scores)

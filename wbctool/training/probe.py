@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from wbctool.console import Progress
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import InputError
 from wbctool.modeling.classifier import Classifier
+from wbctool.modeling.heads import NearestNeighbours
 from wbctool.training.feed import Pixels
 from wbctool.training.phases import Samples
 
@@ -58,7 +61,7 @@ def fit_probe(
         InputError: features are not finite.
     """
     known = _finite(vectors(model, pixels, train, precision, quiet), model)
-    if model.architecture.neighbours:
+    if isinstance(model.head, NearestNeighbours):
         model.head.store(known, train.targets)
         model.architecture = replace(model.architecture, neighbours=(model.head.count, len(known)))
         return None
@@ -70,7 +73,8 @@ def fit_probe(
     checked = None
     if len(val.rows):
         checked = ((_finite(vectors(model, pixels, val, precision, quiet), model) - centre) / spread).numpy()
-    best, best_loss, chosen = None, np.inf, 1.0
+    best: Any = None
+    best_loss, chosen = np.inf, 1.0
     for strength in _STRENGTHS if checked is not None else (1.0,):
         weights = "balanced" if weighted else None
         fitted = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(given, train.targets)
@@ -82,14 +86,14 @@ def fit_probe(
     weight, bias = torch.from_numpy(best.coef_).float(), torch.from_numpy(best.intercept_).float()
     if len(weight) == 1:  # of two classes scikit-learn keeps one row
         weight, bias = torch.cat([-weight / 2, weight / 2]), torch.cat([-bias / 2, bias / 2])
-    last = model.head[-1]
+    last = cast(nn.Linear, model.head[-1])
     with torch.no_grad():
         last.weight.copy_(weight / spread)
         last.bias.copy_(bias - (weight / spread) @ centre)
     return chosen
 
 
-def _finite(features: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+def _finite(features: torch.Tensor, model: Classifier) -> torch.Tensor:
     if not torch.isfinite(features).all():
         raise InputError(f"features of {model.architecture.backbone} hold NaN or infinity; give other --weights")
     return features

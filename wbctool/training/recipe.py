@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -160,7 +160,7 @@ def _named(key: str, where: str) -> str:
     return f"{where}: {key}" if where else f"--{key.replace('_', '-')}"
 
 
-def _checked(own: Any, value: Any, name: str) -> Any:
+def _checked(own: Field[Any], value: Any, name: str) -> Any:
     about = own.metadata
     if own.name in ("mean", "std"):
         return _triple(value, name, 0.0 if own.name == "mean" else 1e-6)
@@ -170,7 +170,13 @@ def _checked(own: Any, value: Any, name: str) -> Any:
         value = str(value)
     if "choices" in about and value not in about["choices"]:
         raise UsageProblem(f"{name} {value}: choose from {', '.join(map(str, about['choices']))}")
-    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict}
+    kinds: dict[str, type[Any] | tuple[type[Any], ...]] = {
+        "int": int,
+        "float": (int, float),
+        "str": str,
+        "bool": bool,
+        "dict": dict,
+    }
     kind = kinds[str(own.type).split(" ")[0].split("[")[0]]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageProblem(f"{name} {value}: {about['help']} Give {'a number' if kind is not str else 'a word'}")
@@ -232,7 +238,7 @@ def read_recipe(name: str) -> tuple[Recipe, list[str]]:
         if name not in recipe_names():
             near = get_close_matches(name, recipe_names(), 3) or recipe_names()
             raise UsageProblem(f"--recipe {name}: there is {', '.join(near)}; or give a .toml file")
-        text = files("wbctool.training").joinpath("recipes", f"{stem}.toml").read_text("utf-8")
+        text = files("wbctool.training").joinpath("recipes").joinpath(f"{stem}.toml").read_text("utf-8")
     table = _parsed(text, stem)
     variants = table.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(own, dict) for own in variants.values()):

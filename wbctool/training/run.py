@@ -22,9 +22,10 @@ from wbctool.measuring.batches import Measuring
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
-from wbctool.modeling.ensembles import KINDS, EnsembleArchitecture, make_ensemble
+from wbctool.modeling.ensembles import KINDS, AverageEnsemble, CbamEnsemble, EnsembleArchitecture, make_ensemble
 from wbctool.modeling.fused import BOOSTER, FusedModel
 from wbctool.modeling.inference import BATCH, probabilities, unmeasured
+from wbctool.modeling.kinds import Model
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
 from wbctool.modeling.weights import load_pretrained
 from wbctool.outputs import atomic, check_settings, locked, read_json, write_bytes, write_json
@@ -149,7 +150,7 @@ def _train(
     model, loaded = _make_model(dataset, recipe, kind, device)
     if loud:
         note(f"{model.architecture.backbone}, {loaded}; {device.type}, {recipe.precision}")
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     counts = torch.bincount(torch.tensor([dataset.classes.index(r["label"]) for r in dataset.splits["train"]]))
     loss = make_loss(recipe, dataset.classes, counts)
     if processes.is_main:
@@ -163,11 +164,11 @@ def _train(
         for reason in pixels.failed.values():
             note(f"failed: {reason}")
     state = State()
-    if kind.probe:
+    if kind.probe and isinstance(model, Classifier):
         weighted = recipe.class_weights != "none"
         strength = fit_probe(model, pixels, samples["train"], samples["val"], recipe.precision, weighted, running.quiet)
         run["strength"] = strength
-    elif kind.ensemble != "average":
+    elif not isinstance(model, AverageEnsemble):
         feed = Feed(pixels, samples["train"], samples["val"], device, recipe, processes, _room(device), running.quiet)
         trainer = Trainer(model, feed, recipe, loss, out, processes, running.quiet, running.compiled)
         done = trainer.resume()
@@ -198,7 +199,9 @@ def _open(out: Path, run: dict[str, Any], overwrite: bool) -> None:
         check_settings(out, "run.json", run)
 
 
-def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> tuple[torch.nn.Module, str]:
+def _make_model(
+    dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device
+) -> tuple[Classifier | AverageEnsemble | CbamEnsemble, str]:
     """The model with what it starts from, and that in words."""
     if kind.ensemble:
         members = [run_folder.load(path, device) for path in kind.members]
@@ -215,7 +218,7 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
                     f"the images to train on are {', '.join(dataset.classes)}; they must be the same classes"
                 )
         architectures = tuple(member.model.architecture for member in members)
-        model = make_ensemble(
+        joined = make_ensemble(
             EnsembleArchitecture(
                 ensemble=kind.ensemble,
                 members=architectures,
@@ -227,11 +230,11 @@ def _make_model(dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.devi
                 symmetries=recipe.symmetries,
             )
         )
-        for own, member in zip(model.members, members, strict=True):
+        for own, member in zip(joined.members, members, strict=True):
             own.load_state_dict(member.model.state_dict())
             if isinstance(own, FusedModel):
                 own.load_files(member.model.files().__getitem__)
-        return model, f"weights of {len(members)} runs"
+        return joined, f"weights of {len(members)} runs"
     mean, std = default_normalisation(recipe.backbone)
     architecture = Architecture(
         backbone=recipe.backbone,
@@ -317,7 +320,7 @@ def _line(row: dict[str, Any], epochs: int, images: int) -> str:
     return f"{text}, {row['seconds']:.0f} s, {images / max(row['seconds'], 1e-3):.0f} images/s"
 
 
-def _finish(out: Path, model: torch.nn.Module, about: dict[str, Any], state: State, run: dict[str, Any]) -> None:
+def _finish(out: Path, model: Model, about: dict[str, Any], state: State, run: dict[str, Any]) -> None:
     """Write all else that a run folder holds; `model.json` last, as it says that the run is complete."""
     from wbctool.evaluation.plots import as_png, learning_curves
 
@@ -334,7 +337,7 @@ def _write_history(out: Path, state: State) -> None:
 
 
 def _held(
-    model: torch.nn.Module,
+    model: Model,
     device: torch.device,
     dataset: Dataset,
     samples: dict[str, Samples],
@@ -366,7 +369,7 @@ def _held(
     return held
 
 
-def _measured(model: torch.nn.Module, records: list[Record], measuring: Measuring) -> list[np.ndarray | str]:
+def _measured(model: Model, records: list[Record], measuring: Measuring) -> list[np.ndarray | str]:
     """What cells measure, or why the model refuses them."""
     found = measuring(records)
     if not model.architecture.needs_mask:

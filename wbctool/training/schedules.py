@@ -52,6 +52,7 @@ class Schedule:
         self.name = name
         self.optimizer = optimizer
         peaks = [group["lr"] for group in optimizer.param_groups]
+        self.torch: lr_scheduler.LRScheduler
         if name == "one-cycle":
             self.torch = lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps + 1)
         elif name == "cosine":
@@ -78,7 +79,7 @@ class Schedule:
 
     def after_epoch(self, validation_loss: float | None) -> None:
         """Go on by an epoch; without validation images a plateau never ends."""
-        if self.name == "plateau" and validation_loss is not None:
+        if isinstance(self.torch, lr_scheduler.ReduceLROnPlateau) and validation_loss is not None:
             self.torch.step(validation_loss)
 
     def state(self) -> dict[str, Any]:
