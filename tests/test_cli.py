@@ -1,5 +1,7 @@
 """The command line: help, what is imported, errors and exit codes, completion."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +50,6 @@ def imported(*words, env=None):
         f"print(*[m for m in {(*HEAVY, 'cv2', 'numpy', 'pydantic')!r} if m in sys.modules], file=sys.stderr)\n"
         "sys.exit(code)"
     )
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **(env or {})}
     )
@@ -64,8 +64,6 @@ def test_help_and_completion_import_nothing_heavy():
     complete = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": "wbctool segment --me", "COMP_CWORD": "2"}
     code = "import sys, wbctool.cli as c\nsys.argv=['wbctool']\ntry: c.main()\nexcept SystemExit: pass\n"
     code += f"print([m for m in {(*HEAVY, 'cv2', 'numpy', 'pydantic', 'rich')!r} if m in sys.modules])"
-    import os
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **complete})
     assert done.stdout.split() == ["--method", "[]"]
 
@@ -132,10 +130,88 @@ def test_the_completion_scripts_are_current(shell, name):
     assert (ROOT / "completions" / name).read_text() == script + "\n"
 
 
-def test_completion_offers_commands_and_options():
-    def complete(words):
-        env = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        return in_shell(env=env).out.split()
+def complete(words, cwd=None):
+    env = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    return in_shell(env=env, cwd=cwd).out.split()
 
+
+def test_completion_offers_commands_and_options():
     assert complete("wbctool s") == ["segment", "split"]
     assert complete("wbctool crop --ma") == ["--map", "--margin"]
+
+
+def test_completion_offers_methods_recipes_backbones_and_choices():
+    from wbctool.explaining import METHODS as maps
+    from wbctool.segmentation import METHODS as masks
+    from wbctool.training.recipe import recipe_names
+
+    assert complete("wbctool segment --method ") == list(masks)
+    assert complete("wbctool explain runs/a cells --method ") == list(maps)
+    assert complete("wbctool train --recipe ") == recipe_names()
+    assert complete("wbctool train --attention ") == ["none", "cbam"]
+    assert complete("wbctool crop --kind w") == ["wbc"]
+    assert complete("wbctool predict runs/a --device c") == ["cpu", "cuda"]
+
+
+def test_completion_offers_every_backbone_of_timm():
+    import timm
+
+    found = complete("wbctool train --backbone ")
+    assert set(timm.list_models()) <= set(found)
+    assert all(timm.is_model(name) for name in found if name != "custom-cnn")
+    assert complete("wbctool train --backbone mobilenetv2_1") == [
+        "mobilenetv2_100",
+        "mobilenetv2_110d",
+        "mobilenetv2_120d",
+        "mobilenetv2_140",
+    ]
+
+
+def test_completion_offers_run_folders_and_leaves_the_rest_to_the_shell(tmp_path):
+    for name in ("runs/a", "runs/b", "cv/fold-1", "cells/x", "deep/er/and/deeper", ".hidden/run"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "cells/x":
+            (tmp_path / name / "model.json").touch()
+    assert complete("wbctool predict ", tmp_path) == ["cv/fold-1", "runs/a", "runs/b"]
+    assert complete("wbctool evaluate runs/a r", tmp_path) == ["runs/a", "runs/b"]
+    assert complete("wbctool info runs/", tmp_path) == ["runs/a", "runs/b"]
+    assert complete(f"wbctool explain {tmp_path}/c", tmp_path) == [f"{tmp_path}/cv/fold-1"]
+    assert complete("wbctool predict runs/a cel", tmp_path) == []  # files
+
+
+def test_values_are_completed_without_importing_what_they_name():
+    code = (
+        "import sys, wbctool.cli as c\nsys.argv=['wbctool']\ntry: c.main()\nexcept SystemExit: pass\n"
+        f"print('IMPORTED', *[m for m in {(*HEAVY, 'cv2', 'numpy', 'pydantic', 'rich')!r} if m in sys.modules])"
+    )
+    for words in ("segment --method ", "explain r c --method ", "train --recipe ", "train --backbone ", "predict "):
+        env = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": f"wbctool {words}"}
+        env["COMP_CWORD"] = str(env["COMP_WORDS"].count(" "))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env})
+        assert done.stdout.splitlines()[-1] == "IMPORTED", words
+
+
+BASH = """
+source {script}
+COMP_WORDS=(wbctool segment --method cy) COMP_CWORD=3
+_wbctool_completion wbctool
+echo "${{COMPREPLY[*]}}"
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_scripts_work_in_their_shell(shell, tmp_path):
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} on this machine")
+    (tmp_path / "wbctool").write_text(f'#!/bin/sh\nexec {sys.executable} -m wbctool "$@"\n')
+    (tmp_path / "wbctool").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    if shell == "bash":
+        line = BASH.format(script=ROOT / "completions" / "wbctool.bash")
+    elif shell == "fish":
+        line = f'source {ROOT / "completions" / "wbctool.fish"}; complete -C "wbctool segment --method cy"'
+    else:  # zsh completes in its line editor alone: that the script can be read is what is seen here
+        script = ROOT / "completions" / "_wbctool"
+        line = f"autoload -U compinit; compinit -u -d {tmp_path}/dump; source {script} && echo cyan-otsu"
+    done = subprocess.run([shell, "-c", line], capture_output=True, text=True, env=env)
+    assert done.stdout.split() == ["cyan-otsu"], done.stderr

@@ -17,6 +17,8 @@ from wbctool.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SMALL = "--weights none --backbone resnet26t --size 32 --epochs 2 --batch-size 8 --device cpu"
+SETTINGS = {"effnetv2s-cbam-focal.sh": "REPEATS=2 NETWORKS=resnet50", "naturalize-table.sh": "SETS=419-pmy"}
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,9 +32,8 @@ def workplace(tmp_path_factory, drawn, experts):
     shutil.copy(next((drawn / "images").glob("*/*.jpg")), place / "reference.jpg")
     programs = place / "bin"
     programs.mkdir()
-    small = "--weights none --backbone resnet26t --size 32 --epochs 2 --batch-size 8 --device cpu"
     address = programs / "socket"
-    (programs / "wbctool").write_text(preloaded.client(address, small.split()))
+    (programs / "wbctool").write_text(preloaded.client(address, SMALL.split()))
     (programs / "wbctool").chmod(0o755)
     server = subprocess.Popen([sys.executable, preloaded.__file__, str(address)], stdout=subprocess.PIPE)
     assert server.stdout.readline() == b"ready\n"
@@ -42,7 +43,7 @@ def workplace(tmp_path_factory, drawn, experts):
 
 
 def run(script, place):
-    env = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": f"{place / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         ["bash", "-c", f"set -eo pipefail\n{script}"], capture_output=True, text=True, cwd=place, env=env
     )
@@ -98,18 +99,34 @@ def test_examples_run(workplace):
         "eight-configurations.sh": "eight.jsonl eight resnet26t",
         "random-or-by-original.sh": "originals leak",
         "colour-spaces.sh": "smears experts compared",
-        "naturalize-sets.sh": "eleven sets 419-pmy --seed 1",
+        "naturalize-sets.sh": "eleven sets 419-pmy",
         "mobilenetv3-xgboost.sh": "thirds.jsonl trees",
+        "two-phases.sh": "smears phases --frozen-epochs 1",
+        "effnetv2s-cbam-focal.sh": "smears focal reference.jpg --ce-epochs 1",
+        "naturalize-table.sh": "eleven sets",
+        "jq-recipes.sh": "smears phases/head recipes",
+        "torchrun.sh": f"thirds.jsonl torchrun 2 {SMALL} --recipe best:scratch",
+        "gnu-parallel.sh": "smears parallel 2",
+        "dask.sh": "smears dask 2",
+        "slurm-array.sh": "smears slurm",
     }
     assert sorted(lines) == sorted(script.name for script in scripts)
+    needs = {"jq-recipes.sh": "jq", "torchrun.sh": "torchrun", "gnu-parallel.sh": "parallel", "dask.sh": "dask"}
+    for name, program in needs.items():
+        if not shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
+            print(f"{name} is not run: there is no {program} on this machine")
+            del lines[name]
     shown = {}
     _copies_of_originals(workplace / "smears", workplace / "originals")
     _with_subclasses(workplace / "smears", workplace / "eleven")
     assert run("wbctool split smears --ratio 2/1/1 > eight.jsonl", workplace).returncode == 0
-    for name in sorted(lines, key=lambda name: name != "prepare-dataset.sh"):
-        done = run(f"{ROOT / 'examples' / name} {lines[name]}", workplace)
+    first = ["prepare-dataset.sh", "two-phases.sh", "naturalize-sets.sh"]
+    start = time.monotonic()
+    for name in [*first, *sorted(set(lines) - {*first, "slurm-array.sh"})]:
+        done = run(f"{SETTINGS.get(name, '')} {ROOT / 'examples' / name} {lines[name]}", workplace)
         assert done.returncode == 0, done.stderr
         shown[name] = done.stdout
+        print(f"{name}: {time.monotonic() - start:.0f} s")
         if name == "prepare-dataset.sh":
             assert run("wbctool split prepared/cells --ratio 1/1/1 > thirds.jsonl", workplace).returncode == 0
     for parts in ("", "+CW", "+CBAM+CW+FL"):
@@ -120,6 +137,18 @@ def test_examples_run(workplace):
     assert all(f"trees/{name}" in shown["mobilenetv3-xgboost.sh"] for name in ("network", "morphology", "mended"))
     assert "leak/by-original" in shown["random-or-by-original.sh"]
     assert all(f" {method} " in shown["colour-spaces.sh"] for method in ("stain", "hed", "hsv", "watershed"))
+    assert all(f"phases/{name}" in shown["two-phases.sh"] for name in ("head", "two-phases"))
+    assert re.search(r"focal/cbam-focal .* ± ", shown["effnetv2s-cbam-focal.sh"])
+    assert all(f"sets/run-{name}" in shown["naturalize-table.sh"] for name in ("real", "419-pmy"))
+    if "jq-recipes.sh" in lines:
+        assert re.search(r'"macro_f1":', shown["jq-recipes.sh"])
+    for job in (1, 2):  # Slurm sets these; where it is not there, they are set for it
+        given = f"SLURM_ARRAY_TASK_ID={job} SLURM_ARRAY_TASK_COUNT=2 SLURM_CPUS_PER_TASK=1"
+        done = run(f"{given} {ROOT / 'examples' / 'slurm-array.sh'} {lines['slurm-array.sh']}", workplace)
+        assert done.returncode == 0, done.stderr
+    assert "48" in run("wbctool info slurm", workplace).stdout
+    if shutil.which("sbatch"):
+        assert run(f"sbatch --test-only {ROOT / 'examples' / 'slurm-array.sh'} smears slurm", workplace).returncode == 0
 
 
 @pytest.mark.slow

@@ -112,7 +112,10 @@ class Subcommands(TyperGroup):
             command = typer.main.get_command(module.app)
             command.name = name
             if ctx.resilient_parsing:
+                from wbctool.commands.completion import attach
+
                 _take_values_unread(command, ctx)
+                attach(command, ctx)
         return name, command, rest
 
 

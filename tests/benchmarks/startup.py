@@ -16,6 +16,10 @@ COMPLETION = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": "wbctool segme
 CASES = {
     "wbctool --help": (["--help"], {}),
     "completion of an option": ([], COMPLETION),
+    "completion of a method": ([], {**COMPLETION, "COMP_WORDS": "wbctool segment --method ", "COMP_CWORD": "3"}),
+    "completion of a recipe": ([], {**COMPLETION, "COMP_WORDS": "wbctool train --recipe ", "COMP_CWORD": "3"}),
+    "completion of a backbone": ([], {**COMPLETION, "COMP_WORDS": "wbctool train --backbone re", "COMP_CWORD": "3"}),
+    "completion of a run folder": ([], {**COMPLETION, "COMP_WORDS": "wbctool predict ", "COMP_CWORD": "2"}),
     "completion of a command": ([], {**COMPLETION, "COMP_WORDS": "wbctool se", "COMP_CWORD": "1"}),
 }
 

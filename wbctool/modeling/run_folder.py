@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,16 +134,16 @@ def _check_weights(path: Path, info: dict[str, Any]) -> None:
     """Refuse weights of other shapes than the model's before memory is taken for either."""
     from safetensors import safe_open
 
-    try:
-        with torch.device("meta"):
-            wanted = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
-    except Exception as error:
-        raise InputError(f"{path}/model.json: damaged ({_reason(error)}); {NEXT}") from None
+    wanted: dict[str, list[int]] | None = None
+    with suppress(Exception), torch.device("meta"):  # some layers cannot run there; loading finds what is wrong
+        wanted = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
     try:
         with safe_open(path / "weights.safetensors", "pt") as file:
             held = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise InputError(f"{path}/weights.safetensors: cannot be read ({_reason(error)}); {NEXT}") from None
+    if wanted is None:
+        return
     for key in sorted({*wanted, *held}):
         if wanted.get(key) != held.get(key):
             raise InputError(

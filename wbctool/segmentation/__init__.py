@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from wbctool.errors import UsageProblem
-from wbctool.segmentation.objects import Objects
-from wbctool.segmentation.thresholds import SPLITTING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from wbctool.segmentation.objects import Objects
 
 METHODS = {
     "stain": "wbctool.segmentation.stain",
@@ -65,6 +66,8 @@ def settings_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageProblem: no such method, or it has no such constant.
     """
+    from wbctool.segmentation.thresholds import SPLITTING  # the names of methods are wanted without OpenCV
+
     known = method_module(method).CONSTANTS
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
     splits = chosen.pop("split_touching", False)

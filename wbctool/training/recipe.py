@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.outputs import read_run
 
 CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 MODEL, LOSS, FIT, AUGMENT = "Model", "Loss", "Training", "Augmentation"
@@ -237,7 +236,7 @@ def read_recipe(name: str) -> tuple[Recipe, list[str]]:
     else:
         if name not in recipe_names():
             near = get_close_matches(name, recipe_names(), 3) or recipe_names()
-            raise UsageProblem(f"--recipe {name}: there is {', '.join(near)}; or give a .toml file")
+            raise UsageProblem(f"--recipe {name}: choose from {', '.join(near)}, or give a .toml file")
         text = files("wbctool.training").joinpath("recipes").joinpath(f"{stem}.toml").read_text("utf-8")
     table = _parsed(text, stem)
     variants = table.pop("variants", {})
@@ -258,6 +257,8 @@ def read_started(run: Path) -> Recipe:
     Raises:
         InputError: nothing was started there.
     """
+    from wbctool.outputs import read_run  # completion reads the keys above without what records need
+
     for file in (run / "run.json", run / "fold-1" / "run.json", run / "repeat-1" / "run.json"):
         if file.exists():
             settings = read_run(file, "train again without --resume")["settings"]
