@@ -27,6 +27,21 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.fixture
+def campaign(record_property):
+    """Notes how often something was tried; the counts are printed at the end of the run."""
+    return lambda what, count: record_property("campaign", f"{count:>7,}  {what}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    told = [value for report in reports for key, value in report.user_properties if key == "campaign"]
+    if told:
+        terminalreporter.section("fault campaign")
+        for line in sorted(told, key=lambda line: line.split("  ")[-1]):
+            terminalreporter.line(line)
+
+
 def _has_gpu():
     import torch
 

@@ -6,9 +6,12 @@ streams, folder, environment and exit code are those of the shell that calls it.
 
 import json
 import os
+import select
 import signal
 import socket
+import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 CLIENT = """#!{python} -IS
@@ -53,12 +56,17 @@ def _answer(line):
         asked += line.recv(1 << 20)
     command = os.fork()
     if not command:
+        os.setpgid(0, 0)
         line.close()
         _run(*json.loads(asked), streams)
     for stream in streams:
         os.close(stream)
+    ended = os.pidfd_open(command)
+    if ended not in select.select([line, ended], [], [])[0]:  # the caller was killed
+        os.kill(command, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
-    line.sendall(bytes([code % 256]))
+    with suppress(BrokenPipeError):
+        line.sendall(bytes([code % 256]))
 
 
 def _serve(address):
@@ -77,6 +85,30 @@ def _serve(address):
                 _answer(line)
                 os._exit(0)
             line.close()
+
+
+@contextmanager
+def served(folder, more=()):
+    """A server, and in `folder` the program `wbctool` that has it run its words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "wbctool"
+    program.write_text(client(folder / "socket", list(more)))
+    program.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, str(folder / "socket")], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    try:
+        yield program
+    finally:
+        server.kill()
+        server.wait()
+
+
+def alone(folder):
+    """A program `wbctool` that is a process of its own."""
+    program = folder / "alone"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m wbctool "$@"\n')
+    program.chmod(0o755)
+    return str(program)
 
 
 if __name__ == "__main__":

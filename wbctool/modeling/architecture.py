@@ -63,10 +63,11 @@ class Architecture:
             if value not in names:
                 raise UsageProblem(f"{option} {value}: choose from {', '.join(names)}")
         for key, right in (
-            ("size", 1 <= self.size <= 10_000),
-            ("dense", all(1 <= width <= _WIDEST for width in self.dense)),
+            ("backbone", isinstance(self.backbone, str)),
+            ("size", type(self.size) is int and 1 <= self.size <= 10_000),
+            ("dense", all(type(width) is int and 1 <= width <= _WIDEST for width in self.dense)),
             ("dropout", 0 <= self.dropout < 1),
-            ("symmetries", self.symmetries in (1, 8)),
+            ("symmetries", type(self.symmetries) is int and self.symmetries in (1, 8)),
             ("neighbours", not self.neighbours or min(self.neighbours) >= 0),
             ("mean", len(self.mean) == 3 and all(map(isfinite, self.mean))),
             ("std", len(self.std) == 3 and all(0 < each < inf for each in self.std)),
