@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +31,20 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def campaign(record_property):
     """Notes how often something was tried; the counts are printed at the end of the run."""
-    return lambda what, count: record_property("campaign", f"{count:>7,}  {what}")
+    return lambda what, count: record_property("campaign", (what, count))
 
 
 def pytest_terminal_summary(terminalreporter):
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    told = [value for report in reports for key, value in report.user_properties if key == "campaign"]
+    told = Counter()
+    for report in reports:
+        for key, value in report.user_properties:
+            if key == "campaign":
+                told[value[0]] += value[1]
     if told:
         terminalreporter.section("fault campaign")
-        for line in sorted(told, key=lambda line: line.split("  ")[-1]):
-            terminalreporter.line(line)
+        for what, count in sorted(told.items()):
+            terminalreporter.line(f"{count:>7,}  {what}")
 
 
 def _has_gpu():

@@ -6,6 +6,7 @@ streams, folder, environment and exit code are those of the shell that calls it.
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -13,6 +14,9 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from importlib import import_module
+
+PRELOADED = [f"wbctool.{name}" for name in ("cli", "explaining.run", "fusing.run", "naturalizing.step", "training.run")]
+PRELOADED += ["accelerate", "kornia", "matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
 
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -44,6 +48,9 @@ def _run(words, folder, environment, streams):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["wbctool", *words]
+    if limit := environment.get("FILE_SIZE_LIMIT"):  # as on a disk that is full
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     from wbctool.cli import main
 
     main()
@@ -70,7 +77,7 @@ def _answer(line):
 
 
 def _serve(address):
-    for name in ("accelerate", "kornia", "timm", "torch", "torchvision", "wbctool.cli"):
+    for name in PRELOADED:
         import_module(name)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
@@ -101,14 +108,6 @@ def served(folder, more=()):
     finally:
         server.kill()
         server.wait()
-
-
-def alone(folder):
-    """A program `wbctool` that is a process of its own."""
-    program = folder / "alone"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m wbctool "$@"\n')
-    program.chmod(0o755)
-    return str(program)
 
 
 if __name__ == "__main__":

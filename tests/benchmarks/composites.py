@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from figures import figure
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -167,6 +168,7 @@ def main():
     for name in ("natural", "paper"):
         plain, full = auc(known["real"][:, :-GRID], known[name][:, :-GRID]), auc(known["real"], known[name])
         each = "  ".join(f"{model} {value:.3f}" for model, value in plain.items())
+        figure(f"composites {name}: AUC of a plain classifier", max(plain.values()))
         print(f"{name:10}{len(sets[name]):8}{max(plain.values()):12.3f}{max(full.values()):15.3f}   {each}", flush=True)
     subprocess.run([sys.executable, __file__, "--speed", str(given.place)], check=True)
     if given.sheet:
@@ -193,7 +195,9 @@ def speed(place):
         start = time.perf_counter()
         for record in plan:
             _composite(str(pool.folder), "", record, place / "speed", record["id"])
-        print(f"{algorithm:10}{len(plan) / (time.perf_counter() - start):6.0f} composites/s")
+        rate = len(plan) / (time.perf_counter() - start)
+        print(f"{algorithm:10}{rate:6.0f} composites/s")
+        figure(f"composites {algorithm}: a second", rate)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import time
 
 import numpy as np
+from figures import figure
 
 from wbctool.evaluation import intervals, metrics
 
@@ -49,13 +50,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     simulations = parser.parse_args().simulations
+    spread: dict[str, list[float]] = {}
     print(f"{'images':>6} {'groups':>6} {'skill':>5}  " + " ".join(f"{name:>17}" for name in SHOWN))
     for images in (300, 1000):
         for groups in (0, 30, 60):
             for skill in (0.9, 0.7):
                 start = time.perf_counter()
-                held = " ".join(f"{value:17.1f}" for value in simulate(images, groups, skill, simulations))
+                shares = simulate(images, groups, skill, simulations)
+                for name, value in zip(SHOWN, shares, strict=True):
+                    spread.setdefault(name, []).append(value)
+                held = " ".join(f"{value:17.1f}" for value in shares)
                 print(f"{images:6} {groups:6} {skill:5}  {held}  {time.perf_counter() - start:.0f} s", flush=True)
+    for name in ("accuracy", "macro_f1", "mcc"):
+        figure(f"coverage of {name}: least", min(spread[name]))
+        figure(f"coverage of {name}: most", max(spread[name]))
 
 
 if __name__ == "__main__":

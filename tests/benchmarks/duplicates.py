@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import figure
 
 from wbctool.imaging.duplicates import find_duplicates
 from wbctool.imaging.files import read_image
@@ -46,6 +47,7 @@ def main() -> None:
     near = np.bitwise_count(hashes[: len(of)] ^ hashes[of]).sum(axis=1) <= WITHIN
     found = {tuple(pair) for pair in pairs.tolist()}
     met = sum((min(i, j), max(i, j)) in found for i, j in enumerate(of.tolist()) if near[i])
+    figure("near-duplicates among 200,000: seconds", seconds * 200_000 / given.hashes)
     print(f"{given.hashes:,} hashes: {seconds:.1f} s, {len(pairs):,} pairs, {met / near.sum():.4f} of the near copies")
     if given.images:
         paths = sorted(

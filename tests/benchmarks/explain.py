@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_grad_cam
 import torch
+from figures import figure
 from pytorch_grad_cam import score_cam
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -109,6 +110,8 @@ def gradcam(rounds: int) -> None:
             took = medians(calls, rounds)
             row = [f"{32 / took['plain']:.1f}", f"{32 / took['ours']:.1f}", f"{took['ours'] / took['plain']:.2f}"]
             row += [f"{32 / took['package']:.1f}", f"{took['package'] / took['ours']:.1f}"]
+            figure(f"Grad-CAM {precision}: cost over plain, {backbone}", took["ours"] / took["plain"])
+            figure(f"Grad-CAM {precision}: times the package, {backbone}", took["package"] / took["ours"])
             print(f"| {backbone} {precision} | {' | '.join(row)} |", flush=True)
 
 
@@ -131,6 +134,8 @@ def score(rounds: int) -> None:
             took = medians(calls, max(1, rounds // 3))
             row = [f"{took['exact']:.1f}", f"{took['package']:.1f}", f"{took['package'] / took['exact']:.1f}"]
             row += [f"{took['some']:.2f}", f"{took['exact'] / took['some']:.1f}"]
+            figure(f"Score-CAM {precision}: times the package, {backbone}", took["package"] / took["exact"])
+            figure(f"Score-CAM {precision}: 64 channels against exact, {backbone}", took["exact"] / took["some"])
             print(f"| {backbone} {precision} | {' | '.join(row)} |", flush=True)
 
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from figures import figure
 
 HERE = Path(__file__).resolve()
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", HERE.parents[3] / "shared" / "data"))
@@ -161,8 +162,10 @@ def main() -> None:
     for what, value in middle.items():
         turns = [rates[what][i] / rates["ready"][i] for i in range(options.rounds)]
         print(f"{what:6s} {value:8.1f} images/s, {statistics.median(turns):.2f} of ready")
+        figure(f"training {options.backbone}: {what} of ready tensors", statistics.median(turns))
     against = [rates["flips"][i] / rates["timm"][i] for i in range(options.rounds)]
     print(f"flips against timm's defaults: {statistics.median(against):.2f} x")
+    figure(f"training {options.backbone}: times timm's script", statistics.median(against))
 
 
 if __name__ == "__main__":

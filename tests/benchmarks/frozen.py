@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import figure
 from plain_timm import DATA, PBC, WEIGHTS
 
 
@@ -43,6 +44,8 @@ def main() -> None:
                 f"accuracy {one:.4f} and {two:.4f}",
                 flush=True,
             )
+            figure(f"frozen phase, attention {attention}: times as fast", slow / fast)
+            figure(f"frozen phase, attention {attention}: accuracy lost", one - two)
 
 
 def child(split: str, attention: str, views: str, epochs: int) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from figures import figure
 
 from wbctool.device import autocast, images_at_once
 from wbctool.modeling.architecture import Architecture
@@ -82,7 +83,12 @@ def figures(work: Path, seeds: list[int], epochs: int) -> None:
             found.setdefault(title, []).append(macro_f1(out))
     print(f"\nmacro F1, test\n{'':40}" + "".join(f"{f'seed {seed}':>9}" for seed in seeds) + f"{'mean':>9}")
     for title, row in found.items():
+        figure(f"fused: macro F1 of {title}", float(np.mean(row)))
         print(f"{title:40}" + "".join(f"{value:9.4f}" for value in (*row, float(np.mean(row)))))
+    for seed, last in zip(seeds, found["runs mended by trees, both runs"], strict=True):
+        rows = zip(*(found[f"network alone, {name}"] for name in ("plain", "cbam")), strict=True)
+        best = max(list(rows)[seeds.index(seed)])
+        figure(f"fused: macro F1 less the best run's, seed {seed}", last - best)
 
 
 def macro_f1(given: Path) -> float:
@@ -115,6 +121,7 @@ def speed(rounds: int) -> None:
                         taken[name].append(time.perf_counter() - start)
             own = {name: len(images) / float(np.median(each)) for name, each in taken.items()}
             ratio = own["features"] / own["forward"]
+            figure(f"features {precision}: share of forward speed, {backbone}", ratio)
             print(f"{backbone:24} {precision:8} {own['forward']:8.1f} {own['features']:8.1f}  {ratio:.2f}", flush=True)
 
 

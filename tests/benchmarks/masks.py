@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from figures import figure
 
 from wbctool.imaging.files import read_image
 from wbctool.segmentation import METHODS, find_objects
@@ -72,6 +73,8 @@ def on_bccd(method: str) -> str:
             if best and overlap(box, best) >= 0.5:
                 hits += 1
                 free.remove(best)
+    figure(f"masks {method}: BCCD recall", hits / boxes)
+    figure(f"masks {method}: BCCD precision", hits / max(1, found))
     return f"BCCD white cells: recall {hits / boxes:.3f}, precision {hits / max(1, found):.3f} of {boxes} boxes"
 
 
@@ -83,6 +86,8 @@ def on_pbc(method: str) -> str:
             seen[0] += bool(find_objects(read_image(path), method).cells)
             seen[1] += 1
     (white, fields), (wrong, platelets) = counts[False], counts[True]
+    figure(f"masks {method}: PBC fields with a white cell", white / fields)
+    figure(f"masks {method}: PBC platelets with one", wrong / platelets)
     return f"PBC: a white cell in {white} of {fields} fields of white cells, in {wrong} of {platelets} of platelets"
 
 
@@ -104,6 +109,8 @@ def main() -> None:
                 halves = f"{column[::2].mean():6.3f} {column[1::2].mean():6.3f}"
                 figures = f"{column.mean():6.4f} {np.median(column):6.3f} {(column < 0.8).mean():6.1%} {halves}"
                 print(f"{method:12} {number:>3} {part:8} {figures} {spent:6.1f}")
+                figure(f"masks {method}: {part} Dice, set {number}", column.mean())
+                figure(f"masks {method}: {part} under 0.8, set {number}", (column < 0.8).mean())
                 if options.worst:
                     worst = sorted(zip(column, names, strict=True))[:10]
                     print("    worst: " + ", ".join(f"{name} {value:.2f}" for value, name in worst))

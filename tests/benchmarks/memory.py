@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import figure
+
 from wbctool.drawing import write_set
 
 
@@ -60,6 +62,7 @@ def main() -> None:
                     half = count > options.images // 2
                     peaks[half] = max(peaks[half], resident(running.pid))
         spent = time.monotonic() - start
+        figure(f"memory of {'explain' if options.explain else 'segment'}: second half over first", peaks[1] / peaks[0])
         print(
             f"{count:,} images in {spent:.0f} s; peak of the first half {peaks[0]:.0f} MB, of the second {peaks[1]:.0f}"
         )

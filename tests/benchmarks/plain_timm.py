@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import figure
+
 HERE = Path(__file__).resolve()
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", HERE.parents[3] / "shared" / "data"))
 PBC = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
@@ -139,6 +141,9 @@ def main() -> None:
     print(
         f"difference {100 * (our_mean - plain_mean):+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}"
     )
+    figure("best against plain timm: points more", 100 * (our_mean - plain_mean))
+    figure("best against plain timm: low end of the interval", 100 * low)
+    figure("best against plain timm: time", sum(t[1] for t in times) / sum(t[0] for t in times))
     print(f"wall time ratio wbctool/plain {sum(t[1] for t in times) / sum(t[0] for t in times):.2f}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from composites import DATA, LABEL, records, run
+from figures import figure
 from sklearn.metrics import f1_score, recall_score
 
 KEPT = 20
@@ -85,10 +86,16 @@ def main():
     run("segment", DATA / "pbc", "-o", given.place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
     found = [figures(given, seed) for seed in range(given.seeds)]
     print(f"\n{'':14}{'macro F1':>10}{'PMY recall':>12}   mean of {given.seeds} seeds; each")
+    means = {}
     for arm in given.arms:
         f1, recall = np.transpose([one[arm] for one in found])
         each = "  ".join(f"{a:.4f}/{b:.3f}" for a, b in zip(f1, recall, strict=True))
         print(f"{arm:14}{f1.mean():10.4f}{recall.mean():12.3f}   {each}")
+        means[arm] = f1.mean(), recall.mean()
+    if {"none", "oversampling", "natural"} <= set(means):
+        for number, what in enumerate(("macro F1", "recall")):
+            rest = max(means["none"][number], means["oversampling"][number])
+            figure(f"scarce class: {what} of natural less the best without", means["natural"][number] - rest)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import cv2
+from figures import figure
 
 from wbctool.folders import Selection
 from wbctool.segmentation import METHODS
@@ -68,6 +69,9 @@ def main() -> None:
                 line += f"  jobs {jobs}: {1000 * spent / len(files):6.2f} ms, {spent / usual:5.2f} x"
                 if jobs > 1:
                     line += f", {alone / spent / jobs:.2f} of each core"
+                    figure(f"segment {method}: share of each of {jobs} cores", alone / spent / jobs)
+                else:
+                    figure(f"segment {method}: times decoding and encoding", spent / usual)
             print(line)
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+from figures import figure
+
 BARE = [sys.executable, "-c", "import typer, rich.console"]
 COMPLETION = {"_WBCTOOL_COMPLETE": "complete_bash", "COMP_WORDS": "wbctool segment --me", "COMP_CWORD": "2"}
 CASES = {
@@ -37,6 +39,7 @@ def main() -> None:
         bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(b / a for a, b in pairs)
         print(f"{name:26} {bare:7.3f}s {ours:7.3f}s {ratio:6.2f}")
+        figure(f"start-up: {name}", ratio)
 
 
 if __name__ == "__main__":
