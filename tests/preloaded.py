@@ -4,6 +4,8 @@
 streams, folder, environment and exit code are those of the shell that calls it.
 """
 
+import atexit
+import gc
 import json
 import os
 import resource
@@ -53,7 +55,12 @@ def _run(words, folder, environment, streams):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     from wbctool.cli import main
 
-    main()
+    try:
+        main()
+    except SystemExit as ended:  # taking all that was imported down again would take seconds
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(ended.code or 0)
 
 
 def _answer(line):
@@ -80,6 +87,7 @@ def _serve(address):
     for name in PRELOADED:
         import_module(name)
     with socket.socket(socket.AF_UNIX) as door:
+        gc.freeze()  # so that forks share what was imported
         door.bind(address)
         door.listen()
         print("ready", flush=True)

@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 FLOORS = [
     {"errors"},
     {"records", "names"},
+    {"selection"},
     {"folders", "outputs", "console", "composites", "cells", "parallel"},
     {"steps", "imaging", "device", "runs"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -12,7 +13,7 @@ from typing import Any
 
 from wbctool.console import Progress, emit_while_read, note, records_wanted
 from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
-from wbctool.folders import Selection, Tally, absolute, read_inputs
+from wbctool.folders import Selection, Tally, absolute, how_many, read_inputs
 from wbctool.names import Names
 from wbctool.outputs import OutputFolder
 from wbctool.parallel import cores, in_processes, on_cluster
@@ -132,7 +133,10 @@ def run_step(
     if first["schema"] != ERROR:
         step.check(first)
     step = replace(step, settings={**step.settings, "inputs": names_of(inputs)})
-    return run_records(step, chain([first], stream), out, execution, on_record, tally)
+    total = None
+    if sys.stderr.isatty() and not (execution.quiet or execution.shard or selection.classes):
+        total = how_many(inputs)
+    return run_records(step, chain([first], stream), out, execution, on_record, tally, total)
 
 
 def names_of(inputs: Sequence[str]) -> list[str]:

@@ -32,7 +32,15 @@ def roi_window(mask: np.ndarray, margin: float) -> Window:
 
 
 def box_window(bbox: list[float], margin: float) -> Window:
-    """The bounding box of a cell, widened on each side by a share of its size."""
+    """The bounding box of a cell, widened on each side by a share of its size.
+
+    Args:
+        bbox: x, y, width and height in pixels.
+        margin: the share, 0 or more.
+
+    Returns:
+        x, y, width, height in pixels of the image; may reach outside it.
+    """
     x, y, width, height = bbox
     dx, dy = round(width * margin), round(height * margin)
     return int(x) - dx, int(y) - dy, int(width) + 2 * dx, int(height) + 2 * dy
@@ -43,6 +51,15 @@ def cut(image: np.ndarray, window: Window, size: int, labels: bool = False) -> n
 
     Images are padded by reflection and resampled by area (shrinking) or bilinearly; label images
     are padded with background and take the nearest pixel.
+
+    Args:
+        image: (height, width, 3), uint8, or labels (height, width), uint8 or uint16.
+        window: x, y, width and height in its pixels; may reach outside.
+        size: side of what is made.
+        labels: whether it is a label image.
+
+    Returns:
+        (size, size) or (size, size, 3), of the image's type.
     """
     x, y, width, height = window
     rows, columns = image.shape[:2]

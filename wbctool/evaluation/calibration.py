@@ -95,7 +95,15 @@ def risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def coverage_table(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The error among the surest predictions, at some coverages; ties are kept together."""
+    """The error among the surest predictions, at some coverages; ties are kept together.
+
+    Args:
+        confidence: of each prediction, (n,), 0 to 1.
+        right: whether it is, (n,), bool.
+
+    Returns:
+        Rows of `coverage`, `error` (both shares) and the `threshold` that leaves them.
+    """
     thresholds, coverage, error = risk(confidence, right)
     rows = []
     for wanted in COVERAGES:
@@ -111,7 +119,13 @@ def coverage_table(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, 
 
 
 def threshold_for(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
-    """The least threshold that leaves an error of no more than the target; None where none does."""
+    """The least threshold that leaves an error of no more than the target; None where none does.
+
+    Args:
+        confidence: of each prediction, (n,), 0 to 1.
+        right: whether it is, (n,), bool.
+        target: a share, 0 to 1.
+    """
     thresholds, _, error = risk(confidence, right)
     reached = np.flatnonzero(error <= target)
     return float(thresholds[reached[-1]]) if len(reached) else None

@@ -122,7 +122,17 @@ def _acceleration(left_out: np.ndarray) -> float:
 def of_confusion(
     draws: Draws, truth: np.ndarray, predicted: np.ndarray, classes: int
 ) -> tuple[dict[str, Interval], dict[str, list[Interval]]]:
-    """Intervals of `metrics.figures_of`, and of each class' figures (`metrics.per_class`)."""
+    """Intervals of `metrics.figures_of`, and of each class' figures (`metrics.per_class`).
+
+    Args:
+        draws: of the groups of the images.
+        truth: class indices, (n,).
+        predicted: likewise.
+        classes: how many there are.
+
+    Returns:
+        (low, high) by figure, and by figure of each class; NaN where it is undefined or there is one group.
+    """
     cells = truth * classes + predicted
     table = draws.table(cells, classes**2)
     whole = np.asarray(table.sum(axis=0)).reshape(classes, classes)
@@ -170,6 +180,16 @@ def of_scores(
     """Intervals of `metrics.score_figures`, whose values are given.
 
     In the draws, scores are counted in up to 512 bins a class, which moves an area by less than 1e-4.
+
+    Args:
+        draws: of the groups of the images.
+        truth: class indices, (n,).
+        predicted: likewise.
+        probabilities: (n, classes).
+        values: what `score_figures` gave.
+
+    Returns:
+        (low, high) by figure.
     """
     columns, starts, width = [], [], 0
     occurring = np.unique(truth)

@@ -51,7 +51,7 @@ def figures_of(confusion: np.ndarray) -> Figures:
     """The figures that follow from a confusion matrix, each of shape (…).
 
     Macro averages are over the classes that occur in the truth or among the predictions, balanced accuracy
-    over those that occur in the truth, weighted averages by support.
+    over those that occur in the truth, weighted averages by support. MCC and kappa lie in −1 to 1, all else in 0 to 1.
     """
     each = per_class(confusion)
     support, chosen = each["support"].astype(np.float64), confusion.sum(axis=-2).astype(np.float64)
@@ -157,6 +157,8 @@ def calibration_error(counts: np.ndarray, confidence: np.ndarray, right: np.ndar
 
 def score_figures(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """The figures that need probabilities; macro averages are over the classes that occur in the truth.
+
+    Areas are NaN where only one class occurs; the log loss is at most 36.04, as probabilities are clipped.
 
     Args:
         truth: class indices, shape (n,).

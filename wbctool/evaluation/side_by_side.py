@@ -19,7 +19,6 @@ from wbctool.evaluation.tables import Table
 LOWER_IS_BETTER = ("log_loss", "calibration_error")
 _PAPER = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
 _TERMINAL = ("accuracy", "macro_f1", "macro_auc", "mcc")
-_LONG = 30  # characters of a name that a table of 80 columns has room for
 _SHORT = {
     "accuracy": "acc.",
     "macro_precision": "prec.",
@@ -135,10 +134,10 @@ def _full(rows: Sequence[dict[str, Any]]) -> Table:
     return Table(columns, made)
 
 
-def _common_folder(names: Sequence[str]) -> str:
+def _common_folder(names: Sequence[str], room: int) -> str:
     """The folder that all lie in, with its last slash, where their names are too long to show."""
     folders = [name.rpartition("/")[0] for name in names]
-    if max(map(len, names)) <= _LONG or len({name.startswith("/") for name in names}) > 1:
+    if max(map(len, names)) <= room or len({name.startswith("/") for name in names}) > 1:
         return ""
     common = os.path.commonpath(folders)
     return f"{common.rstrip('/')}/" if common else ""
@@ -149,14 +148,19 @@ def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Cons
     from rich import box
     from rich.table import Table as Drawn
 
-    folder = _common_folder([row["run"] for row in rows])
-    table = table_of([{**row, "run": row["run"].removeprefix(folder)} for row in rows], "table")
+    names = [row["run"] for row in rows]
+    table = table_of(rows, "table")
+    widths = [max(map(len, column)) + 1 for column in zip(table.columns, *table.rows, strict=True)]
+    folder = _common_folder(names, console.width - 3 - sum(widths[1:]))
+    table = table_of(
+        [{**row, "run": name.removeprefix(folder)} for row, name in zip(rows, names, strict=True)], "table"
+    )
     which = {"all": "all predictions", "val": "validation"}.get(split, split)
     title = f"{sum(row['rank'] is not None for row in rows)} runs, {which}; macro averages"
     title += f"\nin {folder}" if folder else ""
     drawn = Drawn(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(table.columns):
-        drawn.add_column(name, justify="right" if index else "left", overflow="fold")
+        drawn.add_column(name, justify="right" if index else "left", overflow="fold", no_wrap=bool(index))
     for r, cells in enumerate(table.rows):
         drawn.add_row(*[Text(cell, style="bold" if (r, c) in table.bold else "") for c, cell in enumerate(cells)])
     console.print(drawn)

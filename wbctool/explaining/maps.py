@@ -37,7 +37,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def eigencam(activations: Tensor, with_activity: bool = False) -> Tensor:
-    """The first principal component of the channels (Muhammad and Yeasin 2020), whatever the class.
+    """The first principal component of the channels (Muhammad and Yeasin 2020), whatever the class, (n, h, w).
 
     Channels are centred first. Its sign is as LAPACK gives it, as in the package pytorch-grad-cam; or
     `with_activity`, so that it rises with the channels' mean: views of one image then agree.
@@ -67,6 +67,6 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def to_image(maps: Tensor, size: int) -> Tensor:
-    """Maps (n, h, w) without what speaks against the class, scaled to 0 to 1 and to an image's side."""
+    """Maps (n, h, w) without what speaks against the class, each scaled to 0 to 1, as (n, size, size)."""
     whole = functional.interpolate(scaled(maps.float().relu())[:, None], (size, size), mode="bilinear")
     return whole[:, 0]

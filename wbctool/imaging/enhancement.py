@@ -22,14 +22,14 @@ PROFILE = "wbctool.stain-profile/1"
 
 @dataclass(frozen=True)
 class StainProfile:
-    """Mean and standard deviation of L*, a* and b* that images are brought to; each of three numbers."""
+    """Mean and standard deviation of L* (0 to 100), a* and b* that images are brought to; each of three numbers."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     @classmethod
     def of(cls, images: list[np.ndarray]) -> StainProfile:
-        """The mean of some images' statistics."""
+        """The mean of the statistics of one image or more, RGB, uint8; each counts alike."""
         statistics = np.mean([_statistics(_lab(image)) for image in images], axis=0)
         mean, std = ([round(float(value), 4) for value in row] for row in statistics)
         return cls(_three(mean), _three(std))
@@ -79,7 +79,14 @@ def _statistics(lab: np.ndarray) -> np.ndarray:
 def reinhard(image: np.ndarray, profile: StainProfile) -> np.ndarray:
     """Bring the mean and spread of each channel of L*a*b* to those of a profile (Reinhard et al. 2001).
 
-    A channel without spread is only shifted.
+    The paper works in lαβ of Ruderman; this is CIE L*a*b*. A channel without spread is only shifted.
+
+    Args:
+        image: RGB, (height, width, 3), uint8.
+        profile: what it is brought to.
+
+    Returns:
+        Of its shape, uint8; what lies outside RGB is clipped.
     """
     lab = _lab(image)
     mean, std = _statistics(lab)
@@ -94,8 +101,8 @@ def clahe(image: np.ndarray, clip: float = 2.0, tiles: int = 8) -> np.ndarray:
 
     Args:
         image: RGB, uint8.
-        clip: limit of the contrast, as OpenCV counts it.
-        tiles: a side.
+        clip: limit of the contrast, over 0, relative to a flat histogram.
+        tiles: a side, 1 or more.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(clip, (tiles, tiles)).apply(np.ascontiguousarray(lab[..., 0]))

@@ -19,7 +19,11 @@ OPEN = 4.0  # logit of a gate that lets 98 % through
 
 
 def cbam(channels: int) -> CbamModule:
-    """One module for feature maps (n, channels, h, w)."""
+    """CBAM for maps (n, channels, h, w), the same shape out (Woo et al. 2018, equations 1 to 3).
+
+    A channel gate from one MLP (channels → channels/16 → channels, ReLU, with biases) over average and maximum
+    pooling, then a 7×7 convolution over the maps' mean and maximum across channels; gates lie in 0 to 1.
+    """
     return CbamModule(channels, rd_ratio=1 / REDUCTION, mlp_bias=True)
 
 
@@ -60,6 +64,12 @@ class InsideAttention(nn.ModuleDict):
 
 def inside(backbone: nn.Module, name: str, at: str, probe: Callable[[], object]) -> InsideAttention:
     """CBAM at `stages` or `blocks` of a backbone.
+
+    Args:
+        backbone: the network; it is changed.
+        name: its name.
+        at: `stages` or `blocks`.
+        probe: runs the backbone once on a blank image, so that maps are known.
 
     Raises:
         UsageProblem: the backbone has no such parts, or no feature maps there.

@@ -30,6 +30,9 @@ def matrix_root(matrices: torch.Tensor) -> torch.Tensor:
     Newton-Schulz iterations between a division by the trace and its undoing: Li et al. 2018 (Towards
     faster training of global covariance pooling networks), equations 3 to 6.
     So few of them leave the smallest eigenvalues' roots smaller than they are, which does a little smoothing.
+
+    Returns:
+        Shape (n, c, c), of the same type; finite for a matrix of zeros, too.
     """
     trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] + 1e-5
     once = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
@@ -66,6 +69,7 @@ class CovarianceHead(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes), float32, of maps (n, channels, h, w) of any precision."""
         with autocast(maps.device, "float32"):
             spread = self.reduce(maps.float()).flatten(2)
             spread = spread - spread.mean(-1, keepdim=True)

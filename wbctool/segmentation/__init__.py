@@ -47,6 +47,10 @@ LIMITS = {
 def method_module(method: str) -> ModuleType:
     """The module of a method: `segment(image, split, **constants)` and its `CONSTANTS` with their defaults.
 
+    `segment` takes an RGB image (height, width, 3), uint8; the constants of the marker watershed by which touching
+    nuclei are split, or None; and its own: radii and σ in pixels, areas in square pixels, thresholds in 0 to 1, hue
+    in degrees. It gives `Objects`, whose cells are, but for `stain` and `sam`, their nuclei alone.
+
     Raises:
         UsageProblem: no method has that name.
     """

@@ -65,7 +65,15 @@ class Region:
         return mask
 
     def scaled(self, scale: float, shape: tuple[int, int]) -> Region:
-        """Of the image that is 1 / `scale` times as large, and of the given shape."""
+        """The region in the image of which this one is a working copy.
+
+        Args:
+            scale: of the copy, over 0 to 1.
+            shape: (height, width) of the image.
+
+        Returns:
+            A region with a window of its own; its edge is drawn bilinearly and cut at a half.
+        """
         if scale == 1:
             return self
         height, width = self.mask.shape

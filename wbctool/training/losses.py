@@ -18,10 +18,10 @@ class Loss:
     """Cross-entropy, focal loss, or the one and then the other.
 
     Attributes:
-        gamma: focusing of the focal loss.
-        alpha: factor of each class in it, shape (classes,); None for 1.
-        smoothing: share of a label that is spread over all classes (Szegedy et al. 2016, section 7).
-        weights: of each class, shape (classes,); None weighs all alike.
+        gamma: focusing of the focal loss, 0 or more.
+        alpha: factor of each class in it, shape (classes,), over 0; None for 1.
+        smoothing: share of a label that is spread over all classes, 0 to under 1 (Szegedy et al. 2016, section 7).
+        weights: of each class, shape (classes,), over 0; None weighs all alike.
         focal_from: the epoch, from 1, with which the focal loss begins; None for never.
     """
 
@@ -38,6 +38,9 @@ class Loss:
             logits: shape (n, classes).
             targets: class indices, shape (n,).
             epoch: from 1.
+
+        Returns:
+            Two scalars, float32 or the logits' float64; the second is over 0 where there are samples.
         """
         logits = logits if logits.dtype == torch.float64 else logits.float()
         weights = self.weights.to(logits) if self.weights is not None else None
@@ -57,7 +60,7 @@ class Loss:
         return self.weights.to(targets.device)[targets].sum()
 
     def mean(self, logits: Tensor, targets: Tensor, epoch: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch, a scalar; see `parts`."""
         total, weight = self.parts(logits, targets, epoch)
         return total / weight
 
@@ -92,7 +95,7 @@ def focal_losses(
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """n / (classes · n_c): every class weighs the same in total.
+    """n / (classes · n_c): every class weighs the same in total (King and Zeng 2001; the attentive-CNN paper's).
 
     Args:
         counts: images of each class, shape (classes,), all positive.
@@ -106,7 +109,7 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
 
     Args:
         counts: images of each class, shape (classes,), all positive.
-        beta: 0 weighs all alike; towards 1 it approaches `balanced_weights`.
+        beta: 0 to under 1; 0 weighs all alike; towards 1 it approaches `balanced_weights`.
     """
     weights = (1 - beta) / (1 - beta ** counts.double())
     return weights / weights.mean()

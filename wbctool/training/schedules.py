@@ -14,7 +14,16 @@ from wbctool.training.recipe import Recipe
 def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
     """Adam or AdamW over what learns; biases and normalisations are not decayed.
 
-    With `lr_depth` under 1, rates fall from the head to the first layer by even factors, to that share.
+    Adam's decay is added to the gradient, AdamW's is apart from it (Loshchilov and Hutter 2019). With `lr_depth`
+    under 1, rates fall from the head to the first layer by even factors, to that share.
+
+    Args:
+        model: of which what requires gradients learns.
+        recipe: names, rates and decays.
+        frozen: takes those of the frozen phase.
+
+    Raises:
+        ValueError: nothing learns.
     """
     name = recipe.frozen_optimizer if frozen else recipe.optimizer
     lr = recipe.frozen_lr if frozen else recipe.lr
