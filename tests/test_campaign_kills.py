@@ -51,7 +51,7 @@ COMMANDS = {
     "train": "train {cells} -o {out} {tiny} --epochs 2 --frozen-epochs 1 --size 32",
     "predict": "predict {run} {cells} -o {out}/p.jsonl --device cpu",
     "explain": "explain {run} {cells} -o {out} --split all --device cpu --sheet 2",
-    "xgboost-fuse": "xgboost-fuse {run} {cells} -o {out} --morphology --rounds 20 --device cpu --jobs 1",
+    "xgboost-fuse": "xgboost-fuse {run} {cells} -o {out} --morphology --start none --rounds 20 --device cpu --jobs 1",
     "evaluate": "evaluate {run} --html {out}/page.html",
 }
 

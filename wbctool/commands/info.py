@@ -46,14 +46,25 @@ def info(
         return
     for line in tally.notes():
         note(line)
+    if isinstance(facts.get("training"), dict):
+        facts["training"] = _chosen(facts["training"])
     rows = [(key, _shown(value)) for key, value in facts.items() if value not in ({}, None)]
     table(path, ("what", "is"), rows, numbers=False)
 
 
+def _chosen(training: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen otherwise than by default; all of it is in `--json`."""
+    from wbctool.training.recipe import Recipe
+
+    usual = Recipe().to_json()
+    return {key: value for key, value in training.items() if key not in usual or value not in (usual[key], None, "")}
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {inner}" for key, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        inner = ((key, _shown(part).replace("\n", ", ")) for key, part in value.items() if part is not None)
+        return "\n".join(f"{key}: {text}" for key, text in inner)
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
 def _write_onnx(run: Path, file: Path) -> None:

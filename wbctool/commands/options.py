@@ -22,7 +22,7 @@ _HOW = "Running"
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="IN...", help="Folders, images, .jsonl record files, or - for records on stdin."),
+    typer.Argument(metavar="IN", help="Folders, images, .jsonl record files, or - for records on stdin."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Output folder.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.", rich_help_panel=_HOW)]

@@ -41,7 +41,7 @@ def train(
     options: RecipeOptions,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IN...", help="Folders, .jsonl record files, or -; with --ensemble run folders first."),
+        typer.Argument(metavar="IN", help="Folders, .jsonl record files, or -; with --ensemble run folders first."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")] = None,
     recipe: Annotated[
