@@ -61,7 +61,7 @@ def split(
     from wbctool.splitting.assign import parse_ratio
     from wbctool.splitting.records import add_folds, add_splits, check_folds
 
-    if out and (out.is_dir() or str(out).endswith("/")):
+    if out and out.is_dir():
         raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
     shares = parse_ratio(ratio or "70/15/15")
     if folds is None and fold is not None:

@@ -1,0 +1,223 @@
+"""What people mistype or mistake, and what each command then says."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zlib
+
+import pytest
+from conftest import in_shell, read_records, write_records
+
+from wbctool.errors import BusyError, ImageError
+from wbctool.imaging.files import decode, read_labels
+from wbctool.outputs import OutputFolder, locked
+
+
+def test_a_class_or_a_renaming_that_no_image_has_is_named(cli, drawn):
+    done = cli("split", drawn / "images", "--classes", "band,basofil", "--map", "monocite=x")
+    assert "warning: --classes basofil: no image has this class; there are band, basophil" in done.err
+    assert "warning: --map monocite: no image has this class" in done.err
+    assert {record["label"] for record in done.records} == {"band"}
+    assert "--classes" not in cli("split", drawn / "images", "--classes", "band").err.replace("(--classes)", "")
+
+
+def test_rows_of_a_table_that_match_nothing_are_counted_and_semicolons_are_read(cli, drawn, tmp_path):
+    name = sorted((drawn / "images" / "band").iterdir())[0].name
+    (tmp_path / "l.csv").write_text(f"image;label\n{name};here\nelsewhere.jpg;there\n")
+    done = cli("split", drawn / "images" / "band", "--labels", tmp_path / "l.csv")
+    assert [record.get("label") for record in done.records].count("here") == 1
+    assert "1 of 2 rows of --labels match no image (such as elsewhere.jpg)" in done.err
+    assert "--labels gone.csv: No such file" in cli("split", drawn / "images", "--labels", "gone.csv").err
+
+
+def test_a_group_pattern_that_matches_nothing_is_a_warning(cli, drawn):
+    assert "warning: --group-regex matches no id at all" in cli("split", drawn / "images", "--group-regex", "q+z").err
+
+
+def test_a_class_folder_given_by_itself_is_explained(cli, drawn):
+    said = cli("split", drawn / "images" / "band").err
+    assert "the label is the sub-folder's name; give the folder above it" in said
+
+
+def test_images_and_crops_are_no_masks(cli, drawn, cells, tmp_path):
+    images = cli("crop", drawn / "images", "-o", tmp_path / "c")
+    assert (images.code, "has no mask; run `wbctool segment IN -o masks/`" in images.err) == (3, True)
+    again = cli("crop", cells, "-o", tmp_path / "c")
+    assert (again.code, "is a cropped cell already" in again.err) == (3, True)
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_reasons_of_damaged_lines_are_said_and_old_errors_counted(cli, masks, tmp_path):
+    records = [r for r in read_records(masks.parent / "split.jsonl") if r["label"] == "band"]
+    error = {"schema": "wbctool.error/1", "id": "x", "path": None, "error": "broken"}
+    file = write_records(tmp_path / "r.jsonl", [*records, error])
+    with open(file, "a") as stream:
+        stream.write("no json\n")
+    done = cli("crop", file, "-o", tmp_path / "c", "--size", 16, "--jobs", 1)
+    assert done.code == 4
+    assert f"failed: {file} line 8: not JSON" in done.err
+    assert "1 error records of an earlier step passed on" in done.err
+
+
+def test_relative_paths_on_stdin_are_explained(cli, masks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = (masks / "records.jsonl").read_text().splitlines()[:2]
+    done = cli("crop", "-", "-o", tmp_path / "c", stdin="\n".join(lines))
+    assert done.code == 4
+    assert "2 records on stdin have relative paths" in done.err
+
+
+def test_a_terminal_is_no_input():
+    import pty
+
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "wbctool", "split", "-"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    os.close(ours)
+    assert (done.returncode, "stdin is a terminal" in done.stderr) == (2, True)
+
+
+def test_split_writes_a_file(cli, drawn, tmp_path):
+    done = cli("split", drawn / "images", "-o", tmp_path)
+    assert (done.code, f"the records go to a file, such as {tmp_path}/split.jsonl" in done.err) == (2, True)
+
+
+def test_a_reader_that_goes_away_leaves_the_output_whole(drawn, tmp_path):
+    line = f"{sys.executable} -m wbctool segment {drawn}/images -o {tmp_path}/m --method cyan-otsu | head -1"
+    done = subprocess.run(["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert "nobody reads the records any more" in done.stderr
+    assert len(read_records(tmp_path / "m" / "records.jsonl")) == 48
+
+
+def test_predictions_of_another_run_are_not_replaced(cli, run_folder, cells, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    assert cli("predict", run_folder, cells, "-o", tmp_path / "p.jsonl", "-q").code == 0
+    before = (tmp_path / "p.jsonl").read_bytes()
+    refused = cli("predict", other, cells, "-o", tmp_path / "p.jsonl", "-q")
+    assert (refused.code, f"holds predictions of {run_folder}" in refused.err) == (2, True)
+    assert (tmp_path / "p.jsonl").read_bytes() == before
+    assert cli("predict", other, cells, "-o", tmp_path / "p.jsonl", "-q", "--overwrite").code == 0
+
+
+def test_a_folder_of_run_folders_is_explained(cli, run_folder, cells, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "cv" / "fold-1")
+    for words in (("evaluate", tmp_path / "cv"), ("predict", tmp_path / "cv", cells)):
+        done = cli(*words)
+        assert done.code == 3
+        assert "holds run folders: give them, such as" in done.err
+
+
+def test_a_mistyped_command_or_recipe_is_guessed():
+    assert "segmnt: no such command; did you mean segment" in in_shell("segmnt", "x").err
+    assert "--recipe bset: choose from best" in in_shell("train", "x", "-o", "y", "--recipe", "bset").err
+
+
+@pytest.mark.parametrize(
+    "words", ["train x", "train x -o y --recipe bset", "predict gone x", "explain gone x -o y", "xgboost-fuse x -o y"]
+)
+def test_mistakes_are_said_before_torch_is_imported(words, drawn, tmp_path):
+    code = (
+        "import sys\nfrom wbctool.cli import _run\n"
+        f"code = _run({[w if w != 'x' else str(drawn / 'images') for w in words.split()]!r}, False)\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split()[1] == "False", done.stderr
+    assert done.stdout.split()[0] in "23"
+
+
+# What readers of the code found.
+
+
+def test_one_image_alone_has_no_near_duplicates(cli, data, drawn, tmp_path):
+    shutil.copytree(drawn / "images" / "band", tmp_path / "in" / "band")
+    for path in sorted((tmp_path / "in" / "band").iterdir())[1:]:
+        path.unlink()
+    done = cli("split", tmp_path / "in", "--near-duplicates")
+    assert done.code == 0, done.err
+    assert len(done.records) == 1
+
+
+def test_a_png_without_a_header_and_a_run_of_marker_bytes_are_damaged_at_once():
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    with pytest.raises(ImageError, match="no header"):
+        decode(b"\x89PNG\r\n\x1a\n" + end, "x.png")
+    start = time.monotonic()
+    with pytest.raises(ImageError, match="JPEG"):
+        decode(b"\xff\xd8\xff\xda\x00\x02" + b"\xff" * 1_000_000 + b"\0", "x.jpg")
+    assert time.monotonic() - start < 2
+
+
+def test_a_mask_that_claims_to_be_huge_is_damaged(tmp_path):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(ImageError, match="no label image"):
+        read_labels(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"w": float("nan")}, "NaN and infinity"),
+        ({"w": "\ud800"}, "not valid Unicode"),
+        ({"cells": [1]}, "cells"),
+        ({"nucleus": "x"}, "nucleus"),
+        ({"crop": 3}, "crop"),
+    ],
+)
+def test_keys_that_could_not_be_used_or_written_again_are_refused_as_they_are_read(cli, more, said):
+    line = json.dumps({"schema": "wbctool.image/1", "id": "a", "path": "/a.png", **more})
+    done = cli("split", "-", stdin=f"{line}\n")
+    assert done.code == 3
+    good = json.dumps({"schema": "wbctool.image/1", "id": "b", "path": "/b.png", "label": "x"})
+    done = cli("split", "-", stdin=f"{line}\n{good}\n")
+    assert done.code == 4
+    assert said in next(r["error"] for r in done.records if r["schema"] == "wbctool.error/1")
+
+
+def test_a_run_folder_cannot_make_timm_read_files(cli, run_folder, cells, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    for key in ("checkpoint_path", "pretrained", "pretrained_cfg"):
+        changed = {**about, "backbone_args": {key: str(tmp_path / "evil.pth")}}
+        (tmp_path / "run" / "model.json").write_text(json.dumps(changed))
+        done = cli("predict", tmp_path / "run", cells, "--device", "cpu")
+        assert done.code == 3
+        assert f"--backbone-arg {key}" in done.err
+
+
+def test_a_lock_is_taken_on_the_file_that_is_there(tmp_path):
+    first = OutputFolder(tmp_path / "out", "segment", {})
+    with pytest.raises(BusyError):
+        OutputFolder(tmp_path / "out", "segment", {})
+    first.finish({})
+    second = OutputFolder(tmp_path / "out", "segment", {})
+    assert not (tmp_path / "out" / "records.jsonl").read_bytes()
+    second.finish({})
+    with locked(tmp_path / "run"), pytest.raises(BusyError, match="another command"), locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_damage_is_one_line(cli, run_folder, drawn, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "model.json").write_text("{}")
+    assert cli("info", tmp_path / "r").code == 3
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "run.json").write_text('{"command":"segment","settings":null}')
+    assert cli("segment", drawn / "images", "-o", tmp_path / "m").code == 3
+    (tmp_path / "r.toml").write_text("variants = 3\n")
+    assert cli("train", drawn / "images", "-o", tmp_path / "t", "--recipe", tmp_path / "r.toml").code == 3
+    assert cli("segment", drawn / "images", "-o", tmp_path / "s", "--shard", "²/8").code == 2
+    page = cli("evaluate", run_folder, "--html", run_folder / "predictions.jsonl")
+    assert (page.code, "does not end in .html" in page.err) == (2, True)
