@@ -95,6 +95,13 @@ def test_a_reader_that_goes_away_leaves_the_output_whole(drawn, tmp_path):
     assert len(read_records(tmp_path / "m" / "records.jsonl")) == 48
 
 
+def test_a_closed_stdout_is_no_fault(drawn, tmp_path):
+    line = f"{sys.executable} -m wbctool segment {drawn}/images -o {tmp_path}/m --method cyan-otsu -q >&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read_records(tmp_path / "m" / "records.jsonl")) == 48
+
+
 def test_predictions_of_another_run_are_not_replaced(cli, run_folder, cells, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)

@@ -178,10 +178,12 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job may ignore it
         signal.signal(signal.SIGINT, _interrupt)
+    for name in ("stdin", "stdout", "stderr"):  # a shell may have closed them: >&-
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream, errors_as in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
-        cast(TextIOWrapper, stream).reconfigure(
-            encoding="utf-8", errors=errors_as
-        )  # records are UTF-8 whatever the locale
+        # records are UTF-8 whatever the locale
+        cast(TextIOWrapper, stream).reconfigure(encoding="utf-8", errors=errors_as)
     sys.exit(_run(arguments, debug))
 
 

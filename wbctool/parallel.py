@@ -78,6 +78,7 @@ def on_cluster(
     """
     try:
         from distributed import Client, KilledWorker
+        from distributed import TimeoutError as DaskTimeout  # before Python 3.11 not the built-in one
         from distributed.comm import CommClosedError
     except ImportError:
         raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
@@ -93,7 +94,7 @@ def on_cluster(
 
     def result(future: DaskFuture[Made]) -> Made:
         while True:
-            with suppress(TimeoutError):
+            with suppress(DaskTimeout):
                 return future.result(timeout=_PATIENCE)
             _wait_for_a_worker(client, address, say)
 
@@ -114,9 +115,11 @@ def on_cluster(
 
 
 def _wait_for_a_worker(client: Client, address: str, say: Callable[[str], None]) -> None:
+    from distributed import TimeoutError as DaskTimeout
+
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
-    except TimeoutError:
+    except DaskTimeout:
         say(f"{address} has no workers; waiting for one (`dask worker {address}`)")
         client.wait_for_workers(1)
 
