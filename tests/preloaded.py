@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
@@ -58,6 +59,7 @@ def _run(words, folder, environment, streams):
     try:
         main()
     except SystemExit as ended:  # taking all that was imported down again would take seconds
+        threading._shutdown()  # both as the interpreter does, in its order: pools end, then what waits for them
         atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(ended.code or 0)

@@ -36,6 +36,10 @@ class Execution:
     json: bool = False
 
 
+def _any(_record: Record) -> None:
+    """`check` of a step that takes all records; by name, as steps are sent to processes."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One folder step.
@@ -66,7 +70,7 @@ class Step:
     origin: str | None = None
     reserved: tuple[str, ...] = ()
     plans: bool = False
-    check: Callable[[Record], None] = lambda record: None
+    check: Callable[[Record], None] = _any
 
 
 @dataclass
