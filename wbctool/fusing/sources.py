@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from wbctool.fusing.store import Row
 from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
+from wbctool.modeling import kinds
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of
@@ -39,6 +40,7 @@ class Network:
 
     def __init__(self, run: Run, device: torch.device, precision: str, through: int = 0) -> None:
         self.run, self._device, self._precision = run, device, precision
+        self._network = cast("kinds.Network", run.model)  # fused ones, which have no layers, are refused before
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
         architecture = run.model.architecture
@@ -53,7 +55,7 @@ class Network:
         if self._through != self._size:
             self.identity["through"] = self._through
         blank = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
-        self.features = deep_features(run.model, blank, precision)[0].shape[1]
+        self.features = deep_features(self._network, blank, precision)[0].shape[1]
         self.width = self.features + len(architecture.classes)
 
     def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
@@ -83,7 +85,7 @@ class Network:
         if good:
             images = torch.from_numpy(np.stack([rows[index] for index in good])).permute(0, 3, 1, 2)
             images = resized(images.to(self._device), self._size)
-            found = np.concatenate(deep_features(self.run.model, images, self._precision), axis=1)
+            found = np.concatenate(deep_features(self._network, images, self._precision), axis=1)
             for index, row in zip(good, found.astype(np.float32), strict=True):
                 if not np.isfinite(row).all():
                     raise InputError(

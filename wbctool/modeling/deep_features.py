@@ -7,12 +7,12 @@ import torch
 
 from wbctool.device import autocast, images_at_once
 from wbctool.modeling.inference import symmetries
-from wbctool.modeling.kinds import Model
+from wbctool.modeling.kinds import Network
 
 _KEPT = 11  # bits of a feature's mantissa
 
 
-def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+def deep_features(model: Network, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features and class probabilities of a batch, in one pass; means over the views a model predicts by.
 
     Args:

@@ -102,7 +102,8 @@ class AverageEnsemble(kinds.Model):
 
     def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The members' vectors one after another, (n, sum of widths), and what `forward` gives."""
-        vectors, logits = zip(*[member.seen(given) for member, given in _inputs(self._models, images)], strict=True)
+        pairs = _inputs(cast("list[Classifier]", self._models), images)  # trees have no vectors
+        vectors, logits = zip(*[member.seen(given) for member, given in pairs], strict=True)
         return torch.cat([vector.float() for vector in vectors], 1), _mean_of(logits)
 
     def files(self) -> dict[str, bytes]:

@@ -170,7 +170,7 @@ class FusedModel(kinds.Model):
 
     def forward(self, images: torch.Tensor, measures: np.ndarray | None = None) -> torch.Tensor:
         precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        members = cast("list[kinds.Model]", list(self.members))
+        members = cast("list[kinds.Network]", list(self.members))
         seen = [deep_features(member, resized(images, member.architecture.size), precision) for member in members]
         rows = columns(self.architecture.parts, seen, measures)
         margins = self.boosted(rows, starts([shares for _, shares in seen], self.architecture.start))

@@ -49,10 +49,6 @@ class Model(nn.Module):
 
     architecture: AnyArchitecture
 
-    def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last layers take of a batch, (n, width), and the logits; trees have none of it."""
-        raise NotImplementedError
-
     def files(self) -> dict[str, bytes]:
         """What stands beside the weights, by name."""
         return {}
@@ -67,6 +63,16 @@ class Model(nn.Module):
         Raises:
             ValueError: they do not fit.
         """
+
+
+class Network(Protocol):
+    """A model that has last layers, as trees have not."""
+
+    @property
+    def architecture(self) -> AnyArchitecture: ...
+
+    def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last layers take of a batch, (n, width), and the logits (n, classes)."""
 
 
 _KINDS: dict[str, tuple[type[AnyArchitecture], Callable[[Any], Model]]] = {}
