@@ -72,6 +72,25 @@ def test_the_table_fits_80_columns_and_names_the_test(cli, two):
     assert all(len(line) <= 80 for line in done.out.splitlines())
     assert "McNemar" in done.out
     assert "macro averages" in done.out
+    slashes = cli("evaluate", f"{folder}/good/", f"{folder}/poor", "--baseline", f"{folder}/good/")
+    assert slashes.out == done.out
+
+
+def test_figures_with_deviations_leave_room_for_names(cli, tmp_path):
+    """Means and deviations of four figures, a difference and a rank are more than 80 columns."""
+    for run in ("cbam-focal", "resnet50"):
+        for number in (1, 2):
+            right = np.arange(20) < 10 + 2 * number + len(run) % 3
+            predictions(tmp_path / run / f"repeat-{number}" / "predictions.jsonl", right)
+    runs = [tmp_path / run / f"repeat-{number}" for run in ("cbam-focal", "resnet50") for number in (1, 2)]
+    done = cli("evaluate", *runs)
+    assert done.code == 0, done.err
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert f"in {tmp_path}/" in "".join(lines)
+    assert "run acc. F1 AUC MCC difference p rank" in lines
+    assert any(line.startswith("resnet50 0.750 ") for line in lines), done.out
+    assert any(line.startswith("±0.071 ") for line in lines), done.out
 
 
 def test_folds_are_joined(cli, tmp_path):

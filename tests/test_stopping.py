@@ -91,7 +91,7 @@ def test_killed_without_a_warning_it_goes_on_from_its_last_epoch(cells, tmp_path
 
 def test_resume_says_what_there_is_to_go_on_with(cli, cells, tmp_path):
     for words, said in (
-        (("--resume",), "-o RUN"),
+        (("--resume",), "Missing option '--out' / '-o'"),
         (("--resume", "-o", tmp_path / "none"), "no training was started there"),
         (("--resume", "-o", tmp_path / "none", "--recipe", "best"), "leave --recipe"),
     ):

@@ -177,7 +177,7 @@ def test_predictions_are_made_anew_where_masks_come_later(cli, fused, run_folder
     rows = cli("split", cells, "--ratio", "1/1/1", "-q").records[:6]
     bare = [{key: value for key, value in row.items() if key != "mask"} for row in rows]
     out = ("-o", tmp_path / "p.jsonl", "-q")
-    assert cli("predict", run_folder, write_records(tmp_path / "bare.jsonl", bare), *out).code == 0
+    assert cli("predict", run_folder, write_records(tmp_path / "bare.jsonl", bare), "-q").code == 0
     assert cli("predict", fused, write_records(tmp_path / "bare.jsonl", bare), *out).code == 4
     done = cli("predict", fused, write_records(tmp_path / "whole.jsonl", rows), *out)
     assert done.code == 0, done.err

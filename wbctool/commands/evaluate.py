@@ -160,6 +160,7 @@ def _predictions(
         _differential(inputs, selection, split, shown, quiet, json)
         return
     runs = []
+    inputs = [_bare(given) for given in inputs]
     if twice := [given for given, count in Counter(inputs).items() if count > 1]:
         raise UsageProblem(f"{twice[0]}: is given twice")
     for given in inputs:
@@ -191,7 +192,7 @@ def _predictions(
     if len(runs) > 1 and not (json or shown.html) and (shown.audit or shown.at is not None):
         raise UsageProblem("--audit, --threshold and --target-error: of several runs, only with --json or --html")
     joined = candidates(runs) if len(runs) > 1 else []
-    rows = compared(joined, _named(joined, shown.baseline)) if joined else []
+    rows = compared(joined, _named(joined, shown.baseline and _bare(shown.baseline))) if joined else []
     reports = []
     if not rows or json or shown.html or shown.plots:
         reports = [_reported(run, given, shown, selection, quiet) for given, run in runs]
@@ -277,6 +278,11 @@ def _write_pictures(
         write_bytes(shown.html, page_of(sections, rows).encode())
         if not quiet:
             note(f"the page is {shown.html}")
+
+
+def _bare(given: str) -> str:
+    """A folder without the slash that a shell's pattern `runs/*/` leaves at its end."""
+    return given.rstrip("/") or given
 
 
 def _folder_for(given: str, taken: set[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +15,9 @@ from wbctool.errors import InputError
 from wbctool.evaluation.comparison import Candidate, against, holm, ranks
 from wbctool.evaluation.report import NAMES
 from wbctool.evaluation.tables import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as Drawn
 
 LOWER_IS_BETTER = ("log_loss", "calibration_error")
 _PAPER = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
@@ -143,27 +146,41 @@ def _common_folder(names: Sequence[str], room: int) -> str:
     return f"{common.rstrip('/')}/" if common else ""
 
 
-def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Console) -> None:
-    """Print the table, and what its columns are."""
+def _widths(table: Table) -> list[int]:
+    """Of the columns, as the longest line in each asks for."""
+    columns = zip(table.columns, *table.rows, strict=True)
+    return [max(len(line) for cell in column for line in cell.splitlines()) + 2 for column in columns]
+
+
+def _drawn(table: Table, title: str, width: int) -> Drawn:
+    """The table for a console so wide; where its figures need more, it takes it, and nothing is cut."""
     from rich import box
     from rich.table import Table as Drawn
 
-    names = [row["run"] for row in rows]
-    table = table_of(rows, "table")
-    widths = [max(map(len, column)) + 1 for column in zip(table.columns, *table.rows, strict=True)]
-    folder = _common_folder(names, console.width - 3 - sum(widths[1:]))
-    table = table_of(
-        [{**row, "run": name.removeprefix(folder)} for row, name in zip(rows, names, strict=True)], "table"
-    )
-    which = {"all": "all predictions", "val": "validation"}.get(split, split)
-    title = f"{sum(row['rank'] is not None for row in rows)} runs, {which}; macro averages"
-    title += f"\nin {folder}" if folder else ""
     drawn = Drawn(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+    first, *others = _widths(table)
+    if (least := 1 + min(first, 14) + sum(others)) > width:
+        drawn.width = least
     for index, name in enumerate(table.columns):
         drawn.add_column(name, justify="right" if index else "left", overflow="fold", no_wrap=bool(index))
     for r, cells in enumerate(table.rows):
         drawn.add_row(*[Text(cell, style="bold" if (r, c) in table.bold else "") for c, cell in enumerate(cells)])
-    console.print(drawn)
+    return drawn
+
+
+def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Console) -> None:
+    """Print the table, and what its columns are."""
+    names = [row["run"] for row in rows]
+    table = table_of(rows, "table")
+    shortest = max(map(len, names)) - len(_common_folder(names, 0))
+    if sum(_widths(table)[1:]) + shortest + 3 > console.width:  # deviations below their means leave room for names
+        table.rows = [[cell.replace(" ± ", "\n±") for cell in cells] for cells in table.rows]
+    folder = _common_folder(names, console.width - 3 - sum(_widths(table)[1:]))
+    table.rows = [[cells[0].removeprefix(folder), *cells[1:]] for cells in table.rows]
+    which = {"all": "all predictions", "val": "validation"}.get(split, split)
+    title = f"{sum(row['rank'] is not None for row in rows)} runs, {which}; macro averages"
+    title += f"\nin {folder}" if folder else ""
+    console.print(_drawn(table, title, console.width), crop=False)
     tests = [row["against"] for row in rows if "against" in row]
     if tests:
         console.print(
