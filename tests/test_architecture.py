@@ -27,7 +27,9 @@ def room_of(path):
 
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wbctool."):
+        if isinstance(node, ast.ImportFrom) and node.module == "wbctool":
+            yield from (name.name for name in node.names if name.name in FLOOR)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wbctool."):
             yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):
             yield from (name.name.split(".")[1] for name in node.names if name.name.startswith("wbctool."))

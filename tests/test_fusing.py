@@ -143,8 +143,8 @@ def test_without_validation_a_fixed_number_of_rounds_is_grown():
 def test_class_weights_are_those_of_scikit_learn():
     targets = np.array([0] * 50 + [1] * 10 + [2] * 3)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    assert weights_of(targets, 3, "balanced") == pytest.approx(expected[targets])
-    assert weights_of(targets, 3, "none") == pytest.approx(1)
+    assert weights_of(targets, "balanced") == pytest.approx(expected[targets])
+    assert weights_of(targets, "none") == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot
 from typing import Any
 
@@ -36,5 +37,10 @@ def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep
         return found
     if which == "largest":
         return [max(found, key=lambda cell: cell["area"])]
-    width, height = record["size"]
-    return [min(found, key=lambda c: hypot(c["centroid"][0] - width / 2, c["centroid"][1] - height / 2))]
+    return [central(found, record["size"])]
+
+
+def central(cells: Sequence[dict[str, Any]], size: Sequence[int]) -> dict[str, Any]:
+    """The cell, of one or more, whose centroid is nearest the centre of an image of this (width, height)."""
+    width, height = size
+    return min(cells, key=lambda cell: hypot(cell["centroid"][0] - width / 2, cell["centroid"][1] - height / 2))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wbctool import __version__, errors
+from wbctool import PURPOSE, __version__, errors
 
 COMMANDS = {
     "enhance": "Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means.",
@@ -75,7 +75,7 @@ class Subcommands(TyperGroup):
             console.print(table)
             console.print()
         console.print("Example:  wbctool segment smears/ -o masks/ | wbctool crop - -o cells/\n", markup=False)
-        console.print("For research; not a medical device.", style="dim")
+        console.print(PURPOSE, style="dim")
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)

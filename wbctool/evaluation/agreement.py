@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wbctool.cells import central
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.folders import IMAGE_SUFFIXES
 from wbctool.imaging.files import decode_unchanged, read_labels
@@ -125,7 +126,7 @@ def found_of(record: Record, parts: Iterable[str], which: str) -> dict[str, np.n
     labels = read_labels(record["mask"], (width, height))
     white = [cell for cell in record["cells"] if cell["kind"] == "wbc"]
     if which == "central" and white:
-        white = [min(white, key=lambda c: np.hypot(c["centroid"][0] - width / 2, c["centroid"][1] - height / 2))]
+        white = [central(white, (width, height))]
     nuclei = [cell["nucleus"]["value"] for cell in white if cell.get("nucleus")]
     of_kind = {kind: [c["value"] for c in record["cells"] if c["kind"] == kind] for kind in ("rbc", "platelet")}
     values = {"nucleus": nuclei, "cell": [cell["value"] for cell in white] + nuclei, **of_kind}

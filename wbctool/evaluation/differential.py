@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from scipy import special
 
+from wbctool import PURPOSE
 from wbctool.composites import is_composite
 from wbctool.errors import InputError
 from wbctool.evaluation.confidence import plain_table
@@ -211,7 +212,7 @@ def print_differential(report: dict[str, Any], source: str, console: Console) ->
         console.print()
     if report["agreement"]:
         _print_agreement(report["agreement"], console)
-    console.print(Text("For research; not a medical device.", style="dim"))
+    console.print(Text(PURPOSE, style="dim"))
 
 
 def _print_agreement(compared: dict[str, Any], console: Console) -> None:

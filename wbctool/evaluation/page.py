@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from wbctool import __version__
+from wbctool import PURPOSE, __version__
 from wbctool.errors import ImageError
 from wbctool.evaluation.audit import outcome_of, shortfalls
 from wbctool.evaluation.brief import BRIEF, with_range
@@ -69,7 +69,7 @@ def page_of(sections: Sequence[Section], rows: Sequence[dict[str, Any]] = ()) ->
 <style>{style}</style></head><body>
 <h1>{escape(title)}</h1>
 {"".join(parts)}
-<footer>wbctool {escape(__version__)}. For research; not a medical device.</footer>
+<footer>wbctool {escape(__version__)}. {PURPOSE}</footer>
 </body></html>
 """
 

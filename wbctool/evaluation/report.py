@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbctool import PURPOSE
 from wbctool.console import table
 from wbctool.evaluation import intervals, tables
 from wbctool.evaluation.agreement import MEASURES, POOR
@@ -165,7 +166,7 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
     print_confidence(report, console)
     if "audit" in report:
         print_audit(report["audit"], report, console)
-    console.print(Text("For research; not a medical device.", style="dim"))
+    console.print(Text(PURPOSE, style="dim"))
 
 
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from wbctool import PURPOSE
 from wbctool.errors import InputError
 from wbctool.evaluation.comparison import Candidate, against, holm, ranks
 from wbctool.evaluation.report import NAMES
@@ -200,4 +201,4 @@ def print_side_by_side(rows: Sequence[dict[str, Any]], split: str, console: Cons
     if any(row["rank"] and "against" not in row for row in rows) and len(tests) + 1 < len(rows):
         text = "Runs without a difference were tested on other images: ranks compare the sets as much as the runs."
         console.print(Text(text, style="yellow"))
-    console.print(Text("For research; not a medical device.", style="dim"))
+    console.print(Text(PURPOSE, style="dim"))

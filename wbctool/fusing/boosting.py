@@ -236,13 +236,13 @@ def _losses(margins: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return -logarithms[np.arange(len(margins)), targets]
 
 
-def weights_of(targets: np.ndarray, classes: int, how: str) -> np.ndarray:
-    """Of each image its weight, mean 1: with `balanced`, n / (classes × images of its class)."""
+def weights_of(targets: np.ndarray, how: str) -> np.ndarray:
+    """Of each image its weight, mean 1: with `balanced`, n / (classes that occur × images of its class)."""
     if how == "none":
         return np.ones(len(targets), np.float32)
-    counts = np.bincount(targets, minlength=classes)
-    present = np.maximum((counts > 0).sum(), 1)
-    return (len(targets) / (present * np.maximum(counts, 1)))[targets].astype(np.float32)
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    return compute_sample_weight("balanced", targets).astype(np.float32)
 
 
 def _matrix(
@@ -257,7 +257,7 @@ def _matrix(
     import xgboost
 
     # validation is not weighted: its loss is what users will meet
-    weights = weights_of(part.targets, classes, settings.class_weights if like is None else "none")
+    weights = weights_of(part.targets, settings.class_weights if like is None else "none")
 
     class Batches(xgboost.DataIter):
         def __init__(self) -> None:

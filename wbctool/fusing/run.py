@@ -73,7 +73,6 @@ class Choices:
             raise UsageProblem(f"--start {self.start}: choose from {', '.join(STARTS)}")
         if self.start == "none" and self.all_features:
             raise UsageProblem("--start none: uses all features by itself; leave --all-features out")
-        check(self.settings)
 
     def parts(self, runs: Sequence[Run]) -> tuple[str, ...]:
         """Of `PARTS`, those asked for."""
@@ -179,6 +178,7 @@ def _fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place)
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], choices: Choices) -> None:
+    check(choices.settings)
     if not runs and not choices.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
     if choices.probabilities and not runs:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wbctool.cells import central
 from wbctool.errors import ImageError
 from wbctool.records import MASK, Record
 
@@ -36,8 +37,7 @@ def subject_of(record: Record) -> tuple[dict[str, Any] | None, str]:
     found = whites or [cell for cell in record["cells"] if cell["kind"] == "platelet"]
     if not found:
         return None, "neither a white cell nor a platelet"
-    width, height = record["size"]
-    subject = min(found, key=lambda c: np.hypot(c["centroid"][0] - width / 2, c["centroid"][1] - height / 2))
+    subject = central(found, record["size"])
     if subject.get("edge"):
         return None, "its cell is cut by the edge"
     return subject, ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 CONSTANTS = {**REFINEMENT}
+# haematoxylin, eosin, DAB as absorbances of red, green, blue (Ruifrok and Johnston 2001)
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _HAEMATOXYLIN = np.linalg.inv(STAINS)[:, 0]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbctool.segmentation.hed import STAINS
 from wbctool.training.recipe import Recipe
 
 # What `augment` sets. "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.
@@ -36,8 +37,6 @@ PRESETS: dict[str, dict[str, float | bool]] = {
         "stain": 0.1,
     },
 }
-# haematoxylin, eosin, DAB as absorbances of red, green, blue (Ruifrok and Johnston 2001)
-_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 _COLUMNS = 16
 
 
@@ -131,7 +130,7 @@ def stained(images: Tensor, spread: float, draws: Tensor) -> Tensor:
         spread: a is from 1 − 2 spread to 1 + 2 spread, b from −spread / 5 to spread / 5.
         draws: (n, 6), 0 to 1, of a and b for haematoxylin, eosin and the rest.
     """
-    stains = torch.tensor(_HED, dtype=torch.float32, device=images.device)
+    stains = torch.tensor(STAINS, dtype=torch.float32, device=images.device)
     stains = stains / stains.norm(dim=1, keepdim=True)
     gain = 1 + 2 * spread * (2 * draws[:, :3] - 1)
     offset = spread / 5 * (2 * draws[:, 3:] - 1)
