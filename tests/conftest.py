@@ -5,10 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import preloaded
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: a torch that takes all of them slows every other
@@ -69,10 +73,30 @@ class Result:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+_AT_THE_END = ExitStack()
+
+
+@cache
+def server():
+    """The socket of a process that has imported torch, whose forks run commands; started when first asked for."""
+    return _AT_THE_END.enter_context(preloaded.served())
+
+
+@cache
+def preloaded_wbctool():
+    """The path of a program that is as `wbctool` is, and need not import torch again."""
+    folder = Path(_AT_THE_END.enter_context(tempfile.TemporaryDirectory()))
+    return str(preloaded.write_client(folder / "wbctool", server()))
+
+
+def pytest_unconfigure():
+    _AT_THE_END.close()
+
+
 def in_shell(*words, stdin=None, cwd=None, env=None):
     """Run `wbctool` as a process of its own, both streams in pipes."""
     done = subprocess.run(
-        [sys.executable, "-m", "wbctool", *map(str, words)],
+        [preloaded_wbctool(), *map(str, words)],
         input=stdin,
         capture_output=True,
         text=True,

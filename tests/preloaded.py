@@ -1,7 +1,7 @@
 """Run `wbctool` command lines in forks of one process that has imported torch, so that each costs no import.
 
-`python preloaded.py SOCKET` serves; `client(SOCKET, words)` gives the text of a program that is as `wbctool` is: its
-streams, folder, environment and exit code are those of the shell that calls it.
+`python preloaded.py SOCKET` serves; the program that `write_client` makes is as `wbctool` is: its streams, folder,
+environment and exit code are those of the shell that calls it.
 """
 
 import atexit
@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -34,11 +35,6 @@ with socket.socket(socket.AF_UNIX) as line:
     line.sendall(asked)
     os._exit(line.recv(1)[0])
 """
-
-
-def client(address, more):
-    """The text of a program that has the server at `address` run its words; `more` is added to those of `train`."""
-    return CLIENT.format(python=sys.executable, address=str(address), more=more)
 
 
 def _run(words, folder, environment, streams):
@@ -104,20 +100,30 @@ def _serve(address):
             line.close()
 
 
-@contextmanager
-def served(folder, more=()):
-    """A server, and in `folder` the program `wbctool` that has it run its words."""
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "wbctool"
-    program.write_text(client(folder / "socket", list(more)))
+def write_client(program, address, more=()):
+    """The program at this path, which has the server at `address` run its words; `more` is added to those of `train`.
+
+    Returns:
+        The path.
+    """
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(CLIENT.format(python=sys.executable, address=str(address), more=list(more)))
     program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, str(folder / "socket")], stdout=subprocess.PIPE)
-    assert server.stdout.readline() == b"ready\n"
-    try:
-        yield program
-    finally:
-        server.kill()
-        server.wait()
+    return program
+
+
+@contextmanager
+def served():
+    """A server; the path of its socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/socket"
+        server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
+        assert server.stdout.readline() == b"ready\n"
+        try:
+            yield address
+        finally:
+            server.kill()
+            server.wait()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import time
 
-import preloaded
 import pytest
-from conftest import TINY, contents, read_records, write_records
+from conftest import TINY, contents, preloaded_wbctool, read_records, write_records
 
 pytestmark = pytest.mark.slow
 FEW = ("band", "monocyte", "lymphocyte")
@@ -18,7 +17,7 @@ UNLIKE = ("run.json", "history.jsonl", "curves.png")  # they hold times
 
 @pytest.fixture(scope="module")
 def place(drawn, masks, cells, run_folder, tmp_path_factory):
-    """What commands are given, and `wbctool` itself, in forks of a process that has imported torch."""
+    """What commands are given."""
     folder = tmp_path_factory.mktemp("campaign")
     records = [
         {**record, **{key: str((cells / record[key]).resolve()) for key in ("path", "mask", "source")}}
@@ -30,16 +29,13 @@ def place(drawn, masks, cells, run_folder, tmp_path_factory):
     write_records(folder / "split.jsonl", split)
     for label in FEW:
         shutil.copytree(drawn / "images" / label, folder / "images" / label)
-    with preloaded.served(folder / "bin") as program:
-        given = {
-            "wbctool": str(program),
-            "images": str(folder / "images"),
-            "split": str(folder / "split.jsonl"),
-            "cells": str(folder / "cells.jsonl"),
-            "run": str(run_folder),
-            "tiny": " ".join(TINY),
-        }
-        yield given
+    return {
+        "images": str(folder / "images"),
+        "split": str(folder / "split.jsonl"),
+        "cells": str(folder / "cells.jsonl"),
+        "run": str(run_folder),
+        "tiny": " ".join(TINY),
+    }
 
 
 COMMANDS = {
@@ -60,7 +56,7 @@ def started(place, name, folder, out="out", **env):
     """The command at work in a folder, so that its output is called the same wherever it is."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [place["wbctool"], *COMMANDS[name].format(**place, out=out).split()],
+        [preloaded_wbctool(), *COMMANDS[name].format(**place, out=out).split()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -152,9 +152,10 @@ def test_records_are_utf_8_whatever_the_locale(drawn, tmp_path):
     source = tmp_path / "Zellen – 細胞 '\"<b>"
     shutil.copytree(drawn / "images" / "band", source / "Stab\nkernig")
     env = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    done = in_shell("segment", source, "-o", tmp_path / "ö", env=env)
-    assert done.code == 0, done.err
-    assert {record["label"] for record in done.records} == {"Stab\nkernig"}
+    words = [*WBCTOOL, "segment", source, "-o", tmp_path / "ö"]
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", env={**os.environ, **env})
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["label"] for line in done.stdout.splitlines()} == {"Stab\nkernig"}
 
 
 def test_old_error_records_do_not_stop_training(cli, cells, tmp_path):

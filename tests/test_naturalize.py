@@ -305,6 +305,6 @@ def test_natural_composites_are_hard_to_tell_from_real_fields(tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "benchmarks"))
     import composites  # of the benchmarks
 
-    sets = composites.make_sets(tmp_path, 30, ("natural",))
+    sets = composites.make_sets(tmp_path, 30, ("natural",), every=2)
     found = composites.auc(*(composites.seen(sets[name])[:, : -composites.GRID] for name in ("real", "natural")))
     assert max(found.values()) <= 0.8, found

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import PBC_REGEX, contents, in_shell
+from conftest import PBC_REGEX, contents, in_shell, preloaded_wbctool
 
 WBCTOOL = [sys.executable, "-m", "wbctool"]
 
@@ -37,7 +37,7 @@ def test_the_chain_of_pipes_ends_in_figures(drawn, run_folder, tmp_path):
     line = (
         f"set -o pipefail; {' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m -q"
         f" | {' '.join(WBCTOOL)} crop - -o {tmp_path}/c --size 48 -q"
-        f" | {' '.join(WBCTOOL)} predict {run_folder} - -q"
+        f" | {preloaded_wbctool()} predict {run_folder} - -q"
         f" | {' '.join(WBCTOOL)} evaluate - --json -q"
     )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)

@@ -3,13 +3,12 @@
 import json
 import shutil
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import xgboost
-from conftest import TINY, contents, in_shell, read_records, write_records
+from conftest import TINY, contents, in_shell, preloaded_wbctool, read_records, write_records
 
 from wbctool.measuring.morphology import names
 
@@ -356,11 +355,12 @@ def test_a_search_is_kept(cli, fused, cells, tmp_path):
 def test_killed_while_features_are_computed_it_ends_in_the_same_bytes(fused, cells, run_folder, cbam, tmp_path):
     more = ("--morphology", "--probabilities", "--all-features", *FAST)
     words = ("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "x", *more)
-    process = subprocess.Popen([sys.executable, "-m", "wbctool", *map(str, words)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([preloaded_wbctool(), *map(str, words)], stderr=subprocess.DEVNULL)
     while process.poll() is None and not list((tmp_path / "x" / "features").glob("*.keys")):
         time.sleep(0.02)
     process.kill()
     process.wait()
+    time.sleep(0.3)  # the fork it spoke for dies, too
     assert not (tmp_path / "x" / "model.json").exists()
     done = in_shell(*words)
     assert done.code == 0, done.err

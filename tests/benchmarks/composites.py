@@ -134,12 +134,14 @@ def network_auc(place, real, made):
     return roc_auc_score([r["label"] == "composite" for r in tested], [r["probabilities"]["composite"] for r in tested])
 
 
-def make_sets(place, add, algorithms=("natural", "paper")):
-    """Paths of real fields and of composites of the other half's, so many of each class."""
+def make_sets(place, add, algorithms=("natural", "paper"), every=1):
+    """Paths of real fields and of composites of the other half's, so many of each class; of every second image with `every` 2."""
     place.mkdir(exist_ok=True)
-    run("segment", DATA / "pbc", "-o", place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
-    run("split", place / "masks", "--ratio", "50/50", "-q", into=place / "split.jsonl")
-    sets = {"real": [r["path"] for r in records(place / "split.jsonl") if r.get("split") == "test" and r.get("label")]}
+    run("split", DATA / "pbc", "--label-regex", LABEL, "--ratio", "50/50", "-q", into=place / "images.jsonl")
+    halves = [record for record in records(place / "images.jsonl") if record.get("label")][::every]
+    sets = {"real": [record["path"] for record in halves if record["split"] == "test"]}
+    (place / "half.jsonl").write_text("".join(json.dumps(r) + "\n" for r in halves if r["split"] == "train"))
+    run("segment", place / "half.jsonl", "-o", place / "masks", "-q", "--skip-bad", into=place / "split.jsonl")
     for algorithm in algorithms:
         out = place / algorithm
         run(
