@@ -135,7 +135,7 @@ def network_auc(place, real, made):
 
 
 def make_sets(place, add, algorithms=("natural", "paper"), every=1):
-    """Paths of real fields and of composites of the other half's, so many of each class; of every second image with `every` 2."""
+    """Paths of real fields and of composites of the other half's, so many of each class; of some of all images."""
     place.mkdir(exist_ok=True)
     run("split", DATA / "pbc", "--label-regex", LABEL, "--ratio", "50/50", "-q", into=place / "images.jsonl")
     halves = [record for record in records(place / "images.jsonl") if record.get("label")][::every]
