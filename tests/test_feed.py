@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wbctool.training.augmentation import _HED, Augmentation, flips_and_turns, stained
+from wbctool.segmentation.hed import STAINS
+from wbctool.training.augmentation import Augmentation, flips_and_turns, stained
 from wbctool.training.feed import Pixels, ahead, batches_of, epoch_order
 from wbctool.training.recipe import Recipe, with_choices
 
@@ -134,7 +135,7 @@ def test_each_change_is_what_it_says():
 
 
 def test_stains_are_changed_in_absorbance_and_the_slide_stays():
-    stains = np.array(_HED) / np.linalg.norm(_HED, axis=1, keepdims=True)
+    stains = np.array(STAINS) / np.linalg.norm(STAINS, axis=1, keepdims=True)
     amounts = np.array([0.8, 0.4, 0.05])
     pixel = 256 * np.exp(-(amounts @ stains)) - 1
     image = torch.tensor(pixel, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 4, 4)
