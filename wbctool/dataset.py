@@ -22,7 +22,13 @@ OWN_SHARES = {"train": 0.8, "val": 0.2}
 
 @dataclass
 class Dataset:
-    """Labelled records by split, and their classes in alphabetical order."""
+    """Labelled records by split.
+
+    Attributes:
+        splits: records of `train`, `val` and `test`, those there are.
+        classes: their labels, in alphabetical order.
+        preparation: how the images were made, as the first record says it: `crop` and `enhance`.
+    """
 
     splits: dict[str, list[Record]]
     classes: tuple[str, ...]

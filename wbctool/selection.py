@@ -18,14 +18,24 @@ SHOWN, SHOWN_CLASSES = 3, 20  # damaged lines, and classes, that are named
 
 @dataclass
 class Tally:
-    """What was met on the way in and not worked on; told on stderr at the end."""
+    """What was met on the way in and not worked on; told on stderr at the end.
+
+    Attributes:
+        counts: by what it was, how often.
+        read: records so far.
+        unlabelled_example: id of the first image without a label.
+        damages: the first messages of damaged lines.
+        unmet: gives a line for each thing that was asked for and met nowhere.
+        file: that is being read.
+        line: of it, from 1; 0 where it has none.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     read: int = 0
     unlabelled_example: str = ""
-    damages: list[str] = field(default_factory=list)  # the first of them
-    unmet: Callable[[], list[str]] = list  # what was asked for and met nowhere
-    file: str = ""  # that is being read, and its line
+    damages: list[str] = field(default_factory=list)
+    unmet: Callable[[], list[str]] = list
+    file: str = ""
     line: int = 0
 
     @property
@@ -71,7 +81,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class Selection:
-    """Where labels and groups come from, and which classes are kept."""
+    """Where labels and groups come from, and which classes are kept.
+
+    Attributes:
+        label_regex: searched in the original file name; its group `label` is the label.
+        group_regex: searched in the id; its named groups, joined, are the group.
+        labels: a CSV file with the columns `image`, `label` and/or `group`.
+        classes: names with commas; None keeps all.
+        rename: of labels, `old=new` each.
+    """
 
     label_regex: str | None = None
     group_regex: str | None = None

@@ -25,7 +25,17 @@ _SERIAL_START = 16
 
 @dataclass(frozen=True)
 class Execution:
-    """How a folder step is run."""
+    """How a folder step is run.
+
+    Attributes:
+        jobs: processes; 0 for one a core.
+        shard: `i/n`, to do the i-th of n parts; None for all.
+        scheduler: address of a Dask cluster; None for this machine.
+        overwrite: whether the output is made anew.
+        skip_bad: whether inputs that fail leave the exit code 0.
+        quiet: whether progress and notes are left out.
+        json: whether records are printed on a terminal, too.
+    """
 
     jobs: int = 0
     shard: str | None = None
@@ -75,7 +85,15 @@ class Step:
 
 @dataclass
 class Outcome:
-    """What a step did; `exit_code` follows from it."""
+    """What a step did; `exit_code` follows from it.
+
+    Attributes:
+        inputs: records read.
+        records: that came of them, errors not counted.
+        failed: inputs that have an error record.
+        reused: inputs that had been done before.
+        skip_bad: whether failures leave the exit code 0.
+    """
 
     inputs: int = 0
     records: int = 0

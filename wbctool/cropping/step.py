@@ -29,7 +29,17 @@ _MADE = ("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nuc
 
 @dataclass(frozen=True)
 class CropOptions:
-    """How cells are cropped; `size` in pixels, `margin` a share of the cell's size."""
+    """How cells are cropped.
+
+    Attributes:
+        method: of `METHODS`.
+        margin: added on each side, a share of the cell's size; None for the method's own.
+        size: side of the crops, pixels.
+        kind: `wbc`, `platelet`, `rbc`, `any`; None takes white cells, or platelets where there are none.
+        which: `central`, `largest` or `all` of an image's cells.
+        edge: `keep` or `drop` cells that the image's edge cuts.
+        denoise: `nlm` for non-local means before cropping; None for none.
+    """
 
     method: str = "roi"
     margin: float | None = None

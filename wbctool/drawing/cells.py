@@ -139,7 +139,13 @@ _NUCLEI: dict[str, Callable[[int, np.ndarray, float, np.random.Generator], np.nd
 
 @dataclass
 class DrawnCell:
-    """A drawn white cell: soft masks of the whole and the nucleus, and its absorbance (h, w, 3)."""
+    """A drawn white cell.
+
+    Attributes:
+        whole: soft mask of the cell, (h, w), 0 to 1.
+        nucleus: likewise.
+        density: absorbance, (h, w, 3).
+    """
 
     whole: np.ndarray
     nucleus: np.ndarray

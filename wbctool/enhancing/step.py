@@ -18,7 +18,16 @@ DENOISE = ("nlm",)
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """What is done, in this order: non-local means, Reinhard, CLAHE. None leaves one out."""
+    """What is done, in this order: non-local means, Reinhard, CLAHE.
+
+    Attributes:
+        denoise: `nlm` for non-local means; None for none.
+        strength: of non-local means: the filter's h, grey levels.
+        profile: that Reinhard's normalisation brings images to; None for none.
+        clahe: whether contrast is equalised.
+        clip: limit of its histograms.
+        tiles: on each side.
+    """
 
     denoise: str | None = None
     strength: float = 5.0

@@ -35,7 +35,13 @@ _MADE = ("schema", "run", "predicted", "confidence", "probabilities", "temperatu
 
 @dataclass(frozen=True)
 class Files:
-    """Where files go, and which are made."""
+    """Where files go, and which are made.
+
+    Attributes:
+        folder: the output.
+        panels: whether pictures are.
+        maps: whether the maps themselves are, as `.npz`.
+    """
 
     folder: Path
     panels: bool

@@ -48,7 +48,11 @@ class How:
     """How runs are explained; see `Explainer`.
 
     Attributes:
+        methods: of `METHODS`.
         of_class: `predicted`, `label` (the image's own), or a class name.
+        layers: of each run, the one that is explained; empty for the last with a map.
+        channels: of Score-CAM, those with the highest peaks; None for all.
+        views: flips and turns that maps are the mean of; None for those that the run predicts by.
         faithfulness: whether deletion and insertion are computed.
     """
 

@@ -82,7 +82,15 @@ class Choices:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fused run goes, and what is shown meanwhile."""
+    """Where a fused run goes, and what is shown meanwhile.
+
+    Attributes:
+        out: the run folder.
+        features: where features are kept; None for a folder inside it.
+        jobs: processes that measure cells; 0 for one a core.
+        overwrite: whether it is made anew.
+        quiet: whether progress is left out.
+    """
 
     out: Path
     features: Path | None = None

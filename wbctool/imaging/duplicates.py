@@ -35,6 +35,7 @@ class Duplicates:
     """What the search found among n images.
 
     Attributes:
+        count: n.
         pairs: rows (i, j) with i < j, sorted, shape (m, 2).
         sizes: width and height of each image, 0 of those that cannot be read, shape (n, 2).
         failed: of images that cannot be read, why.

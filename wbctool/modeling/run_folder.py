@@ -20,7 +20,13 @@ from wbctool.runs import NEXT, SCHEMA, read_info
 
 @dataclass
 class Run:
-    """A trained model and what it knows of its images."""
+    """A trained model and what it knows of its images.
+
+    Attributes:
+        path: its folder.
+        model: on the device it was loaded to, in evaluation mode.
+        info: what `model.json` says.
+    """
 
     path: Path
     model: kinds.Model

@@ -77,6 +77,10 @@ class Pool:
         left_out: id, class and reason of the images that do not.
         pruned: how many parts a person has removed.
         failed: images that could not be read.
+        subjects: by label, numbers of the pieces whose cut-out stands.
+        fields: numbers of the pieces whose field without its cell stands.
+        backgrounds: numbers of those whose background stands.
+        red_cells: number of the piece and entry of each red cell that stands.
     """
 
     folder: Path

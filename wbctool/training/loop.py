@@ -37,14 +37,27 @@ CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which 
 
 @dataclass
 class State:
-    """How far a training is."""
+    """How far a training is.
+
+    Attributes:
+        phase: under way, from 0.
+        epoch: finished, of all phases.
+        step: finished in the epoch that is under way.
+        sums: loss, its weight, right ones; of that epoch.
+        spent: seconds of that epoch.
+        phase_start: epochs before this phase.
+        best_epoch: from 1; 0 before there is one.
+        best_score: of that epoch, larger is better.
+        best: weights after it.
+        history: a row for each finished epoch.
+    """
 
     phase: int = 0
-    epoch: int = 0  # finished
-    step: int = 0  # finished in the epoch that is under way
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, its weight, right ones; of that epoch
-    spent: float = 0.0  # seconds of that epoch
-    phase_start: int = 0  # epochs before this phase
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    spent: float = 0.0
+    phase_start: int = 0
     best_epoch: int = 0
     best_score: tuple[float, float] = (-math.inf, -math.inf)
     best: dict[str, Tensor] = field(default_factory=dict)

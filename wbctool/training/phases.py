@@ -21,7 +21,14 @@ from wbctool.training.stopping import Stopping
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: how long, what of the backbone learns, and the course of the rate."""
+    """A part of a training.
+
+    Attributes:
+        name: as progress and the history call it.
+        epochs: how many it takes.
+        unfreeze: which part of the backbone learns, as the recipe says it.
+        schedule: the course of the learning rate.
+    """
 
     name: str
     epochs: int
@@ -45,7 +52,12 @@ def phases_of(recipe: Recipe) -> list[Phase]:
 
 @dataclass
 class Samples:
-    """Where the images of a split lie in the pixel file, and their classes."""
+    """The images of a split.
+
+    Attributes:
+        rows: where they lie in the pixel file, shape (n,).
+        targets: their classes, shape (n,).
+    """
 
     rows: np.ndarray
     targets: Tensor
