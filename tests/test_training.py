@@ -120,10 +120,13 @@ def test_training_killed_after_an_epoch_ends_with_the_same_weights(cli, cells, t
 def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(cli, cells, run_folder, tmp_path):
     copy = tmp_path / "a"
     shutil.copytree(run_folder, copy)
+    (copy / "resume").mkdir()  # as where it was killed after its last step
+    (copy / "resume" / "state.pt").write_bytes(b"old")
     before = (copy / "weights.safetensors").stat().st_mtime_ns
     again = cli("train", cells, "-o", copy, *TINY, "--epochs", 2, "--frozen-epochs", 1)
     assert again.code == 0
     assert "was trained before" in again.err
+    assert not (copy / "resume").exists()
     assert (copy / "weights.safetensors").stat().st_mtime_ns == before
     other = cli("train", cells, "-o", copy, *TINY, "--epochs", 3, "--frozen-epochs", 1)
     assert other.code == 2

@@ -145,6 +145,8 @@ def _train(
         _open(out, run, running.overwrite)
     processes.wait()
     if (out / "model.json").exists():
+        if processes.is_main:
+            shutil.rmtree(out / "resume", ignore_errors=True)  # of a call that was killed after its last step
         return {**run, "failures": read_json(out / "run.json", "train again").get("failures", []), "done_before": True}
     torch.manual_seed(recipe.seed)
     model, loaded = _make_model(dataset, recipe, kind, device)
@@ -326,8 +328,8 @@ def _finish(out: Path, model: Model, about: dict[str, Any], state: State, run: d
 
     _write_history(out, state)
     write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
-    run_folder.save(out, model, {**about, "best_epoch": state.best_epoch})
     write_json(out / "run.json", {**run, "epochs": state.epoch, "best_epoch": state.best_epoch, "finished": True})
+    run_folder.save(out, model, {**about, "best_epoch": state.best_epoch})
     shutil.rmtree(out / "resume", ignore_errors=True)
 
 
