@@ -104,12 +104,13 @@ def test_killed_at_random_moments_a_command_ends_in_the_same_bytes(place, whole,
     while kills < 10 or not rounds:
         folder = tmp_path / str(rounds)
         rounds += 1
-        assert rounds < 20
+        assert rounds < 30
         while kills < 10:
             process = started(place, name, folder)
             time.sleep(chance.uniform(0.02, whole.lasts[name]))
             if process.poll() is not None:
                 ended(process)
+                whole.lasts[name] *= 0.9  # the machine was busier then
                 break
             process.send_signal(signal.SIGKILL)
             process.communicate()
