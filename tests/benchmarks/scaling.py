@@ -52,7 +52,7 @@ def main() -> None:
         steps = {
             "segment": (place / "in",),
             "enhance": (place / "in", "--clahe", "--reinhard", found[0]),
-            "crop": (place / "split.jsonl", "--which", "all"),
+            "crop": (place / "split.jsonl", "--which", "all", "--kind", "any"),  # some 10 a field
             "naturalize": (place / "split.jsonl", "--add", 60, "--pool", place / "pool"),
         }
         print(f"{len(found[: options.images])} PBC fields; seconds with 1 and with {options.jobs} processes")

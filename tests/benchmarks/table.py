@@ -4,11 +4,12 @@
 
 Runs the other benchmarks one after another, so that nothing else disturbs them: give it an idle machine. Without
 `--long` only parts of minutes; with it also trainings and long folders, which take hours on two cores. `--work` keeps
-each part's figures, so a second call goes on with what is missing (of the same commit). On a GPU what runs there is
-measured there.
+each part's figures, so a second call goes on with what is missing, as long as neither the package nor that part's
+script has changed. On a GPU what runs there is measured there.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -114,9 +115,17 @@ def commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
+def digest(words: str) -> str:
+    """Of all that decides a part's figures: the package, the scripts it uses, and its words."""
+    known = hashlib.sha256(words.encode())
+    for path in [*sorted((HERE.parents[1] / "wbctool").rglob("*.py")), HERE / "figures.py", HERE / words.split()[0]]:
+        known.update(path.read_bytes())
+    return known.hexdigest()[:10]
+
+
 def measured(name: str, words: str, work: Path) -> list[dict]:
-    """The figures of a part, or those of an earlier call of the same commit."""
-    file = work / f"{name.replace(' ', '-')}-{commit()}.jsonl"
+    """The figures of a part, or those of an earlier call where nothing has changed."""
+    file = work / f"{name.replace(' ', '-')}-{digest(words)}.jsonl"
     if not file.exists():
         part = file.with_suffix(".part")
         part.unlink(missing_ok=True)
