@@ -5,7 +5,7 @@
 Runs the other benchmarks one after another, so that nothing else disturbs them: give it an idle machine. Without
 `--long` only parts of minutes; with it also trainings and long folders, which take hours on two cores. `--work` keeps
 each part's figures, so a second call goes on with what is missing, as long as neither the package nor that part's
-script has changed. On a GPU what runs there is measured there.
+scripts have changed. On a GPU what runs there is measured there.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,10 @@ def commit() -> str:
 def digest(words: str) -> str:
     """Of all that decides a part's figures: the package, the scripts it uses, and its words."""
     known = hashlib.sha256(words.encode())
-    for path in [*sorted((HERE.parents[1] / "wbctool").rglob("*.py")), HERE / "figures.py", HERE / words.split()[0]]:
+    script = HERE / words.split()[0]
+    imported = re.findall(r"^(?:from|import) (\w+)", script.read_text(), re.MULTILINE)
+    own = [HERE / f"{name}.py" for name in imported if (HERE / f"{name}.py").is_file()]
+    for path in [*sorted((HERE.parents[1] / "wbctool").rglob("*.py")), *own, script]:
         known.update(path.read_bytes())
     return known.hexdigest()[:10]
 

@@ -131,7 +131,7 @@ def xgboost_fuse(
             note(line)
 
     with loading(quiet):
-        from wbctool.fusing.boosting import Settings
+        from wbctool.fusing.boosting import Settings, check
         from wbctool.fusing.run import Choices, Place
 
     settings = Settings(
@@ -143,6 +143,7 @@ def xgboost_fuse(
         jobs=jobs,
         parameters=parse_pairs(tree_options.set_ or [], "--set"),
     )
+    check(settings)
     options = feature_options
     choices = Choices(
         *(options.probabilities, options.morphology, options.start, options.all_features),

@@ -18,7 +18,7 @@ from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.plots import as_png, learning_curves
 from wbctool.folders import group_of
-from wbctool.fusing.boosting import Grown, Part, Settings, check, grow
+from wbctool.fusing.boosting import Grown, Part, Settings, grow
 from wbctool.fusing.importance import IMAGES, importance, importance_plot
 from wbctool.fusing.search import search
 from wbctool.fusing.sources import Measures, Network
@@ -186,7 +186,6 @@ def _fuse(dataset: Dataset, runs: Sequence[Run], choices: Choices, place: Place)
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], choices: Choices) -> None:
-    check(choices.settings)
     if not runs and not choices.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
     if choices.probabilities and not runs:
