@@ -128,7 +128,7 @@ class Selector:
             return record
         record = dict(record)
         self.tally.read += 1
-        name = os.path.basename(source_of(record))
+        name = os.path.basename(source_of(record)) if self.label_pattern or self.table is not None else ""
         row = self.table.row(record["id"], name) if self.table is not None else {}
         if self.label_pattern or (self.table is not None and self.table.has_labels):
             label = _label_in(self.label_pattern, name) if self.label_pattern else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -176,7 +176,7 @@ def collect(
         InputError: there is nothing to evaluate, there are composites to test on, or a record is no prediction or
             not a sound one.
     """
-    runs: dict[str, _Rows] = {}
+    runs: defaultdict[str, _Rows] = defaultdict(_Rows)
     left = _Left()
     for record in records:
         if record["schema"] == ERROR:
@@ -189,7 +189,7 @@ def collect(
         elif record.get("label") is None:
             left.out("predictions without a label", tally.place)
         else:
-            runs.setdefault(record.get("run") or where, _Rows()).add(record, tally, keep)
+            runs[record.get("run") or where].add(record, tally, keep)
     if not runs:
         reason = ", ".join([*left.lines(), *tally.notes()])
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
