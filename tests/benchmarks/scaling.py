@@ -53,7 +53,7 @@ def main() -> None:
             "segment": (place / "in",),
             "enhance": (place / "in", "--clahe", "--reinhard", found[0]),
             "crop": (place / "split.jsonl", "--which", "all", "--kind", "any"),  # some 10 a field
-            "naturalize": (place / "split.jsonl", "--add", 60, "--pool", place / "pool"),
+            "naturalize": (place / "split.jsonl", "--add", 300, "--pool", place / "pool"),
         }
         print(f"{len(found[: options.images])} PBC fields; seconds with 1 and with {options.jobs} processes")
         for name, words in steps.items():

@@ -162,10 +162,11 @@ def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.rand
     parts = best.field.parts["field"]
     image, coding = pool.image(parts["file"])
     labels = pool.labels(parts["mask"]).astype(np.int32)
+    seen = np.bincount(labels.ravel(), minlength=65536)
     cells: dict[int, dict[str, Any]] = {
         cell["value"]: {key: cell[key] for key in ("kind", "area", "whole") if key in cell}
         for cell in best.field.cells
-        if (labels == cell["value"]).any()
+        if seen[cell["value"]]
     }
     gone = [value for value in best.gone if value in cells]
     if red_cells is not None:

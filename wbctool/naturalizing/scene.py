@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import CELL, NUCLEUS
@@ -63,29 +64,31 @@ class Scene:
         table = np.zeros(top + 2, np.int32)
         listed, value = [], 1
         order = sorted(self.cells, key=lambda v: (("wbc", "platelet", "rbc").index(self.cells[v]["kind"]), v))
+        windows = ndimage.find_objects(self.labels, max_label=top)
         for old in order:
             cell = self.cells[old]
-            mask = self.labels == old
-            if "nucleus" in cell:
-                mask |= self.labels == old + 1
+            found = [window for window in windows[old - 1 : old + ("nucleus" in cell)] if window]
+            if not found:
+                continue
+            y, x = (min(window[axis].start for window in found) for axis in (0, 1))
+            high, wide = (max(window[axis].stop for window in found) - at for axis, at in ((0, y), (1, x)))
+            part = self.labels[y : y + high, x : x + wide]
+            mask = (part == old) | (part == old + 1) if "nucleus" in cell else part == old
             moments = cv2.moments(mask.astype(np.uint8), binaryImage=True)
             area = int(moments["m00"])
-            if not area:
-                continue
-            x, y, wide, high = cv2.boundingRect(mask.astype(np.uint8))
             edge = x == 0 or y == 0 or x + wide == width or y + high == height
             entry: dict[str, Any] = {
                 "value": value,
                 "kind": cell["kind"],
                 "bbox": [x, y, wide, high],
                 "area": area,
-                "centroid": [round(moments["m10"] / area, 1), round(moments["m01"] / area, 1)],
+                "centroid": [round(at + moments[of] / area, 1) for at, of in ((x, "m10"), (y, "m01"))],
                 "edge": edge,
             }
             table[old] = value
             if "nucleus" in cell:
                 table[old + 1] = value + 1
-                entry["nucleus"] = {"value": value + 1, "area": int((self.labels == old + 1).sum())}
+                entry["nucleus"] = {"value": value + 1, "area": int((part == old + 1).sum())}
             if cell["kind"] == "rbc":
                 entry["whole"] = bool(cell.get("whole") and not edge and area == cell["area"])
             listed.append(entry)
