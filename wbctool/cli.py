@@ -111,12 +111,22 @@ class Subcommands(TyperGroup):
             module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
             command = typer.main.get_command(module.app)
             command.name = name
+            for parameter in command.get_params(ctx):
+                _leave_out_python_types(parameter)
             if ctx.resilient_parsing:
                 from wbctool.commands.completion import attach
 
                 _take_values_unread(command, ctx)
                 attach(command, ctx)
         return name, command, rest
+
+
+def _leave_out_python_types(parameter: Any) -> None:
+    # typer would say <bool> at every flag, and <list[str]> at IN
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""
+    elif parameter.param_type_name == "argument":
+        parameter.display_type_rich = lambda ctx: None
 
 
 def _take_values_unread(command: Any, ctx: Any) -> None:

@@ -36,9 +36,9 @@ def crop(
         str, typer.Option(metavar="roi|box", help="Square about the cell, or its bounding box stretched.")
     ] = "roi",
     margin: Annotated[
-        float | None, typer.Option(min=0, max=10, help="Added about the cell, a share. (roi 0.3, box 0)")
+        float | None, typer.Option(min=0, max=10, metavar="X", help="Added about the cell, a share. (roi 0.3, box 0)")
     ] = None,
-    size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the crops, pixels.")] = 224,
+    size: Annotated[int, typer.Option(min=8, max=4096, metavar="PX", help="Side of the crops, pixels.")] = 224,
     kind: Annotated[str | None, typer.Option(metavar="wbc|platelet|rbc|any", help="What to crop.")] = None,
     which: Annotated[str, typer.Option(metavar="central|largest|all", help="Which of an image's cells.")] = "central",
     edge: Annotated[str, typer.Option(metavar="keep|drop", help="Cells cut by the image's edge.")] = "keep",

@@ -15,7 +15,9 @@ app = new_app()
 @app.command(epilog="Example:  wbctool demo -o demo/\n\nTakes about a minute on two cores; needs no data and no GPU.")
 def demo(
     out: Out,
-    per_class: Annotated[int, typer.Option(min=6, max=1000, help="Smear images of each of the 8 classes.")] = 24,
+    per_class: Annotated[
+        int, typer.Option(min=6, max=1000, metavar="N", help="Smear images of each of the 8 classes.")
+    ] = 24,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:

@@ -30,13 +30,17 @@ def enhance(
     selection: SelectionOptions,
     execution: ExecutionOptions,
     clahe: Annotated[bool, typer.Option("--clahe", help="Even out contrast.")] = False,
-    clip: Annotated[float | None, typer.Option(min=0.1, max=100, help="CLAHE: contrast limit. (2)")] = None,
-    tiles: Annotated[int | None, typer.Option(min=1, max=64, help="CLAHE: tiles a side. (8)")] = None,
+    clip: Annotated[
+        float | None, typer.Option(metavar="X", min=0.1, max=100, help="CLAHE: contrast limit. (2)")
+    ] = None,
+    tiles: Annotated[int | None, typer.Option(metavar="N", min=1, max=64, help="CLAHE: tiles a side. (8)")] = None,
     reinhard: Annotated[
         Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
     ] = None,
     denoise: Annotated[str | None, typer.Option(metavar="nlm", help="Non-local means.")] = None,
-    strength: Annotated[float | None, typer.Option(min=0.1, max=100, help="Non-local means: strength. (5)")] = None,
+    strength: Annotated[
+        float | None, typer.Option(metavar="X", min=0.1, max=100, help="Non-local means: strength. (5)")
+    ] = None,
 ) -> None:
     """Even out contrast, stain and noise of images: CLAHE, Reinhard, non-local means."""
     from wbctool.console import records_wanted, table

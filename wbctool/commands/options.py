@@ -25,7 +25,7 @@ Inputs = Annotated[
     typer.Argument(metavar="IN", help="Folders, images, .jsonl record files, or - for records on stdin."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Output folder.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.", rich_help_panel=_HOW)]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all chance.", rich_help_panel=_HOW)]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=_HOW)]
 Precision = Annotated[
     str, typer.Option(metavar="auto|float32|bf16", help="auto: as the run was trained.", rich_help_panel=_HOW)

@@ -62,7 +62,7 @@ def predict(
     field_options: FieldOptions,
     selection: SelectionOptions,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Less confident predictions are marked uncertain.")
+        float | None, typer.Option(metavar="P", min=0, max=1, help="Less confident predictions are marked uncertain.")
     ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over all 8 flips and quarter turns. (as the run was trained)")
