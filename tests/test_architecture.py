@@ -8,9 +8,10 @@ PACKAGE = Path(__file__).parents[1] / "wbctool"
 FLOORS = [
     {"errors"},
     {"records", "names"},
-    {"selection"},
-    {"folders", "outputs", "console", "composites", "cells", "parallel"},
-    {"steps", "imaging", "device", "runs"},
+    {"selection", "outputs"},
+    {"runs"},
+    {"folders", "console", "composites", "cells", "parallel"},
+    {"steps", "imaging", "device"},
     {"enhancing", "segmentation", "cropping", "splitting", "naturalizing", "evaluation", "measuring"},
     {"drawing", "preparation", "dataset"},
     {"modeling", "training", "explaining", "fusing"},

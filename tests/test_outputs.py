@@ -92,7 +92,7 @@ def test_two_commands_cannot_write_one_folder(tmp_path):
 
 def test_other_settings_are_refused_and_named(tmp_path):
     OutputFolder(tmp_path / "out", "crop", {"size": 224}).finish({"records": 0})
-    with pytest.raises(UsageProblem, match="made with size 224, not 96"):
+    with pytest.raises(UsageProblem, match="made with size 224, not with size 96"):
         OutputFolder(tmp_path / "out", "crop", {"size": 96})
     with pytest.raises(UsageProblem, match="wbctool crop"):
         OutputFolder(tmp_path / "out", "segment", {"size": 224})

@@ -130,7 +130,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(cli,
     assert (copy / "weights.safetensors").stat().st_mtime_ns == before
     other = cli("train", cells, "-o", copy, *TINY, "--epochs", 3, "--frozen-epochs", 1)
     assert other.code == 2
-    assert "made with epochs 2, not 3" in other.err
+    assert "made with epochs 2, not with epochs 3" in other.err
 
 
 def test_zero_epochs_save_the_untrained_model(cli, cells, tmp_path):

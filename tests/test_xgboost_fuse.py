@@ -85,7 +85,7 @@ def test_same_seed_same_bytes_and_features_are_kept_for_another_fuse(cli, fused,
     assert again.out == done.out
     other = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "b", *more, *FAST, "--seed", 1)
     assert other.code == 2
-    assert "made with seed 0, not 1" in other.err
+    assert "made with seed 0, not with seed 1" in other.err
     anew = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "b", *more, *FAST, "--seed", 1, "--overwrite")
     assert anew.code == 0, anew.err
     assert (tmp_path / "b" / "model.ubj").read_bytes() != (fused / "model.ubj").read_bytes()

@@ -17,6 +17,7 @@ from wbctool.records import (
     source_of,
     with_absolute_paths,
 )
+from wbctool.runs import refuse_run
 from wbctool.selection import Selection, Selector, Tally
 
 IMAGE_SUFFIXES = frozenset(
@@ -38,7 +39,7 @@ def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> It
     `damaged`, so that one bad line never stops a folder.
 
     Raises:
-        InputError: an input that does not exist, is unfinished or is neither folder, image nor records.
+        InputError: an input that does not exist, is unfinished, a run folder, or neither folder, image nor records.
         UsageProblem: an option that cannot be read.
     """
     selector = Selector(selection, tally)
@@ -60,11 +61,12 @@ def _open_input(given: str, tally: Tally) -> Iterator[Record]:
         files = record_files(path)
         if files:
             return (record for file in files for record in _read_lines(file, path, tally))
+        refuse_run(path)
         return find_images(path, tally)
     if not path.exists():
         raise InputError(f"{given}: no such file or folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return iter([_image_record(path, path.name)])
+        return iter([_image_record(path, path.name, tally)])
     if path.suffix.lower() in (".jsonl", ".ndjson") or not path.is_file():
         return _read_lines(path, path.parent, tally)
     raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
@@ -176,7 +178,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -
         elif os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
             tally.counts["no image"] += 1
         else:
-            yield _image_record(folder / name, prefix + name)
+            yield _image_record(folder / name, prefix + name, tally)
     for name in subfolders:
         inner = folder / name
         if any(next(inner.glob(pattern), None) for pattern in _MADE_HERE):
@@ -192,13 +194,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _image_record(path: Path, image_id: str) -> Record:
+def _image_record(path: Path, image_id: str, tally: Tally) -> Record:
     whole = str(absolute(path))
     try:
         whole.encode()
     except UnicodeEncodeError:
         shown, place = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, whole))
-        return error_record(shown, None, f"{place}: the path is not UTF-8; rename what is not")
+        reason = f"{place}: the path is not UTF-8; rename what is not"
+        tally.damage(reason)
+        return error_record(shown, None, reason)
     record: Record = {"schema": IMAGE, "id": image_id, "path": whole}
     parent = PurePosixPath(image_id).parent.name
     if parent:

@@ -180,6 +180,12 @@ class _Places:
         return [(self._files[number], offset) for number, offset in found]
 
 
+def _said(key: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"without {key}"
+    return f"with {key}" if value is True else f"with {key} {value}"
+
+
 def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
     """Refuse to go on in a folder that another command, or other settings, have made.
 
@@ -196,30 +202,17 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
         if old.get("command") != run["command"]:
             raise UsageProblem(f"{folder}: made by `wbctool {old.get('command')}`; give another folder, or --overwrite")
         before, now = old["settings"], json.loads(json.dumps(run["settings"]))
-        for key in sorted({*before, *now}):
+        for key in dict.fromkeys([*now, *sorted(before)]):
             if before.get(key) != now.get(key):
                 if key == "images":
                     raise UsageProblem(
                         f"{folder}: its images, labels or splits have changed since; "
                         "give another folder, or --overwrite to make it anew"
                     )
+                made, wanted = _said(key, before.get(key)), _said(key, now.get(key))
                 raise UsageProblem(
-                    f"{folder}: made with {key} {before.get(key)}, not {now.get(key)}; "
-                    "give another folder, or --overwrite to make it anew"
+                    f"{folder}: made {made}, not {wanted}; give another folder, or --overwrite to make it anew"
                 )
-
-
-def refuse_unfinished(folder: Path) -> None:
-    """Refuse a run folder whose making has not ended, where images are wanted.
-
-    Raises:
-        InputError: it is one.
-    """
-    file = folder / "run.json"
-    if folder.is_dir() and file.is_file() and not (folder / "model.json").exists():
-        command = read_json(file, "give images").get("command")
-        if command in ("train", "xgboost-fuse"):
-            raise InputError(f"{folder}: `wbctool {command}` has not finished it; run the same command again to go on")
 
 
 class OutputFolder:

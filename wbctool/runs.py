@@ -23,6 +23,31 @@ def hint_of_runs(path: Path) -> str:
     return f"{path} holds run folders: give them, such as {inner[0]}" if inner else ""
 
 
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a run folder whose making has not ended.
+
+    Raises:
+        InputError: it is one.
+    """
+    file = folder / "run.json"
+    if file.is_file() and not (folder / "model.json").exists():
+        run = read_json(file, "give another folder")
+        if run.get("command") in ("train", "xgboost-fuse") and not run.get("finished"):
+            command = run["command"]
+            raise InputError(f"{folder}: `wbctool {command}` has not finished it; run the same command again to go on")
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse a run folder, finished or not, where images are wanted.
+
+    Raises:
+        InputError: it is one.
+    """
+    if (folder / "model.json").is_file():
+        raise InputError(f"{folder}: is a run folder; give images or records")
+    refuse_unfinished(folder)
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """The contents of `model.json`.
 

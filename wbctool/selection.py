@@ -58,6 +58,12 @@ class Tally:
         if self.damages:
             raise InputError(f"{self.damages[0]}; mend or remove it first")
 
+    def failures(self) -> list[str]:
+        """A line for each of the first inputs that could not be read, and one for all further ones."""
+        more = self.counts["damaged"] - len(self.damages)
+        said = [f"failed: {reason}" for reason in self.damages]
+        return [*said, f"failed: {more:,} more inputs"] if more else said
+
     def notes(self) -> list[str]:
         """One line for each kind of thing left out or lacking."""
         wording = {

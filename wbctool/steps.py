@@ -220,7 +220,7 @@ def run_records(
     left_out = {key: count for key, count in tally.counts.items() if count and key != "damaged"}
     folder.finish(counts, left_out=left_out)
     if not execution.quiet:
-        for line in (*(f"failed: {reason}" for reason in tally.damages), *tally.notes()):
+        for line in (*tally.failures(), *tally.notes()):
             note(line)
         if passed_on:
             note(f"{passed_on:,} error records of an earlier step passed on")

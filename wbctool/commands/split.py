@@ -64,6 +64,10 @@ def split(
     if out and out.is_dir():
         raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
     shares = parse_ratio(ratio or "70/15/15")
+    percent = sum(float(part) for part in ratio.split("/")) if ratio else 100
+    if 50 < percent < 200 and abs(percent - 100) > 1:  # likely meant to be 100; 4/1/1 is not
+        taken = "/".join(f"{100 * share:.1f}" for share in shares.values())
+        warn(f"--ratio {ratio} adds up to {percent:g}, not 100; taken as {taken}")
     if folds is None and fold is not None:
         raise UsageProblem("--fold goes with --folds")
     if folds is not None and ratio is not None:
@@ -73,7 +77,8 @@ def split(
     tally = Tally()
     records = list(read_inputs(inputs, selection.selection(), tally))
     if all(record["schema"] == ERROR for record in records):
-        raise InputError(f"{', '.join(inputs)}: no images or records to split")
+        why = f" ({tally.damages[0]})" if tally.damages else ""
+        raise InputError(f"{', '.join(inputs)}: no images or records to split{why}")
     if not allow_synthetic:
         refuse_unsplit(records)
     unread = 0
@@ -103,7 +108,7 @@ def split(
     if held:
         warn(f"{held:,} composites are in validation or test: figures of them say nothing of real images")
     if not quiet:
-        for line in tally.notes():
+        for line in (*tally.failures(), *tally.notes()):
             note(line)
     if not records_wanted(json):
         groups = [len({group_of(r) for r in samples if r["split"] == name}) for name in names]

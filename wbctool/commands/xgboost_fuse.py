@@ -100,7 +100,6 @@ def xgboost_fuse(
     from wbctool.console import loading, note
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.folders import Tally, read_inputs
-    from wbctool.outputs import refuse_unfinished
     from wbctool.steps import lies_in, nothing_found
 
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
@@ -113,8 +112,6 @@ def xgboost_fuse(
         raise UsageProblem(f"-o {out}: is one of the runs; give another folder, so that nothing is lost")
     if feature_options.features_only and tree_options != TreeOptions():
         raise UsageProblem("--features-only: grows no trees; leave their options out")
-    for given in images:
-        refuse_unfinished(Path(given))
     tally = Tally()
     records = list(read_inputs(images, selection.selection(), tally))
     if not records:

@@ -10,10 +10,17 @@ from wbctool.errors import InputError
 from wbctool.folders import Selection, Tally, read_inputs
 from wbctool.outputs import read_json
 from wbctool.records import ERROR, Record
+from wbctool.runs import refuse_unfinished
 
 
 def predictions_file(given: str) -> str:
-    """The file of predictions in a run folder; elsewhere, what is given."""
+    """The file of predictions in a run folder; elsewhere, what is given.
+
+    Raises:
+        InputError: the run folder is not finished.
+    """
+    if given != "-":
+        refuse_unfinished(Path(given))
     file = Path(given) / "predictions.jsonl"
     return str(file) if given != "-" and file.exists() else given
 

@@ -29,8 +29,9 @@ def assign(labels: Sequence[str | None], groups: Sequence[str], shares: Sequence
     """Assign items to parts, keeping groups whole and each class near its share in every part.
 
     Groups are taken in random order, larger ones first; each goes to the part that lacks most of
-    the group's classes. Where every group is one item, each class is within one item of its share.
-    The result does not depend on the order of the items.
+    the group's classes, and of such parts with one share to that which lacks most in all. Where every
+    group is one item, each class is within one item of its share. The result does not depend on the
+    order of the items.
 
     Args:
         labels: the class of each of n items; None is a class of its own.
@@ -51,12 +52,15 @@ def assign(labels: Sequence[str | None], groups: Sequence[str], shares: Sequence
     totals = counts.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
-    lacking = np.outer(np.asarray(shares, np.float64), totals)
-    open_parts = np.asarray(shares) > 0
+    weights = np.asarray(shares, np.float64)
+    lacking = np.outer(weights, totals)
     part = np.empty(len(names), np.int64)
     for group in order:
         wish = (lacking * (counts[group] / totals)).sum(axis=1)
-        wish[~open_parts] = -np.inf
-        part[group] = int(np.argmax(np.round(wish, 9)))
+        wish[weights <= 0] = -np.inf
+        wish = np.round(wish, 9)
+        first = int(np.argmax(wish))
+        alike = np.flatnonzero((wish == wish[first]) & (weights == weights[first]))
+        part[group] = first if len(alike) == 1 else alike[np.argmax(lacking[alike].sum(axis=1).round(9))]
         lacking[part[group]] -= counts[group]
     return part[item_group]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,9 +25,13 @@ def add_folds(records: Sequence[Record], folds: int, fold: int, seed: int) -> li
     """The records, each with its `fold` from 1 and a `split`: one fold tests, the next validates.
 
     Raises:
-        UsageProblem: fewer than three folds, or a fold that is none of them.
+        UsageProblem: fewer than three folds, a fold that is none of them, or more folds than any class has groups.
     """
     check_folds(folds, fold)
+    found = {(record.get("label"), group_of(record)) for record in records if record["schema"] != ERROR}
+    most = max(Counter(label for label, _ in found).values(), default=0)
+    if folds > most:
+        raise UsageProblem(f"--folds {folds}: no class has more than {most:,} groups (images, slides, patients)")
     role = {fold: "test", fold % folds + 1: "val"}
     parts = _parts(records, [1 / folds] * folds, seed)
     return [

@@ -235,7 +235,8 @@ def read_recipe(name: str) -> tuple[Recipe, list[str]]:
         text = Path(name).read_text("utf-8", errors="replace")
     else:
         if name not in recipe_names():
-            near = get_close_matches(name, recipe_names(), 3) or recipe_names()
+            known = [own for own in recipe_names() if name in own]
+            near = known or get_close_matches(name, recipe_names(), 3) or recipe_names()
             raise UsageProblem(f"--recipe {name}: choose from {', '.join(near)}, or give a .toml file")
         text = files("wbctool.training").joinpath("recipes").joinpath(f"{stem}.toml").read_text("utf-8")
     table = _parsed(text, stem)
