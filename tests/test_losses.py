@@ -178,7 +178,7 @@ def test_a_recipe_written_is_the_recipe_read(tmp_path):
         ({"symmetries": 4}, "--symmetries 4: choose from 1, 8"),
         ({"mean": "1,2"}, "--mean 1,2"),
         ({"dense": "a"}, "--dense a"),
-        ({"wings": 2}, "--wings: no such key"),
+        ({"wings": 2}, "--set wings: no such key"),
     ],
 )
 def test_choices_out_of_their_limits_are_usage_errors(given, said):

@@ -31,6 +31,7 @@ def test_a_probe_is_what_scikit_learn_makes_of_the_same_features(cli, cells, tmp
     out = tmp_path / "r"
     done = cli("train", cells, "-o", out, *TINY, "--probe", probe, "--precision", "float32", "-q", "--symmetries", 1)
     assert done.code == 0, done.err
+    assert not (out / "curves.png").exists()
     again = cli("train", cells, "-o", out, "--resume", "--probe", probe)
     assert "was trained before" in again.err
     run = run_folder.load(out, torch.device("cpu"))

@@ -228,3 +228,76 @@ def test_other_damage_is_one_line(cli, run_folder, drawn, tmp_path):
     assert cli("segment", drawn / "images", "-o", tmp_path / "s", "--shard", "²/8").code == 2
     page = cli("evaluate", run_folder, "--html", run_folder / "predictions.jsonl")
     assert (page.code, "does not end in .html" in page.err) == (2, True)
+
+
+def test_a_name_that_is_not_utf_8_fails_and_is_named(cli, drawn, tmp_path):
+    source = next((drawn / "images" / "band").iterdir())
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(source, folder / "good.jpg")
+    try:
+        shutil.copy(source, os.fsencode(folder) + b"/bad\xff.jpg")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    done = cli("segment", folder, "-o", tmp_path / "m", "--method", "cyan-otsu", "--jobs", 1)
+    assert done.code == 4
+    assert "failed: " in done.err
+    assert "bad\\xff.jpg: the path is not UTF-8; rename what is not" in done.err
+    assert "of an earlier step" not in done.err
+    assert [record["schema"] for record in done.records] == ["wbctool.error/1", "wbctool.mask/1"]
+
+
+def test_split_names_the_lines_that_it_cannot_read(cli, tmp_path):
+    good = {"schema": "wbctool.image/1", "id": "a", "path": "/a.jpg", "label": "x"}
+    file = write_records(tmp_path / "r.jsonl", [good])
+    with open(file, "a") as stream:
+        stream.write("no json\n" * 5)
+    done = cli("split", file)
+    assert (done.code, len(done.records)) == (4, 6)
+    assert f"failed: {file} line 2: not JSON" in done.err
+    assert "failed: 2 more inputs" in done.err
+    none = cli("split", "-", stdin="no json\n")
+    assert (none.code, none.out) == (3, "")
+    assert "no images or records to split (stdin line 1: not JSON" in none.err
+
+
+def test_a_ratio_that_misses_a_hundred_is_said(cli, drawn):
+    said = cli("split", drawn / "images", "--ratio", "70/20/20").err
+    assert "warning: --ratio 70/20/20 adds up to 110, not 100; taken as 63.6/18.2/18.2" in said
+    assert "adds up to" not in cli("split", drawn / "images", "--ratio", "4/1/1").err
+
+
+def test_a_run_folder_is_no_folder_of_images_finished_or_not(cli, run_folder, tmp_path):
+    for words in (("segment", run_folder, "-o", tmp_path / "m"), ("split", run_folder)):
+        done = cli(*words)
+        assert (done.code, done.out) == (3, "")
+        assert f"{run_folder}: is a run folder; give images or records" in done.err
+    copy = tmp_path / "run"
+    shutil.copytree(run_folder, copy)
+    (copy / "model.json").unlink()
+    run = json.loads((copy / "run.json").read_text())
+    del run["finished"]
+    (copy / "run.json").write_text(json.dumps(run))
+    for words in (("info", copy), ("evaluate", copy), ("segment", copy, "-o", tmp_path / "m")):
+        done = cli(*words)
+        assert (done.code, done.out) == (3, "")
+        assert "`wbctool train` has not finished it; run the same command again to go on" in done.err
+
+
+def test_another_method_is_named_first_and_flags_are_said_in_words(cli, masks, drawn, tmp_path):
+    out = tmp_path / "m"
+    assert cli("segment", drawn / "images" / "band", "-o", out, "--method", "cyan-otsu", "--overlay", "-q").code == 0
+    other = cli("segment", drawn / "images" / "band", "-o", out, "--method", "hsv", "--overlay")
+    assert (other.code, "made with method cyan-otsu, not with method hsv;" in other.err) == (2, True)
+    plain = cli("segment", drawn / "images" / "band", "-o", out, "--method", "cyan-otsu")
+    assert (plain.code, "made with overlay, not without overlay;" in plain.err) == (2, True)
+
+
+def test_a_part_of_a_recipe_s_name_leads_to_it(cli):
+    said = cli("train", "x", "-o", "y", "--recipe", "resnet").err
+    assert "choose from resnet50-cbam-two-phase, or give a .toml file" in said
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(cli, drawn):
+    done = cli("split", drawn / "images", "-o", "/proc/split.jsonl")
+    assert (done.code, done.err.splitlines()[-1]) == (3, "wbctool: /proc/split.jsonl: No such file or directory")

@@ -99,3 +99,19 @@ def test_the_command_keeps_unknown_keys_warns_of_lacking_classes_and_writes_a_fi
     assert [r["patient"]["age"] for r in done.records[:12]] == list(range(12))
     assert (tmp_path / "s.jsonl").read_text() == done.out
     assert "class RARE has no image in val, test" in done.err
+
+
+@pytest.mark.parametrize("count", [9, 10, 17, 30, 50])
+@pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.2,) * 5])
+def test_parts_of_one_share_are_as_large_in_all(count, shares):
+    labels = [name for name in "ABCDE" for _ in range(count)]
+    parts = assign(labels, [str(i) for i in range(len(labels))], shares, 0)
+    sizes = np.bincount(parts, minlength=len(shares))[1:]
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_more_folds_than_any_class_has_groups_are_refused():
+    records = [{"schema": "wbctool.image/1", "id": f"{i}", "path": f"/{i}", "label": "AB"[i % 2]} for i in range(10)]
+    assert {record["fold"] for record in add_folds(records, 5, 1, 0)} == {1, 2, 3, 4, 5}
+    with pytest.raises(UsageProblem, match="--folds 6: no class has more than 5 groups"):
+        add_folds(records, 6, 1, 0)

@@ -78,12 +78,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         drawn.add_column(column, justify="right" if index and numbers else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*[Text(str(value)) for value in row])
-    stdout_console().print(drawn)
+    console = stdout_console()
+    console.print(Text(title, style="bold"), soft_wrap=True)  # a title of rich's would be as narrow as its table
+    console.print(drawn)
 
 
 class Progress:

@@ -199,7 +199,7 @@ def _image_record(path: Path, image_id: str, tally: Tally) -> Record:
     try:
         whole.encode()
     except UnicodeEncodeError:
-        shown, place = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, whole))
+        shown, place = (os.fsencode(text).decode("utf-8", "backslashreplace") for text in (image_id, whole))
         reason = f"{place}: the path is not UTF-8; rename what is not"
         tally.damage(reason)
         return error_record(shown, None, reason)

@@ -25,7 +25,10 @@ BUSY = "another command is writing this folder; wait for it to end"
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _open_partial(path)
+    try:
+        handle, temporary = _open_partial(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the name that people know
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,7 +123,9 @@ def evaluate(
 
     if truth:
         if shown != ReportOptions():
-            raise UsageProblem("--truth measures masks; the options of predictions do not go with it")
+            given = next(own.name for own in fields(shown) if getattr(shown, own.name) != own.default)
+            given = {"form": "format"}.get(given, given).replace("_", "-")
+            raise UsageProblem(f"--truth measures masks; --{given} is for predictions")
         _agreement(inputs, truth, which, truth_values, selection, split, quiet, json)
         return
     if truth_values or which != "all":

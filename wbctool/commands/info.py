@@ -47,24 +47,26 @@ def info(
     for line in tally.notes():
         note(line)
     if isinstance(facts.get("training"), dict):
-        facts["training"] = _chosen(facts["training"])
+        facts["training, unlike best"] = _chosen(facts.pop("training"))
     rows = [(key, _shown(value)) for key, value in facts.items() if value not in ({}, None)]
     table(path, ("what", "is"), rows, numbers=False)
 
 
 def _chosen(training: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen otherwise than by default; all of it is in `--json`."""
-    from wbctool.training.recipe import Recipe
+    """What was chosen otherwise than the recipe `best` does; all of it is in `--json`."""
+    from wbctool.training.recipe import read_recipe
 
-    usual = Recipe().to_json()
-    return {key: value for key, value in training.items() if key not in usual or value not in (usual[key], None, "")}
+    best = read_recipe("best")[0].to_json()
+    return {key: value for key, value in training.items() if key not in best or value not in (best[key], None, "", [])}
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         inner = ((key, _shown(part).replace("\n", ", ")) for key, part in value.items() if part is not None)
         return "\n".join(f"{key}: {text}" for key, text in inner)
-    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _write_onnx(run: Path, file: Path) -> None:
@@ -106,7 +108,7 @@ def _of_records(path: str, selection: Selection, tally: Tally) -> dict[str, Any]
 
     from wbctool.errors import InputError
     from wbctool.folders import group_of, read_inputs
-    from wbctool.records import ERROR
+    from wbctool.records import ERROR, SPLITS
 
     schemas: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -127,7 +129,9 @@ def _of_records(path: str, selection: Selection, tally: Tally) -> dict[str, Any]
         "kind": "records" if set(schemas) != {"wbctool.image/1"} else "images",
         "records": dict(schemas),
         "classes": dict(sorted(labels.items())),
-        "splits": dict(splits) if set(splits) != {"(none)"} else {},
+        "splits": {name: splits[name] for name in (*SPLITS, "(none)") if splits[name]}
+        if any(map(splits.get, SPLITS))
+        else {},
         "groups": len(groups),
         "cells": dict(cells),
     }

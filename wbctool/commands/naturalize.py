@@ -100,7 +100,7 @@ def naturalize(
         if not any("split" in record for record in real):
             warn("the records have no split: cells of these composites are in whatever you test on; split first")
         if parts.left_out:
-            reasons = ", ".join(f"{n:,} {reason}" for reason, n in parts.reasons().most_common(3))
+            reasons = "; ".join(f"{n:,}: {reason}" for reason, n in parts.reasons().most_common(3))
             note(f"{len(parts.left_out):,} images are not in the pool ({reasons}); see {place}/left-out.csv")
         if parts.pruned:
             note(f"{parts.pruned:,} parts of the pool were removed by hand")

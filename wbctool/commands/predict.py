@@ -181,7 +181,8 @@ def predict(
         for line in tally.notes():
             note(line)
         if counts["without a cell"]:
-            note(f"{counts['without a cell']:,} fields without a cell left out")
+            which = f" (--kind {field_options.kind})" if field_options.fields else ""
+            note(f"{counts['without a cell']:,} fields without a cell{which} left out")
     failed = counts["errors"] - counts["old errors"] + tally.counts["damaged"]
     if failed and not quiet:
         note(f"{failed:,} inputs failed; each has an error record")

@@ -191,7 +191,7 @@ def collect(
         else:
             runs[record.get("run") or where].add(record, tally, keep)
     if not runs:
-        reason = ", ".join([*left.lines(), *tally.notes()])
+        reason = "; ".join([*left.lines(), *tally.notes()]).replace("warning: ", "")
         raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
     return [_chosen(run, rows, split, where, left.lines(), allow_synthetic) for run, rows in runs.items()]
 

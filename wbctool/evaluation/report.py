@@ -172,10 +172,13 @@ def print_report(report: dict[str, Any], source: str, console: Console) -> None:
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
     table = plain_table()
     table.add_column("class", overflow="fold")
-    for name in ("support", "precision", "recall", "F1", "specif."):
+    for name in ("n", "precision", "recall", "F1", "spec."):
         table.add_column(name, justify="right", no_wrap=True)
     for label, row in classes.items():
-        cells = [_with_range(row[key], row["intervals"][key]) for key in ("precision", "recall", "f1")]
+        cells = [
+            _with_range(row[key], row["intervals"][key]) if row["support"] or row["intervals"][key] else "–"
+            for key in ("precision", "recall", "f1")
+        ]
         shown = [f"{row['support']:,}", *cells, f"{row['specificity']:.3f}"]
         table.add_row(Text(label), *shown, style="" if row["support"] else "dim")
     return table

@@ -196,7 +196,7 @@ def rows_of(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     ends = [run["intervals"][name] for name in known]
     for number, name in enumerate(("  95 % from", "  to")):
         rows.append([name, "", *(f"{each[number]:.2f}" if each else "" for each in ends)])
-    for name, key in (("other map", f"{SWAPPED} {{}}"), ("area", "area of {}")):
+    for name, key in (("swapped", f"{SWAPPED} {{}}"), ("area", "area of {}")):
         keys = [key.format(figure if SWAPPED in key else FIGURES[figure]) for figure in known]
         if any(key in whole for key in keys):
             rows.append([name, "", *(f"{whole[key]:.2f}" if key in whole else "" for key in keys)])

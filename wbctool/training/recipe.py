@@ -141,7 +141,8 @@ def with_choices(recipe: Recipe, given: Mapping[str, Any], where: str = "") -> R
     chosen = {}
     for key, value in given.items():
         if key not in known:
-            raise UsageProblem(f"{_named(key, where)}: no such key; `wbctool train --recipe best --show` lists all")
+            name = _named(key, where) if where else f"--set {key}"
+            raise UsageProblem(f"{name}: no such key; `wbctool train --recipe best --show` lists all")
         if value is not None:
             chosen[key] = _checked(known[key], value, _named(key, where))
     return replace(recipe, **chosen)
@@ -178,7 +179,8 @@ def _checked(own: Field[Any], value: Any, name: str) -> Any:
     }
     kind = kinds[str(own.type).split(" ")[0].split("[")[0]]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UsageProblem(f"{name} {value}: {about['help']} Give {'a number' if kind is not str else 'a word'}")
+        words: dict[Any, str] = {int: "a whole number", str: "a word", bool: "true or false", dict: "a table"}
+        raise UsageProblem(f"{name} {value}: give {words.get(kind, 'a number')} ({about['help'].rstrip('.')})")
     if isinstance(value, int | float) and not about["low"] <= value <= about["high"]:
         raise UsageProblem(f"{name} {value}: give a number from {about['low']:g} to {about['high']:g}")
     return float(value) if kind == (int, float) else value

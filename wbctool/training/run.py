@@ -327,7 +327,8 @@ def _finish(out: Path, model: Model, about: dict[str, Any], state: State, run: d
     from wbctool.evaluation.plots import as_png, learning_curves
 
     _write_history(out, state)
-    write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
+    if state.history:  # a probe has none
+        write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
     write_json(out / "run.json", {**run, "epochs": state.epoch, "best_epoch": state.best_epoch, "finished": True})
     run_folder.save(out, model, {**about, "best_epoch": state.best_epoch})
     shutil.rmtree(out / "resume", ignore_errors=True)
