@@ -162,12 +162,17 @@ def test_left_out_images_are_listed(composites, split_fields, tmp_path):
     chosen = next(r for r in records if r["split"] == "train" and r["label"] == "band")
     white = next(c for c in chosen["cells"] if c["kind"] == "wbc")
     chosen["cells"] = [*chosen["cells"], {**white, "value": 200}]
-    done = in_shell("naturalize", write_records(tmp_path / "s.jsonl", records), "-o", tmp_path / "out", "--add", 0)
+    words = ("naturalize", write_records(tmp_path / "s.jsonl", records), "-o", tmp_path / "out", "--add", 0)
+    done = in_shell(*words)
     assert done.code == 0, done.err
-    lines = (tmp_path / "out" / "pool" / "left-out.csv").read_text().splitlines()
+    table = tmp_path / "out" / "pool" / "left-out.csv"
+    lines = table.read_text().splitlines()
     assert lines[0] == "image,label,reason"
     assert f"{chosen['id']},band,2 white cells" in lines
-    assert "2 white cells" in done.err
+    assert "1: 2 white cells" in done.err
+    table.unlink()  # as where it was killed before the last file
+    assert in_shell(*words).code == 0
+    assert table.read_text().splitlines() == lines
 
 
 # The parts.

@@ -26,6 +26,7 @@ from wbctool.outputs import write_bytes
 from wbctool.records import ERROR, Record, with_absolute_paths
 
 _PARTS = {"light", "traits", "subject", "field", "red_cells"}  # of a field that serves
+LEFT_OUT = "left-out.csv"
 _HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
 # What was done to the image, so that composites and real images count as prepared alike.
 CARRIED = ("split", "method", "constants", "enhance")
@@ -164,12 +165,12 @@ class Pool:
         return part
 
     def write_left_out(self) -> None:
-        """List the images that are kept out in `left-out.csv`."""
+        """List the images that are kept out in a table."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("image", "label", "reason"))
         writer.writerows(self.left_out)
-        write_bytes(self.folder / "left-out.csv", stream.getvalue().encode())
+        write_bytes(self.folder / LEFT_OUT, stream.getvalue().encode())
 
     def reasons(self) -> Counter[str]:
         """How many images are kept out, by reason."""

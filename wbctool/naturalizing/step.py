@@ -17,7 +17,7 @@ from wbctool.naturalizing.cutting import take_apart, write_field
 from wbctool.naturalizing.natural import compose_natural
 from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
-from wbctool.naturalizing.pool import CARRIED, Pool, read_pool
+from wbctool.naturalizing.pool import CARRIED, LEFT_OUT, Pool, read_pool
 from wbctool.outputs import read_run
 from wbctool.records import MASK, Record, to_line
 from wbctool.steps import Execution, Step, added, run_records, same_id
@@ -55,6 +55,8 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
                 )
             whole = old.get("finished") and (folder / "records.jsonl").exists()
             if whole and not old["counts"].get("failed"):
+                if not (folder / LEFT_OUT).exists():  # killed before it was written
+                    read_pool(folder).write_left_out()
                 return
         try:
             run_records(step, records, folder, execution, total=len(records), emits=False)
