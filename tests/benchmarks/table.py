@@ -138,6 +138,7 @@ def measured(name: str, words: str, work: Path) -> list[dict]:
         log = work / f"{name.replace(' ', '-')}.txt"
         with open(log, "w") as stream:
             env = {**os.environ, "WBCTOOL_FIGURES": str(part)}
+            env.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, every process would compile all it imports
             code = subprocess.run(
                 [sys.executable, HERE / script, *more], stdout=stream, stderr=stream, env=env
             ).returncode
