@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from wbctool.drawing import draw_field
 from wbctool.imaging.files import read_image, read_labels
-from wbctool.segmentation.objects import Objects, Region
+from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.overlay import COLOURS, RIDGE, overlay
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from wbctool.imaging.label_image import Region
 from wbctool.segmentation import border
 from wbctool.segmentation.border import RedCells, outline_of
-from wbctool.segmentation.objects import Region
 
 
 def closed_cost(costs, path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_evaluate import lines, prediction
 
-from wbctool.evaluation import calibration
-from wbctool.evaluation.metrics import BINS, calibration_error, confidence_bins
+from wbctool.statistics import calibration
+from wbctool.statistics.metrics import BINS, calibration_error, confidence_bins
 
 
 def softmax(logits):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wbctool.evaluation.comparison import holm, mcnemar, ranks
+from wbctool.statistics.comparison import holm, mcnemar, ranks
 
 
 def predictions(path, right, classes=("A", "B"), run="r", first=0):

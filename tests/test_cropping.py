@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from wbctool.cells import choose_cells
 from wbctool.cropping.step import CropOptions, crop_step
 from wbctool.cropping.windows import box_window, cut, roi_window
 from wbctool.errors import ImageError, UsageProblem
+from wbctool.records.cells import choose_cells
 
 
 def cell(value, kind, x, y, area=10):

@@ -16,7 +16,7 @@ from wbctool.imaging.files import write_png
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.ensembles import EnsembleArchitecture, make_ensemble
-from wbctool.modeling.inference import symmetries
+from wbctool.modeling.predictor import symmetries
 
 CLASSES = tuple("abcde")
 

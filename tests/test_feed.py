@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbctool.segmentation.hed import STAINS
+from wbctool.imaging.colour import STAINS
 from wbctool.training.augmentation import Augmentation, flips_and_turns, stained
 from wbctool.training.feed import Pixels, ahead, batches_of, epoch_order
 from wbctool.training.recipe import Recipe, with_choices

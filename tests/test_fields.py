@@ -105,8 +105,8 @@ def test_runs_that_know_no_preparation_and_inputs_that_are_no_fields(cli, run_fo
 
 
 def test_tta_is_the_mean_over_the_eight_symmetries(cli, run_folder, cells):
-    from wbctool.evaluation.calibration import scaled
     from wbctool.imaging.inputs import to_input
+    from wbctool.statistics.calibration import scaled
 
     rows = cli("predict", run_folder, cells, "--tta", "--precision", "float32", "-q").records
     run = load(run_folder, torch.device("cpu"))

@@ -6,7 +6,9 @@ import os
 import pytest
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.folders import Selection, Tally, group_of, read_inputs
+from wbctool.inputs.folders import read_inputs
+from wbctool.records import group_of
+from wbctool.records.selection import Selection, Tally
 
 
 def touch(folder, *names):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wbctool.evaluation import intervals, metrics
+from wbctool.statistics import intervals, metrics
 
 
 def proportion(right, groups=None):

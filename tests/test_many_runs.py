@@ -11,8 +11,8 @@ from conftest import TINY, contents, in_shell
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from wbctool.evaluation.calibration import scaled
 from wbctool.modeling import run_folder
+from wbctool.statistics.calibration import scaled
 
 ONE = (*TINY, "--epochs", 1, "--frozen-epochs", 0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from wbctool.evaluation import metrics
+from wbctool.statistics import metrics
 
 CASES = {
     "random": (300, [0.25] * 4, 0.3),

@@ -14,7 +14,8 @@ from conftest import in_shell, read_records, write_records
 
 from wbctool.errors import BusyError, ImageError
 from wbctool.imaging.files import decode, read_labels
-from wbctool.outputs import OutputFolder, locked
+from wbctool.pipeline.locks import locked
+from wbctool.pipeline.output_folder import OutputFolder
 
 
 def test_a_class_or_a_renaming_that_no_image_has_is_named(cli, drawn):

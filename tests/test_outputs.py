@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 
 from wbctool.errors import ImageError, InputError, UsageProblem
-from wbctool.names import Names
-from wbctool.outputs import OutputFolder, atomic, check_settings
+from wbctool.pipeline.names import Names
+from wbctool.pipeline.output_folder import OutputFolder, check_settings
+from wbctool.records.storage import atomic
 
 
 def test_a_name_is_the_path_without_suffix_and_a_clash_keeps_it():

@@ -7,8 +7,8 @@ import pytest
 from wbctool.drawing import KINDS, draw_field
 from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_image
+from wbctool.imaging.label_image import Objects, Region, to_labels
 from wbctool.segmentation import METHODS, find_objects
-from wbctool.segmentation.objects import Objects, Region, to_labels
 from wbctool.segmentation.regions import components, fill_holes, gather_lobes, otsu
 
 

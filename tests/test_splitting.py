@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wbctool.errors import UsageProblem
-from wbctool.splitting.assign import assign, parse_ratio
-from wbctool.splitting.records import add_folds, add_splits
+from wbctool.records.assignment import assign, parse_ratio
+from wbctool.records.splits import add_folds, add_splits
 
 
 @given(

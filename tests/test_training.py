@@ -9,8 +9,8 @@ import torch
 from conftest import TINY, contents
 from safetensors.torch import load_file
 
-from wbctool.dataset import gather
 from wbctool.errors import InputError
+from wbctool.inputs.dataset import gather
 from wbctool.training.feed import Pixels
 
 

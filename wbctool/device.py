@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -62,3 +63,8 @@ def images_at_once(device: torch.device) -> int:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """The context in which a network computes in the given precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def cores() -> int:
+    """Cores that this process may use, of a cluster's job those it was given."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from figures import figure
 
-from wbctool.evaluation import intervals, metrics
+from wbctool.statistics import intervals, metrics
 
 SHARES = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.07, 0.05, 0.03])
 CLASSES = len(SHARES)

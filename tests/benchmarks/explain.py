@@ -24,11 +24,12 @@ from torch import nn
 
 from wbctool.device import autocast, images_at_once
 from wbctool.explaining.explainer import Explainer
-from wbctool.folders import Selection, Tally, read_inputs
 from wbctool.imaging.inputs import to_input
+from wbctool.inputs.folders import read_inputs
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.run_folder import load
+from wbctool.records.selection import Selection, Tally
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BACKBONES = ("resnet50", "densenet121", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv2_100")

@@ -19,8 +19,8 @@ import numpy as np
 from figures import figure
 
 from wbctool.imaging.files import read_image
+from wbctool.imaging.label_image import to_labels
 from wbctool.segmentation import METHODS, find_objects
-from wbctool.segmentation.objects import to_labels
 
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import cv2
 from figures import figure
 
-from wbctool.folders import Selection
+from wbctool.pipeline.runner import Execution, run_step
+from wbctool.records.selection import Selection
 from wbctool.segmentation import METHODS
 from wbctool.segmentation.step import segment_step
-from wbctool.steps import Execution, run_step
 
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

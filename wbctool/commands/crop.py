@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.options import (
-    ExecutionOptions,
-    Inputs,
-    Out,
-    SelectionOptions,
-    new_app,
-    with_options,
-)
+from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
 
 if TYPE_CHECKING:
     from wbctool.records import Record
@@ -47,7 +40,7 @@ def crop(
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table
     from wbctool.cropping.step import CropOptions, crop_step
-    from wbctool.steps import run_step
+    from wbctool.pipeline.runner import run_step
 
     kinds: Counter[str] = Counter()
     labels: Counter[str] = Counter()

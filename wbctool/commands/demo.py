@@ -28,7 +28,8 @@ def demo(
 
     from wbctool.console import note
     from wbctool.drawing import write_set
-    from wbctool.outputs import check_settings, write_json
+    from wbctool.pipeline.output_folder import check_settings
+    from wbctool.records.storage import write_json
 
     made = {"command": "demo", "settings": {"per_class": per_class, "seed": seed}}
     check_settings(out, "run.json", made)

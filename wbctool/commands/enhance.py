@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wbctool.commands.options import (
-    ExecutionOptions,
-    Inputs,
-    Out,
-    SelectionOptions,
-    new_app,
-    with_options,
-)
+from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
 
 app = new_app()
 
@@ -47,8 +40,8 @@ def enhance(
     from wbctool.enhancing.step import EnhanceOptions, enhance_step
     from wbctool.errors import UsageProblem
     from wbctool.imaging.enhancement import StainProfile
-    from wbctool.outputs import write_json
-    from wbctool.steps import run_step
+    from wbctool.pipeline.runner import run_step
+    from wbctool.records.storage import write_json
 
     if not clahe and (clip is not None or tiles is not None):
         raise UsageProblem("--clip and --tiles go with --clahe")

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wbctool.commands.options import (
-    AllowSynthetic,
-    Inputs,
-    Json,
-    Quiet,
-    SelectionOptions,
-    new_app,
-    with_options,
-)
+from wbctool.commands.options import AllowSynthetic, Inputs, Json, Quiet, SelectionOptions, new_app, with_options
 
 if TYPE_CHECKING:
     from wbctool.evaluation.comparison import Candidate
@@ -153,8 +145,9 @@ def _predictions(
     from wbctool.evaluation.side_by_side import compared, print_side_by_side, table_of
     from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
-    from wbctool.folders import Tally, read_inputs
-    from wbctool.runs import hint_of_runs
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.inputs.run_folders import hint_of_runs
+    from wbctool.records.selection import Tally
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
@@ -221,7 +214,8 @@ def _differential(
     from wbctool.evaluation.differential import count_groups, differential, differential_table, print_differential
     from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.records.selection import Tally
 
     tally = Tally()
     where = ", ".join(inputs)
@@ -258,9 +252,10 @@ def _write_pictures(
     """The page and the plots that were asked for."""
     from wbctool.console import note
     from wbctool.evaluation.page import Section, page_of
-    from wbctool.evaluation.plots import learning_curves, parallel_coordinates, plots_of, write_plots
+    from wbctool.evaluation.plots import parallel_coordinates, plots_of
     from wbctool.evaluation.sources import panels, training_history
-    from wbctool.outputs import write_bytes
+    from wbctool.records.storage import write_bytes
+    from wbctool.statistics.plots import learning_curves, write_plots
 
     explained = panels(shown.explanations) if shown.explanations else {}
     taken: set[str] = set()
@@ -342,7 +337,8 @@ def _agreement(
     from wbctool.errors import InputError, UsageProblem
     from wbctool.evaluation.agreement import find_truth, measure, parse_values
     from wbctool.evaluation.report import print_agreement
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.records.selection import Tally
 
     if split is not None:
         raise UsageProblem("--split is for predictions, not for --truth")

@@ -93,10 +93,11 @@ def explain(
     from wbctool.console import loading, note, records_wanted, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.explaining import METHODS
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.inputs.run_folders import read_info
+    from wbctool.pipeline.runner import names_of, nothing_found, parse_shard
     from wbctool.records import SPLITS
-    from wbctool.runs import read_info
-    from wbctool.steps import names_of, nothing_found, parse_shard
+    from wbctool.records.selection import Tally
 
     if source != "-" and (Path(source) / "model.json").is_file():
         if (run / "model.json").is_file():

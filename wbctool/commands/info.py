@@ -10,7 +10,7 @@ import typer
 from wbctool.commands.options import Json, SelectionOptions, new_app, with_options
 
 if TYPE_CHECKING:
-    from wbctool.folders import Selection, Tally
+    from wbctool.records.selection import Selection, Tally
 
 app = new_app()
 
@@ -32,7 +32,7 @@ def info(
     from json import dumps
 
     from wbctool.console import note, records_wanted, table
-    from wbctool.folders import Tally
+    from wbctool.records.selection import Tally
 
     if onnx:
         _write_onnx(Path(path), onnx)
@@ -72,7 +72,7 @@ def _shown(value: Any) -> str:
 def _write_onnx(run: Path, file: Path) -> None:
     from wbctool.console import note
     from wbctool.errors import UsageProblem
-    from wbctool.runs import is_run
+    from wbctool.inputs.run_folders import is_run
 
     if file.is_dir():
         raise UsageProblem(f"--onnx {file}: is a folder; give a file")
@@ -81,7 +81,7 @@ def _write_onnx(run: Path, file: Path) -> None:
 
     import torch
 
-    from wbctool.modeling.onnx_file import write_onnx
+    from wbctool.inference.onnx_file import write_onnx
     from wbctool.modeling.run_folder import load
 
     worst = write_onnx(load(run, torch.device("cpu")), file)
@@ -89,7 +89,7 @@ def _write_onnx(run: Path, file: Path) -> None:
 
 
 def _of_run(path: Path) -> dict[str, Any]:
-    from wbctool.runs import read_info
+    from wbctool.inputs.run_folders import read_info
 
     model = read_info(path)
     keys = (
@@ -107,8 +107,8 @@ def _of_records(path: str, selection: Selection, tally: Tally) -> dict[str, Any]
     from collections import Counter
 
     from wbctool.errors import InputError
-    from wbctool.folders import group_of, read_inputs
-    from wbctool.records import ERROR, SPLITS
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.records import ERROR, SPLITS, group_of
 
     schemas: Counter[str] = Counter()
     labels: Counter[str] = Counter()

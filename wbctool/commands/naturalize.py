@@ -9,15 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wbctool.commands.options import (
-    ExecutionOptions,
-    Inputs,
-    Out,
-    Seed,
-    SelectionOptions,
-    new_app,
-    with_options,
-)
+from wbctool.commands.options import ExecutionOptions, Inputs, Out, Seed, SelectionOptions, new_app, with_options
 
 app = new_app()
 
@@ -63,7 +55,7 @@ def naturalize(
 
     from wbctool.console import note, records_wanted, table, warn
     from wbctool.errors import InputError, UsageProblem
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.inputs.folders import read_inputs
     from wbctool.naturalizing.plan import (
         ALGORITHMS,
         BALANCED_TO,
@@ -75,7 +67,8 @@ def naturalize(
     )
     from wbctool.naturalizing.pool import read_pool
     from wbctool.naturalizing.step import composite_step, make_pool
-    from wbctool.steps import Outcome, names_of, parse_shard, run_records
+    from wbctool.pipeline.runner import Outcome, names_of, parse_shard, run_records
+    from wbctool.records.selection import Tally
 
     if algorithm not in ALGORITHMS:
         raise UsageProblem(f"--algorithm {algorithm}: choose from {', '.join(ALGORITHMS)}")

@@ -14,8 +14,8 @@ import typer
 from wbctool.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from wbctool.folders import Selection
-    from wbctool.steps import Execution
+    from wbctool.pipeline.runner import Execution
+    from wbctool.records.selection import Selection
 
 _WHO = "Labels and groups"
 _HOW = "Running"
@@ -66,7 +66,7 @@ class SelectionOptions:
 
     def selection(self) -> Selection:
         """As the package takes it."""
-        from wbctool.folders import Selection
+        from wbctool.records.selection import Selection
 
         return Selection(self.label_regex, self.group_regex, self.labels, self.classes, tuple(self.map or ()))
 
@@ -87,7 +87,7 @@ class ExecutionOptions:
 
     def execution(self) -> Execution:
         """As the package takes it."""
-        from wbctool.steps import Execution
+        from wbctool.pipeline.runner import Execution
 
         return Execution(**{field.name: getattr(self, field.name) for field in fields(self)})
 

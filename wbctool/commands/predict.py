@@ -84,9 +84,10 @@ def predict(
 
     from wbctool.console import Progress, emit, emit_while_read, loading, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.folders import Tally, read_inputs
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.inputs.run_folders import read_info
     from wbctool.records import ERROR, PREDICTION, has_image, preparation_of
-    from wbctool.runs import read_info
+    from wbctool.records.selection import Tally
 
     *run_paths, source = arguments
     if source != "-" and (Path(source) / "model.json").is_file():
@@ -107,8 +108,8 @@ def predict(
         read_info(Path(path))
     with loading(quiet):
         from wbctool.device import pick_device, pick_precision
-        from wbctool.modeling.inference import PredictionFile
-        from wbctool.modeling.inference import predict as run_prediction
+        from wbctool.inference.prediction import predict as run_prediction
+        from wbctool.inference.prediction_file import PredictionFile
         from wbctool.modeling.run_folder import load, trained_precision
 
     where = pick_device(device)
@@ -205,8 +206,9 @@ def _cells(
         return records, lambda record: record
     from tempfile import TemporaryDirectory
 
+    from wbctool.commands.preparation import steps_of
     from wbctool.errors import InputError
-    from wbctool.preparation import cells_of_fields, steps_of, without_files
+    from wbctool.pipeline.preparation import cells_of_fields, without_files
     from wbctool.records import ERROR, IMAGE, MASK
 
     first = next(records)

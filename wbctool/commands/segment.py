@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.options import (
-    ExecutionOptions,
-    Inputs,
-    Out,
-    SelectionOptions,
-    new_app,
-    numbers,
-    with_options,
-)
+from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, numbers, with_options
 
 if TYPE_CHECKING:
     from wbctool.records import Record
@@ -117,9 +109,9 @@ def segment(
     from dataclasses import replace
 
     from wbctool.console import records_wanted, table
+    from wbctool.pipeline.runner import parse_shard, run_step
     from wbctool.segmentation.coco import CocoFile
     from wbctool.segmentation.step import segment_step
-    from wbctool.steps import parse_shard, run_step
 
     images: Counter[str] = Counter()
     found: Counter[str] = Counter()

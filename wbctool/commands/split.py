@@ -52,14 +52,15 @@ def split(
     json: Json = False,
 ) -> None:
     """Add train, val and test to records: stratified by class, no group parted."""
-    from wbctool.composites import is_composite, refuse_unsplit
     from wbctool.console import emit, note, records_wanted, table, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.folders import Tally, group_of, read_inputs
-    from wbctool.outputs import atomic
-    from wbctool.records import ERROR, SPLITS, to_line
-    from wbctool.splitting.assign import parse_ratio
-    from wbctool.splitting.records import add_folds, add_splits, check_folds
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.records import ERROR, SPLITS, group_of, to_line
+    from wbctool.records.assignment import parse_ratio
+    from wbctool.records.composites import is_composite, refuse_unsplit
+    from wbctool.records.selection import Tally
+    from wbctool.records.splits import add_folds, add_splits, check_folds
+    from wbctool.records.storage import atomic
 
     if out and out.is_dir():
         raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
@@ -129,7 +130,7 @@ def _with_copies_joined(records: list[Record], quiet: bool) -> tuple[list[Record
     from wbctool.errors import InputError
     from wbctool.imaging.duplicates import COPIES_UP_TO, find_duplicates
     from wbctool.records import ERROR
-    from wbctool.splitting.records import join_duplicates
+    from wbctool.splitting.near_duplicates import join_duplicates
 
     samples = [record for record in records if record["schema"] != ERROR]
     with Progress("near-duplicates", "images", quiet, total=len(samples)) as progress:

@@ -167,10 +167,11 @@ def _train(
     from dataclasses import replace
 
     from wbctool.console import emit, loading, note, records_wanted, table
-    from wbctool.dataset import gather
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
-    from wbctool.folders import Selection, Tally, read_inputs
+    from wbctool.inputs.dataset import gather
+    from wbctool.inputs.folders import read_inputs
     from wbctool.modeling.known import refuse_known, with_their_splits
+    from wbctool.records.selection import Selection, Tally
     from wbctool.training.processes import is_main_process
 
     quiet = how["quiet"] = how["quiet"] or not is_main_process()

@@ -99,8 +99,9 @@ def xgboost_fuse(
     """Fuse deep features and morphology by gradient-boosted trees; the result is a run folder."""
     from wbctool.console import loading, note
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.folders import Tally, read_inputs
-    from wbctool.steps import lies_in, nothing_found
+    from wbctool.inputs.folders import read_inputs
+    from wbctool.pipeline.runner import lies_in, nothing_found
+    from wbctool.records.selection import Tally
 
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
     images = [given for given in arguments if Path(given) not in runs]
@@ -159,13 +160,14 @@ def _fuse(
 ) -> int:
     """The number of images that failed."""
     from wbctool.console import emit, note, records_wanted, table
-    from wbctool.dataset import gather
     from wbctool.device import pick_device
-    from wbctool.folders import Selection, Tally, read_inputs
     from wbctool.fusing.importance import family_rows, feature_rows
     from wbctool.fusing.run import fuse
+    from wbctool.inputs.dataset import gather
+    from wbctool.inputs.folders import read_inputs
     from wbctool.modeling.known import refuse_known, with_their_splits
     from wbctool.modeling.run_folder import load
+    from wbctool.records.selection import Selection, Tally
 
     device = pick_device(choices.settings.device)
     loaded = [load(path, device) for path in runs]
@@ -211,8 +213,8 @@ def _features_only(
     from wbctool.device import pick_device
     from wbctool.fusing.features import write_features
     from wbctool.modeling.run_folder import load
+    from wbctool.pipeline.runner import names_of
     from wbctool.records import ERROR
-    from wbctool.steps import names_of
 
     asked = {record["id"] for record in records if record["schema"] != ERROR}
     device = pick_device(choices.settings.device)

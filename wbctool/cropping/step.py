@@ -7,20 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wbctool.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
-from wbctool.cropping.windows import (
-    DEFAULT_MARGIN,
-    DENOISE,
-    METHODS,
-    box_window,
-    cut,
-    roi_window,
-)
+from wbctool.cropping.windows import DEFAULT_MARGIN, DENOISE, METHODS, box_window, cut, roi_window
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
+from wbctool.pipeline.runner import Step
 from wbctool.records import CELL, IMAGE, MASK, Record
-from wbctool.steps import Step
+from wbctool.records.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
 
 # Of a field's record these do not hold for a cell cut from it.
 _OF_THE_FIELD = ("size", "seconds", "mask", "cells")

@@ -11,9 +11,9 @@ import numpy as np
 
 from wbctool.drawing.cells import KINDS, blob, draw_cell
 from wbctool.imaging.files import write_png
-from wbctool.outputs import atomic, write_bytes
+from wbctool.imaging.label_image import Objects, Region, to_labels
 from wbctool.records import MASK, Record, to_line, with_relative_paths
-from wbctool.segmentation.objects import Objects, Region, to_labels
+from wbctool.records.storage import atomic, write_bytes
 
 CLASSES = (*KINDS, "platelet")
 _RED: np.ndarray = np.array([0.10, 0.42, 0.30], np.float32)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.cells import central
 from wbctool.errors import ImageError, InputError, UsageProblem
-from wbctool.folders import IMAGE_SUFFIXES
 from wbctool.imaging.files import decode_unchanged, read_labels
+from wbctool.inputs.folders import IMAGE_SUFFIXES
 from wbctool.records import ERROR, MASK, Record
+from wbctool.records.cells import central
 
 SCHEMA = "wbctool.agreement/1"
 PARTS = ("nucleus", "cell", "rbc", "platelet")

@@ -10,12 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from wbctool.composites import is_composite
 from wbctool.evaluation.brief import BRIEF, brief, with_range
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.predictions import Predictions
-from wbctool.folders import group_of
-from wbctool.records import MODELS, Record, source_of
+from wbctool.records import MODELS, Record, group_of, source_of
+from wbctool.records.composites import is_composite
 
 if TYPE_CHECKING:
     from wbctool.imaging.duplicates import Duplicates

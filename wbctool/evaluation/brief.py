@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from wbctool.evaluation.intervals import Draws, Interval, of_confusion
-from wbctool.evaluation.metrics import confusion_matrix, figures_of
 from wbctool.evaluation.predictions import Predictions
+from wbctool.statistics.intervals import Draws, Interval, of_confusion
+from wbctool.statistics.metrics import confusion_matrix, figures_of
 
 BRIEF = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "mcc": "MCC"}
 

@@ -9,12 +9,12 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from wbctool.errors import InputError
-from wbctool.evaluation import metrics
-from wbctool.evaluation.intervals import Draws, Interval
 from wbctool.evaluation.predictions import Predictions
+from wbctool.statistics import metrics
+from wbctool.statistics.comparison import mcnemar
+from wbctool.statistics.intervals import Draws, Interval
 
 _MEMBER = re.compile(r"(fold|repeat)-\d+$")  # as `train --folds` and `--repeats` name them
 
@@ -63,28 +63,6 @@ def candidates(runs: Sequence[tuple[str, Predictions]]) -> list[Candidate]:
 def _candidate(name: str, members: list[Predictions], of_others: bool = False) -> Candidate:
     each = [metrics.summary(one.truth, one.predicted, one.probabilities) for one in members]
     return Candidate(name, members, {key: np.array([row[key] for row in each]) for key in each[0]}, of_others)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test (1947), from how often only one of two was right."""
-    count = only_first + only_second
-    return 1.0 if count == 0 else float(min(1.0, 2 * special.bdtr(min(only_first, only_second), count, 0.5)))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are (Holm 1979), in the order given; NaN stays and does not count."""
-    known = [index for index, value in enumerate(values) if not np.isnan(value)]
-    corrected, highest = list(values), 0.0
-    for rank, index in enumerate(sorted(known, key=lambda index: values[index])):
-        highest = max(highest, min(1.0, (len(known) - rank) * values[index]))
-        corrected[index] = highest
-    return corrected
-
-
-def ranks(values: Sequence[float], lower_is_better: bool = False) -> list[int]:
-    """1 for the best; equal values share a rank, NaN comes last."""
-    keys = [np.inf if np.isnan(value) else value if lower_is_better else -value for value in values]
-    return [1 + sum(other < key for other in keys) for key in keys]
 
 
 def against(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:

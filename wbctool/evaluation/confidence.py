@@ -11,9 +11,9 @@ from rich.text import Text
 
 from wbctool.errors import InputError
 from wbctool.evaluation.brief import BRIEF, brief, with_range
-from wbctool.evaluation.calibration import coverage_table, reliability, risk, scaled, threshold_for
-from wbctool.evaluation.metrics import score_figures
 from wbctool.evaluation.predictions import Predictions
+from wbctool.statistics.calibration import coverage_table, reliability, risk, scaled, threshold_for
+from wbctool.statistics.metrics import score_figures
 
 
 def of_confidence(predictions: Predictions) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from rich.text import Text
 from scipy import special
 
 from wbctool import PURPOSE
-from wbctool.composites import is_composite
 from wbctool.errors import InputError
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.tables import Table
-from wbctool.folders import Tally, group_of
-from wbctool.records import ERROR, PREDICTION, SPLITS, Record
+from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
+from wbctool.records.composites import is_composite
+from wbctool.records.selection import Tally
 
 SCHEMA = "wbctool.differential/1"
 LEVEL = 0.95

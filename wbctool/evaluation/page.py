@@ -17,11 +17,12 @@ from wbctool import PURPOSE, __version__
 from wbctool.errors import ImageError
 from wbctool.evaluation.audit import outcome_of, shortfalls
 from wbctool.evaluation.brief import BRIEF, with_range
-from wbctool.evaluation.plots import as_svg, learning_curves, parallel_coordinates, plots_of
+from wbctool.evaluation.plots import parallel_coordinates, plots_of
 from wbctool.evaluation.predictions import Predictions
 from wbctool.evaluation.report import NAMES, composites_line
 from wbctool.evaluation.side_by_side import table_of
 from wbctool.imaging.files import read_image
+from wbctool.statistics.plots import as_svg, learning_curves
 
 _SIDE = 300  # pixels of a thumbnail, for screens of twice the density
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

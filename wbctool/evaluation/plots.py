@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wbctool.evaluation.metrics import areas, curves, steps
 from wbctool.evaluation.predictions import Predictions
 from wbctool.evaluation.report import NAMES
-from wbctool.outputs import write_bytes
+from wbctool.statistics.metrics import areas, curves, steps
+from wbctool.statistics.plots import STYLE, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
+    pass
 
 _AXES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_auc", "mcc")
 _COLOURS = matplotlib.color_sequences["tab20"]
-_STYLE: dict[RcKeyType, Any] = {
-    "svg.hashsalt": "wbctool",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,  # class names with $ in them are names
-}
 
 
 def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figure]:
@@ -41,7 +30,7 @@ def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figu
         predictions: of the run.
         report: what `report.to_json` gave of them.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return {
             "confusion": _confusion(report["confusion"]),
             "roc": _roc(predictions),
@@ -51,41 +40,14 @@ def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figu
         }
 
 
-def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Loss and accuracy over epochs, with the start of fine-tuning and the epoch that was kept marked.
-
-    Args:
-        history: as `history.jsonl` holds it.
-        best_epoch: from 1; 0 for none.
-    """
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(8, 3.2)
-        tuned = [row["epoch"] for row in history if row["phase"] == "fine-tune"]
-        for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            for split, name in (("train", "training"), ("val", "validation")):
-                key = f"{split}_{measure}"
-                rows = [(row["epoch"], row[key]) for row in history if key in row]
-                if rows:
-                    axes.plot(*zip(*rows, strict=True), ".-", label=name)
-            if tuned and tuned[0] > 1:
-                axes.axvline(tuned[0] - 0.5, color="grey", linestyle=":", label="fine-tuning starts")
-            if best_epoch:
-                axes.axvline(best_epoch, color="tab:green", linewidth=0.8, label="epoch kept")
-            axes.set(xlabel="epoch", ylabel=measure)
-            axes.grid(alpha=0.3)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=8)
-        return figure
-
-
 def parallel_coordinates(rows: Sequence[dict[str, Any]]) -> Figure:
     """Runs as lines over figures, each axis from its worst to its best run.
 
     Args:
         rows: what `side_by_side.compared` gave.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7, 3.4 + 0.18 * len(rows))
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7, 3.4 + 0.18 * len(rows))
         axes = figure.subplots()
         values = np.array([[math.nan if row[name] is None else row[name] for name in _AXES] for row in rows])
         low = np.nanmin(values, axis=0, initial=math.inf, where=~np.isnan(values))
@@ -105,12 +67,6 @@ def parallel_coordinates(rows: Sequence[dict[str, Any]]) -> Figure:
         return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _plain(name: str) -> str:
     name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return f" {name}" if name.startswith("_") else name  # a leading underscore hides a legend entry
@@ -119,7 +75,7 @@ def _plain(name: str) -> str:
 def _confusion(confusion: dict[str, Any]) -> Figure:
     classes, matrix = confusion["classes"], np.array(confusion["matrix"])
     side = max(3.6, 0.42 * len(classes) + 1.6)
-    figure = _figure(side + 0.6, side)
+    figure = new_figure(side + 0.6, side)
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -147,7 +103,7 @@ def _per_class(predictions: Predictions, x: str, y: str, score: int, axes: Axes)
 
 
 def _roc(predictions: Predictions) -> Figure:
-    figure = _figure(4.6, 4 + 0.1 * len(predictions.classes))
+    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     _per_class(predictions, "fpr", "tpr", 0, axes)
@@ -156,7 +112,7 @@ def _roc(predictions: Predictions) -> Figure:
 
 
 def _precision_recall(predictions: Predictions) -> Figure:
-    figure = _figure(4.6, 4 + 0.1 * len(predictions.classes))
+    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
     axes = figure.subplots()
     _per_class(predictions, "recall", "precision", 1, axes)
     axes.set(xlabel="recall", ylabel="precision", aspect="equal", ylim=(-0.03, 1.03), title="Average precision")
@@ -171,7 +127,7 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
 
 
 def _reliability(report: dict[str, Any]) -> Figure:
-    figure = _figure(4.6, 4)
+    figure = new_figure(4.6, 4)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     drawn = [("after scaling" if report["before"] else "measured", report["reliability"], "tab:blue")]
@@ -189,7 +145,7 @@ def _reliability(report: dict[str, Any]) -> Figure:
 
 
 def _coverage(report: dict[str, Any]) -> Figure:
-    figure = _figure(4.6, 4)
+    figure = new_figure(4.6, 4)
     axes = figure.subplots()
     rows = report["coverage"]
     axes.plot([row["coverage"] for row in rows], [row["error"] for row in rows], ".-")
@@ -203,28 +159,3 @@ def _coverage(report: dict[str, Any]) -> Figure:
     )
     axes.set_ylim(bottom=0)
     return figure
-
-
-def as_svg(figure: Figure) -> bytes:
-    """The figure as SVG, without a date."""
-    return _saved(figure, format="svg", metadata={"Date": None})
-
-
-def as_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
-    return _saved(figure, format="png", dpi=120, metadata={"Software": None})
-
-
-def _saved(figure: Figure, **how: Any) -> bytes:
-    stream = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the font lacks a letter of a class name
-        figure.savefig(stream, **how)
-    return stream.getvalue()
-
-
-def write_plots(figures: dict[str, Figure], folder: Path) -> None:
-    """Write each as NAME.png and NAME.svg."""
-    for name, figure in figures.items():
-        write_bytes(folder / f"{name}.png", as_png(figure))
-        write_bytes(folder / f"{name}.svg", as_svg(figure))

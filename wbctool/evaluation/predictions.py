@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wbctool.composites import ALLOW, is_composite
 from wbctool.errors import InputError
-from wbctool.folders import Tally, group_of
-from wbctool.records import ERROR, PREDICTION, SPLITS, Record
+from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
+from wbctool.records.composites import ALLOW, is_composite
+from wbctool.records.selection import Tally
 
 _SUM_WITHIN = 0.01  # of 1, as other tools round their probabilities
 

@@ -11,13 +11,14 @@ from rich.text import Text
 
 from wbctool import PURPOSE
 from wbctool.console import table
-from wbctool.evaluation import intervals, tables
+from wbctool.evaluation import tables
 from wbctool.evaluation.agreement import MEASURES, POOR
 from wbctool.evaluation.audit import print_audit
 from wbctool.evaluation.brief import both, known, with_range
 from wbctool.evaluation.confidence import chosen_threshold, of_confidence, of_threshold, plain_table, print_confidence
-from wbctool.evaluation.metrics import confusion_matrix, per_class, summary
 from wbctool.evaluation.predictions import Predictions
+from wbctool.statistics import intervals
+from wbctool.statistics.metrics import confusion_matrix, per_class, summary
 
 SCHEMA = "wbctool.evaluation/1"
 NAMES = {

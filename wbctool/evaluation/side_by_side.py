@@ -13,9 +13,10 @@ from rich.text import Text
 
 from wbctool import PURPOSE
 from wbctool.errors import InputError
-from wbctool.evaluation.comparison import Candidate, against, holm, ranks
+from wbctool.evaluation.comparison import Candidate, against
 from wbctool.evaluation.report import NAMES
 from wbctool.evaluation.tables import Table
+from wbctool.statistics.comparison import holm, ranks
 
 if TYPE_CHECKING:
     from rich.table import Table as Drawn

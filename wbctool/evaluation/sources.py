@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError
-from wbctool.folders import Selection, Tally, read_inputs
-from wbctool.outputs import read_json
+from wbctool.inputs.folders import read_inputs
+from wbctool.inputs.run_folders import refuse_unfinished
 from wbctool.records import ERROR, Record
-from wbctool.runs import refuse_unfinished
+from wbctool.records.selection import Selection, Tally
+from wbctool.records.storage import read_json
 
 
 def predictions_file(given: str) -> str:

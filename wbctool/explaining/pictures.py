@@ -31,7 +31,7 @@ from wbctool.explaining.panels import (
 )
 from wbctool.explaining.subject import Finding, Subject
 from wbctool.imaging.files import read_image, write_png
-from wbctool.names import safe_name
+from wbctool.pipeline.names import safe_name
 from wbctool.records import Record
 
 RIGHT_ONES, WRONG_ONES, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets

@@ -16,9 +16,10 @@ from wbctool.explaining.step import RESERVED, explain
 from wbctool.explaining.subject import Subject
 from wbctool.explaining.summary import Collected
 from wbctool.modeling.run_folder import digest_of
-from wbctool.outputs import OutputFolder, write_json
+from wbctool.pipeline.output_folder import OutputFolder
+from wbctool.pipeline.runner import lies_in, parse_shard
 from wbctool.records import ERROR, PREDICTION, Record, has_image, preparation_of
-from wbctool.steps import lies_in, parse_shard
+from wbctool.records.storage import write_json
 
 
 @dataclass(frozen=True)

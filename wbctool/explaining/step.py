@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wbctool.device import cores
 from wbctool.errors import ImageError
 from wbctool.explaining.explainer import LIKELIEST
 from wbctool.explaining.faithfulness import STEPS
@@ -20,10 +21,10 @@ from wbctool.explaining.regions import regions_of
 from wbctool.explaining.subject import LABEL, PREDICTED, Finding, Regions, Subject, rounded
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
-from wbctool.modeling.inference import prediction_record
-from wbctool.outputs import OutputFolder, write_bytes
-from wbctool.parallel import cores
+from wbctool.modeling.predictor import prediction_record
+from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.records import ERROR, PREDICTION, Record, error_record
+from wbctool.records.storage import write_bytes
 
 RESERVED = ("maps", "sheets")
 _BATCH, _PASSES = 64, 1024  # images at once; fewer where they come to more passes through the network

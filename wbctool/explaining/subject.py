@@ -14,11 +14,11 @@ import torch
 
 from wbctool.device import pick_precision
 from wbctool.errors import UsageProblem
-from wbctool.evaluation.calibration import scaled
 from wbctool.explaining import faithfulness, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
-from wbctool.modeling.inference import probabilities
+from wbctool.modeling.predictor import probabilities
 from wbctool.modeling.run_folder import Run, refuse_trees, trained_precision
+from wbctool.statistics.calibration import scaled
 
 PREDICTED, LABEL = "predicted", "label"  # in place of a class
 Regions = Mapping[str, np.ndarray]

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from wbctool.evaluation.comparison import holm
-from wbctool.evaluation.intervals import Draws
-from wbctool.folders import group_of
-from wbctool.records import Record
+from wbctool.records import Record, group_of
+from wbctool.statistics.comparison import holm
+from wbctool.statistics.intervals import Draws
 
 # of each, what it is by chance: the share of the area, where one is named
 FIGURES = {

@@ -17,8 +17,9 @@ from wbctool.fusing.sources import Measures
 from wbctool.fusing.table import tabulate
 from wbctool.modeling.fused import FusedArchitecture, run_names
 from wbctool.modeling.run_folder import Run
-from wbctool.outputs import OutputFolder, atomic
+from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
+from wbctool.records.storage import atomic
 
 _BATCH = 4096
 

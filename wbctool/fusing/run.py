@@ -13,17 +13,15 @@ import torch
 
 from wbctool import __version__
 from wbctool.console import note, warn
-from wbctool.dataset import Dataset
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
-from wbctool.evaluation.plots import as_png, learning_curves
-from wbctool.folders import group_of
 from wbctool.fusing.boosting import Grown, Part, Settings, grow
 from wbctool.fusing.importance import IMAGES, importance, importance_plot
 from wbctool.fusing.search import search
 from wbctool.fusing.sources import Measures, Network
 from wbctool.fusing.start import margins_of, start_weights, usual_confidence
 from wbctool.fusing.table import Table, tabulate
+from wbctool.inputs.dataset import Dataset
 from wbctool.modeling import run_folder
 from wbctool.modeling.fused import (
     DEEP,
@@ -35,11 +33,14 @@ from wbctool.modeling.fused import (
     run_names,
     starts,
 )
-from wbctool.modeling.inference import unmeasured
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
+from wbctool.modeling.predictor import unmeasured
 from wbctool.modeling.run_folder import Run, trained_precision
-from wbctool.outputs import atomic, check_settings, locked, read_json, write_bytes, write_json
-from wbctool.records import preparation_of, to_line
+from wbctool.pipeline.locks import locked
+from wbctool.pipeline.output_folder import check_settings
+from wbctool.records import group_of, preparation_of, to_line
+from wbctool.records.storage import atomic, read_json, write_bytes, write_json
+from wbctool.statistics.plots import as_png, learning_curves
 
 STARTS = ("runs", "none")
 _BLIND_SIZE = 32  # side of images where no network looks at them, pixels

@@ -14,7 +14,7 @@ import numpy as np
 from wbctool.console import note
 from wbctool.errors import InputError
 from wbctool.fusing.boosting import DEFAULTS, Part, Settings, grow
-from wbctool.outputs import atomic
+from wbctool.records.storage import atomic
 
 FOLDS = 5
 _TRIAL = ("trial", "loss", "accuracy", "rounds", "parameters")

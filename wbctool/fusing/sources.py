@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from wbctool import __version__
+from wbctool.device import cores
 from wbctool.errors import ImageError, InputError
 from wbctool.fusing.store import Row
 from wbctool.imaging.inputs import to_input
@@ -20,7 +21,6 @@ from wbctool.modeling import kinds
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of
-from wbctool.parallel import cores
 from wbctool.records import Record
 
 

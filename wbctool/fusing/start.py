@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wbctool.folders import Selection, Tally, read_inputs
+from wbctool.inputs.folders import read_inputs
 from wbctool.modeling.fused import weighted
 from wbctool.modeling.run_folder import Run
 from wbctool.records import PREDICTION
+from wbctool.records.selection import Selection, Tally
 
 _STEPS = 60  # of a bisection between none of it and all of it
 

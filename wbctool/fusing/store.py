@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from wbctool.console import Progress
-from wbctool.dataset import file_state, mask_state
 from wbctool.errors import InputError
-from wbctool.outputs import read_json, take_lock, write_json
+from wbctool.inputs.dataset import file_state, mask_state
+from wbctool.pipeline.locks import take_lock
 from wbctool.records import Record
+from wbctool.records.storage import read_json, write_json
 
 _KEY = 16  # bytes
 

@@ -67,3 +67,7 @@ def stain_chroma(density: np.ndarray) -> np.ndarray:
         Shape (…,).
     """
     return density[..., 0] + density[..., 1] - density[..., 2]
+
+
+# haematoxylin, eosin, DAB as absorbances of red, green, blue (Ruifrok and Johnston 2001)
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from wbctool.device import cores
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image
 from wbctool.imaging.local_features import NOTHING, Seen, copies, describe
 from wbctool.imaging.perceptual_hash import near_pairs, perceptual_hash
-from wbctool.parallel import cores
 
 COPIES_UP_TO = 20_000  # images; of more, local features would not be held in memory
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.files import read_image
-from wbctool.outputs import read_json
+from wbctool.records.storage import read_json
 
 PROFILE = "wbctool.stain-profile/1"
 

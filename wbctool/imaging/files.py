@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from wbctool.errors import ImageError
-from wbctool.outputs import write_bytes
+from wbctool.records.storage import write_bytes
 
 cv2.setNumThreads(1)  # images are shared out to processes; threads on top only get in the way
 

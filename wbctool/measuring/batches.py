@@ -9,8 +9,9 @@ from types import TracebackType
 
 import numpy as np
 
+from wbctool.device import cores
 from wbctool.errors import DeviceError, ImageError
-from wbctool.parallel import cores, worker_pool
+from wbctool.pipeline.parallel import worker_pool
 from wbctool.records import Record
 
 _SERIAL_START = 16  # cells measured before processes are started, which takes a second or two

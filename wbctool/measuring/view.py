@@ -8,10 +8,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from wbctool.cells import choose_cells
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels
 from wbctool.records import Record
+from wbctool.records.cells import choose_cells
 
 _AROUND = 0.3  # of a cell's box, kept about it: the empty slide is seen there
 _SIDES = (1, 4096)  # of a crop that is measured, pixels

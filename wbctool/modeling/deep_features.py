@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from wbctool.device import autocast, images_at_once
-from wbctool.modeling.inference import symmetries
 from wbctool.modeling.kinds import Network
+from wbctool.modeling.predictor import symmetries
 
 _KEPT = 11  # bits of a feature's mantissa
 

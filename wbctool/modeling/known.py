@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wbctool.console import note, warn
-from wbctool.dataset import Dataset
 from wbctool.errors import InputError
-from wbctool.folders import Selection, Tally, group_of, read_inputs
-from wbctool.records import ERROR, Record, has_image
+from wbctool.inputs.dataset import Dataset
+from wbctool.inputs.folders import read_inputs
+from wbctool.records import ERROR, Record, group_of, has_image
+from wbctool.records.selection import Selection, Tally
 
 
 def with_their_splits(records: Iterable[Record], runs: Sequence[Path], quiet: bool) -> list[Record]:

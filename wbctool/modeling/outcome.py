@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.dataset import Dataset
-from wbctool.evaluation.calibration import fit_temperature, scaled
-from wbctool.modeling.inference import prediction_record
-from wbctool.outputs import atomic
+from wbctool.inputs.dataset import Dataset
+from wbctool.modeling.predictor import prediction_record
 from wbctool.records import Record, to_line, with_relative_paths
+from wbctool.records.storage import atomic
+from wbctool.statistics.calibration import fit_temperature, scaled
 
 HELD = ("val", "test")
 

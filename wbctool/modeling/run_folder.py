@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.inputs.run_folders import NEXT, SCHEMA, read_info
 from wbctool.modeling import classifier, ensembles, kinds  # noqa: F401  (each makes its kind known)
 from wbctool.modeling.fused import BOOSTER
-from wbctool.outputs import atomic, write_bytes, write_json
-from wbctool.runs import NEXT, SCHEMA, read_info
+from wbctool.records.storage import atomic, write_bytes, write_json
 
 
 @dataclass

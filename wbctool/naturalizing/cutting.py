@@ -13,11 +13,11 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
-from wbctool.names import safe_name
 from wbctool.naturalizing.background import CleanSlide, emptied, fit_light, grown, light
 from wbctool.naturalizing.subjects import subject_of
-from wbctool.outputs import write_bytes
+from wbctool.pipeline.names import safe_name
 from wbctool.records import Record
+from wbctool.records.storage import write_bytes
 
 RED_CELLS = 6  # cut out of one field at most; more add nothing new
 PLATELETS = 2

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wbctool.composites import is_composite
 from wbctool.errors import InputError, UsageProblem
-from wbctool.names import safe_name
 from wbctool.naturalizing.pool import CARRIED, Pool
+from wbctool.pipeline.names import safe_name
 from wbctool.records import ERROR, IMAGE, MASK, Record, to_line
+from wbctool.records.composites import is_composite
 
 ALGORITHMS = ("natural", "paper")
 

@@ -17,13 +17,12 @@ import cv2
 import numpy as np
 
 from wbctool.errors import ImageError, InputError
-from wbctool.folders import group_of
 from wbctool.imaging.files import decode_unchanged, read_labels
 from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import read_field
 from wbctool.naturalizing.subjects import odd_ones
-from wbctool.outputs import write_bytes
-from wbctool.records import ERROR, Record, with_absolute_paths
+from wbctool.records import ERROR, Record, group_of, with_absolute_paths
+from wbctool.records.storage import write_bytes
 
 _PARTS = {"light", "traits", "subject", "field", "red_cells"}  # of a field that serves
 LEFT_OUT = "left-out.csv"

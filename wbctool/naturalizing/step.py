@@ -18,9 +18,9 @@ from wbctool.naturalizing.natural import compose_natural
 from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
 from wbctool.naturalizing.pool import CARRIED, LEFT_OUT, Pool, read_pool
-from wbctool.outputs import read_run
+from wbctool.pipeline.output_folder import read_run
+from wbctool.pipeline.runner import Execution, Step, added, run_records, same_id
 from wbctool.records import MASK, Record, to_line
-from wbctool.steps import Execution, Step, added, run_records, same_id
 
 COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
 # in the order in which a record has them

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.cells import central
 from wbctool.errors import ImageError
 from wbctool.records import MASK, Record
+from wbctool.records.cells import central
 
 _FAR = 5.0  # robust deviations from its class's median at which a cell is taken for a wrong one
 _ENOUGH = 10  # images of a class that such a median needs

@@ -12,7 +12,7 @@ from wbctool.errors import UsageProblem
 if TYPE_CHECKING:
     import numpy as np
 
-    from wbctool.segmentation.objects import Objects
+    from wbctool.imaging.label_image import Objects
 
 METHODS = {
     "stain": "wbctool.segmentation.stain",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Region
+from wbctool.imaging.label_image import Region
 
 RAYS = 64
 STEPS = 64

@@ -13,8 +13,8 @@ import numpy as np
 
 from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_labels
-from wbctool.outputs import atomic
 from wbctool.records import Record
+from wbctool.records.storage import atomic
 from wbctool.segmentation.regions import fill_holes
 
 CATEGORIES = ("wbc", "nucleus", "rbc", "platelet")

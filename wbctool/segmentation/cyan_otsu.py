@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from wbctool.imaging.colour import cyan
-from wbctool.segmentation.objects import Objects
+from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.regions import otsu, tidy
 from wbctool.segmentation.thresholds import Splitting, nuclei_of
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Objects
+from wbctool.imaging.colour import STAINS
+from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.regions import otsu
 from wbctool.segmentation.thresholds import REFINEMENT, Refinement, Splitting, nuclei_of
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 CONSTANTS = {**REFINEMENT}
-# haematoxylin, eosin, DAB as absorbances of red, green, blue (Ruifrok and Johnston 2001)
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _HAEMATOXYLIN = np.linalg.inv(STAINS)[:, 0]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Objects
+from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.thresholds import REFINEMENT, Refinement, Splitting, nuclei_of
 
 if TYPE_CHECKING:

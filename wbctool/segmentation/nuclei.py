@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from wbctool.imaging.colour import stain_chroma
-from wbctool.segmentation.objects import Region
+from wbctool.imaging.label_image import Region
 from wbctool.segmentation.regions import components, disk, fill_holes, otsu, otsu_level, tidy, union_of
 
 STAINED = 0.5  # red + green − blue absorbance that only stained chromatin and granules reach

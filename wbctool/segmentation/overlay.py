@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Objects
+from wbctool.imaging.label_image import Objects
 
 COLOURS = {"wbc": (0, 200, 0), "nucleus": (255, 220, 0), "rbc": (255, 140, 0), "platelet": (0, 60, 255)}
 RIDGE = (255, 0, 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wbctool.segmentation.objects import Objects
+from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.regions import otsu
 from wbctool.segmentation.thresholds import REFINEMENT, Refinement, Splitting, nuclei_of
 

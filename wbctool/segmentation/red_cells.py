@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Region
+from wbctool.imaging.label_image import Region
 from wbctool.segmentation.regions import components, disk, fill_holes
 
 LEAST = 4.0  # radius of the smallest red cell that can be told, pixels of the working copy

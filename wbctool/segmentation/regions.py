@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Region
+from wbctool.imaging.label_image import Region
 
 LARGE_LOBE = 1.25  # a lobe is seldom larger than so many red cells
 

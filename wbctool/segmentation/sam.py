@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from wbctool.errors import DeviceError, InputError, UsageProblem
+from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.nuclei import has_nucleus
-from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.regions import gather_lobes, hull_of
 from wbctool.segmentation.stain import MIN_AREA, SPECK, Field
 from wbctool.segmentation.thresholds import Splitting

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from wbctool.imaging.colour import background_colour, optical_density, stain_chroma
+from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.border import RedCells, hue, outline_of
 from wbctool.segmentation.nuclei import STAINED, has_nucleus, refined, stained
-from wbctool.segmentation.objects import Objects, Region
 from wbctool.segmentation.red_cells import red_cells, single_area, without_pallor
 from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of
 from wbctool.segmentation.thresholds import Splitting

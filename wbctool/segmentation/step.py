@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.imaging.files import read_image, write_png
+from wbctool.imaging.label_image import to_labels
+from wbctool.pipeline.runner import Step, added, same_id
 from wbctool.records import MASK, Record
 from wbctool.segmentation import check_ready, find_objects, settings_of
-from wbctool.segmentation.objects import to_labels
 from wbctool.segmentation.overlay import overlay
-from wbctool.steps import Step, added, same_id
 
 _MADE = ("schema", "size", "method", "seconds", "mask", "cells", "constants")
 

@@ -11,7 +11,7 @@ from typing import TypedDict
 import cv2
 import numpy as np
 
-from wbctool.segmentation.objects import Objects, Region
+from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.regions import components, disk, gather_lobes
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbctool.segmentation.hed import STAINS
+from wbctool.imaging.colour import STAINS
 from wbctool.training.recipe import Recipe
 
 # What `augment` sets. "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from wbctool.console import Progress
+from wbctool.device import cores
 from wbctool.errors import ImageError
 from wbctool.imaging.inputs import to_input
-from wbctool.outputs import read_json, write_json
-from wbctool.parallel import cores
+from wbctool.records.storage import read_json, write_json
 
 _CHUNK = 128  # images decoded ahead of the disk
 _SPARE = 2**28  # bytes of the disk that are left alone

@@ -21,7 +21,7 @@ from wbctool.device import autocast
 from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.ensembles import Trainable
 from wbctool.modeling.side_heads import together
-from wbctool.outputs import atomic
+from wbctool.records.storage import atomic
 from wbctool.training.averaging import Average
 from wbctool.training.feed import ahead, batches_of, epoch_order
 from wbctool.training.losses import Loss

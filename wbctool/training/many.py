@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from wbctool.errors import UsageProblem
 from wbctool.records import ERROR, Record
-from wbctool.splitting.assign import parse_ratio
-from wbctool.splitting.records import add_folds, add_splits
+from wbctool.records.assignment import parse_ratio
+from wbctool.records.splits import add_folds, add_splits
 
 RATIO = "70/15/15"
 VALIDATION = 0.1  # of what is not tested, where a ratio names none

@@ -260,7 +260,7 @@ def read_started(run: Path) -> Recipe:
     Raises:
         InputError: nothing was started there.
     """
-    from wbctool.outputs import read_run  # completion reads the keys above without what records need
+    from wbctool.pipeline.output_folder import read_run  # completion reads the keys above without what records need
 
     for file in (run / "run.json", run / "fold-1" / "run.json", run / "repeat-1" / "run.json"):
         if file.exists():

@@ -15,21 +15,23 @@ import torch
 
 from wbctool import __version__
 from wbctool.console import note
-from wbctool.dataset import Dataset
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
+from wbctool.inputs.dataset import Dataset
 from wbctool.measuring.batches import Measuring
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import KINDS, AverageEnsemble, CbamEnsemble, EnsembleArchitecture, make_ensemble
 from wbctool.modeling.fused import BOOSTER, FusedModel
-from wbctool.modeling.inference import BATCH, probabilities, unmeasured
 from wbctool.modeling.kinds import Model
 from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
+from wbctool.modeling.predictor import BATCH, probabilities, unmeasured
 from wbctool.modeling.weights import load_pretrained
-from wbctool.outputs import atomic, check_settings, locked, read_json, write_bytes, write_json
+from wbctool.pipeline.locks import locked
+from wbctool.pipeline.output_folder import check_settings
 from wbctool.records import Record, to_line
+from wbctool.records.storage import atomic, read_json, write_bytes, write_json
 from wbctool.training.feed import Pixels
 from wbctool.training.loop import State, Trainer
 from wbctool.training.losses import make_loss
@@ -324,7 +326,7 @@ def _line(row: dict[str, Any], epochs: int, images: int) -> str:
 
 def _finish(out: Path, model: Model, about: dict[str, Any], state: State, run: dict[str, Any]) -> None:
     """Write all else that a run folder holds; `model.json` last, as it says that the run is complete."""
-    from wbctool.evaluation.plots import as_png, learning_curves
+    from wbctool.statistics.plots import as_png, learning_curves
 
     _write_history(out, state)
     if state.history:  # a probe has none

@@ -33,11 +33,6 @@ _AGAIN = "run the same command again to go on"
 _PATIENCE = 10.0
 
 
-def cores() -> int:
-    """Cores that this process may use, of a cluster's job those it was given."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def in_processes(call: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
     """Call on items in processes of this machine; only a few items are read ahead.
 

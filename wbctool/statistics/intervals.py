@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from scipy import sparse, special
 
-from wbctool.evaluation import metrics
+from wbctool.statistics import metrics
 
 Interval = tuple[float, float]
 LEVEL = 0.95

@@ -9,27 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.records import (
-    IMAGE,
-    Record,
-    error_record,
-    from_line,
-    source_of,
-    with_absolute_paths,
-)
-from wbctool.runs import refuse_run
-from wbctool.selection import Selection, Selector, Tally
+from wbctool.inputs.run_folders import refuse_run
+from wbctool.records import IMAGE, Record, error_record, from_line, with_absolute_paths
+from wbctool.records.selection import Selection, Selector, Tally
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm")
 )
 _MADE_HERE = ("run.json", "run-*-of-*.json", "records.jsonl", "records-*-of-*.jsonl", ".records*")
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
-
-
-def group_of(record: Record) -> str:
-    """The group of a record: the one given, else its source image."""
-    return record.get("group") or source_of(record)
 
 
 def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> Iterator[Record]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError
-from wbctool.outputs import read_json
+from wbctool.records.storage import read_json
 
 SCHEMA = "wbctool.model/1"
 NEXT = "train it again, or give another run folder"

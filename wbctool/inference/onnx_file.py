@@ -15,9 +15,9 @@ from torch import nn
 
 from wbctool.errors import DeviceError, UsageProblem
 from wbctool.imaging.inputs import ROUNDING
-from wbctool.modeling.inference import symmetries
+from wbctool.modeling.predictor import symmetries
 from wbctool.modeling.run_folder import Run, refuse_trees
-from wbctool.outputs import write_bytes
+from wbctool.records.storage import write_bytes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -132,9 +132,9 @@ def write_onnx(run: Run, path: Path) -> float:
 def _difference(run: Run, session: InferenceSession, shape: tuple[int, int]) -> float:
     import cv2
 
-    from wbctool.evaluation.calibration import scaled
     from wbctool.imaging.inputs import scaled_to
-    from wbctool.modeling.inference import probabilities
+    from wbctool.modeling.predictor import probabilities
+    from wbctool.statistics.calibration import scaled
 
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (3, 12, 16, 3), np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbctool.evaluation.metrics import BINS, confidence_bins, log_losses
+from wbctool.statistics.metrics import BINS, confidence_bins, log_losses
 
 _BOUNDS = (0.05, 20.0)  # of a temperature
 _SPREAD = 1.0  # standard deviation of log T beforehand: where all is right, T would be 0

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wbctool.composites import is_composite, refuse_tested, refuse_unsplit
 from wbctool.console import note, warn
 from wbctool.errors import InputError
-from wbctool.folders import group_of
-from wbctool.records import ERROR, PREDICTION, Record, has_image, preparation_of, to_line
-from wbctool.splitting.records import add_splits
+from wbctool.records import ERROR, PREDICTION, Record, group_of, has_image, preparation_of, to_line
+from wbctool.records.composites import is_composite, refuse_tested, refuse_unsplit
+from wbctool.records.splits import add_splits
 
 OWN_SHARES = {"train": 0.8, "val": 0.2}
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.console import Progress, emit_while_read, note, records_wanted
+from wbctool.device import cores
 from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
-from wbctool.folders import Selection, Tally, absolute, how_many, read_inputs
-from wbctool.names import Names
-from wbctool.outputs import OutputFolder
-from wbctool.parallel import cores, in_processes, on_cluster
+from wbctool.inputs.folders import absolute, how_many, read_inputs
+from wbctool.pipeline.names import Names
+from wbctool.pipeline.output_folder import OutputFolder
+from wbctool.pipeline.parallel import in_processes, on_cluster
 from wbctool.records import ERROR, Record, error_record
+from wbctool.records.selection import Selection, Tally
 
 # Starting worker processes takes about a second: the first images are done before it is paid.
 _SERIAL_START = 16

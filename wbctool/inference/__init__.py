@@ -1,0 +1,1 @@
+"""Inference: from images and trained runs to predictions."""

@@ -1,0 +1,1 @@
+"""Inputs: images and records found in folders, files and on stdin."""
