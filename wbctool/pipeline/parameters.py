@@ -42,13 +42,14 @@ def parameter(
     Args:
         default: value where none is given.
         help: one line.
-        low, high: bounds, both included.
+        low: lowest value.
+        high: highest value.
         choices: values to choose from, or a function that gives them; the choices of a `Literal` are known.
         form: how the value is written, such as `R,G,B`; by default from the type.
         panel: heading under which help shows the option.
         option: whether it is an option of the command line.
     """
-    more = {"choices": choices, "form": form, "panel": panel, "option": option}
+    more: Any = {"choices": choices, "form": form, "panel": panel, "option": option}
     return Field(default, ge=low, le=high, description=help, json_schema_extra=more)
 
 
