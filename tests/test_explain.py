@@ -274,7 +274,7 @@ def test_predictions_and_fields_are_explained_too(cli, run_folder, cells, masks,
     fields = masks.parent / "split.jsonl"
     done = cli("explain", run_folder, fields, "-o", tmp_path / "y", "--no-panels")
     assert done.code == 0, done.err
-    assert "images were prepared otherwise" in done.err
+    assert "images were prepared differently" in done.err
     known = [row["explain"]["area"] for row in done.records if "area" in row["explain"]]
     assert known
     assert all(0 < area["nucleus"] < area["cell"] < 0.9 for area in known)

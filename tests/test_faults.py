@@ -121,7 +121,7 @@ def test_a_mask_of_another_size_is_an_error_record(masks, tmp_path):
 def test_prediction_from_records_prepared_otherwise_warns(cli, masks, run_folder):
     done = cli("predict", run_folder, masks)
     assert done.code == 0
-    assert "48 images were prepared otherwise" in done.err
+    assert "48 images were prepared differently" in done.err
 
 
 def test_several_runs_are_averaged_and_thresholds_marked(cli, cells, run_folder, tmp_path):

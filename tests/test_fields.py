@@ -131,15 +131,16 @@ def test_fields_without_a_cell_leave_no_file(cli, run_folder, tmp_path, monkeypa
     for number in range(3):
         cv2.imwrite(str(tmp_path / "blank" / f"{number}.png"), np.full((100, 100, 3), 230, np.uint8))
     left = []
-    import wbctool.modeling.inference as inference
+    from wbctool.inference import predict
 
-    plain = inference.predict
-
-    def watched(runs, records, *more, **named):
-        yield from plain(runs, records, *more, **named)
+    def watched(step, records, *more, **named):
+        for record in records:
+            raise AssertionError(f"{record['id']}: nothing is to be predicted")
         left.extend(path for path in (tmp_path / "t").rglob("*") if path.is_file())
+        return run_records(step, [], *more, **named)
 
-    monkeypatch.setattr(inference, "predict", watched)
+    run_records = predict.run_records
+    monkeypatch.setattr(predict, "run_records", watched)
     done = cli("predict", run_folder, tmp_path / "blank", "--fields", "--jobs", 1)
     assert "3 fields without a cell" in done.err
     assert left == []

@@ -208,10 +208,10 @@ def test_a_lock_is_taken_on_the_file_that_is_there(tmp_path):
     first = OutputFolder(tmp_path / "out", "segment", {})
     with pytest.raises(BusyError):
         OutputFolder(tmp_path / "out", "segment", {})
-    first.finish({})
+    first.finish()
     second = OutputFolder(tmp_path / "out", "segment", {})
     assert not (tmp_path / "out" / "records.jsonl").read_bytes()
-    second.finish({})
+    second.finish()
     with locked(tmp_path / "run"), pytest.raises(BusyError, match="another command"), locked(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ import pytest
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.pipeline.names import Names
 from wbctool.pipeline.output_folder import OutputFolder, check_settings
+from wbctool.pipeline.step import always_unchanged
 from wbctool.records.storage import atomic
 
 
@@ -50,7 +51,7 @@ def test_an_atomic_file_is_whole_or_absent(tmp_path):
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_and_living_writers_do_not_meet(tmp_path):
-    dying = "import os, sys; from pathlib import Path; from wbctool.outputs import atomic\n"
+    dying = "import os, sys; from pathlib import Path; from wbctool.records.storage import atomic\n"
     dying += "with atomic(Path(sys.argv[1])) as stream: stream.write(b'half'); stream.flush(); os._exit(1)"
     subprocess.run([sys.executable, "-c", dying, tmp_path / "x"], check=False)
     assert [path.name[:9] for path in tmp_path.iterdir()] == [".partial-"]
@@ -74,34 +75,34 @@ def test_a_killed_run_leaves_its_work_but_for_the_last_input(tmp_path):
     first = OutputFolder(tmp_path / "out", "segment", {"method": "stain"})
     for number in range(3):
         first.write(record(number, source))
-    first._stream.write(b'{"torn')
-    first._stream.close()  # as if killed: no finish
+    first._records._stream.write(b'{"torn')
+    first._records._stream.close()  # as if killed: no finish
     again = OutputFolder(tmp_path / "out", "segment", {"method": "stain"})
-    done = [again.finished(record(n, source), {f"{n}.png"}) is not None for n in range(3)]
+    done = [again.finished(record(n, source), {f"{n}.png"}, always_unchanged) is not None for n in range(3)]
     assert done == [True, True, False]
-    again._stream.close()
+    again._records._stream.close()
     third = OutputFolder(tmp_path / "out", "segment", {"method": "stain"})  # killed again before it wrote
-    assert third.finished(record(0, source), {"0.png"}) is not None
+    assert third.finished(record(0, source), {"0.png"}, always_unchanged) is not None
 
 
 def test_two_commands_cannot_write_one_folder(tmp_path):
     first = OutputFolder(tmp_path / "out", "segment", {})
     with pytest.raises(InputError, match="another command"):
         OutputFolder(tmp_path / "out", "segment", {})
-    first.finish({})
+    first.finish()
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    OutputFolder(tmp_path / "out", "crop", {"size": 224}).finish({"records": 0})
+    OutputFolder(tmp_path / "out", "crop", {"size": 224}).finish()
     with pytest.raises(UsageProblem, match="made with size 224, not with size 96"):
         OutputFolder(tmp_path / "out", "crop", {"size": 96})
     with pytest.raises(UsageProblem, match="wbctool crop"):
         OutputFolder(tmp_path / "out", "segment", {"size": 224})
-    OutputFolder(tmp_path / "out", "segment", {"size": 96}, overwrite=True).finish({})
+    OutputFolder(tmp_path / "out", "segment", {"size": 96}, overwrite=True).finish()
 
 
 def test_run_json_says_what_was_done(tmp_path):
-    OutputFolder(tmp_path / "out", "crop", {"size": 96}).finish({"records": 3})
+    OutputFolder(tmp_path / "out", "crop", {"size": 96}).finish(counts={"records": 3})
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (run["command"], run["settings"], run["counts"], run["finished"]) == (
         "crop", {"size": 96}, {"records": 3}, True,

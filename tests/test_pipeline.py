@@ -181,7 +181,7 @@ def test_crop_killed_at_random_ends_in_the_same_bytes(masks, tmp_path):
 
 
 def test_predict_killed_between_batches_ends_in_the_same_bytes(cli, cells, run_folder, tmp_path, monkeypatch):
-    import wbctool.modeling.inference as inference
+    from wbctool.inference import step as inference
 
     monkeypatch.setattr(inference, "BATCH", 8)
     whole = cli("predict", run_folder, cells, "-o", tmp_path / "whole.jsonl", "-q")
@@ -198,7 +198,6 @@ def test_predict_killed_between_batches_ends_in_the_same_bytes(cli, cells, run_f
         calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(inference, "probabilities", dies)
-            patch.setattr("wbctool.commands.predict.KEEP_EVERY", 8)
             assert cli("predict", run_folder, cells, "-o", tmp_path / "k.jsonl", "-q").code == 130
         assert not (tmp_path / "k.jsonl").exists()
     monkeypatch.setattr(inference, "probabilities", lambda *a: calls.append(2) or real(*a))

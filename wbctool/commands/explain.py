@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,13 +22,14 @@ from wbctool.commands.options import (
     with_options,
 )
 
-app = new_app()
+if TYPE_CHECKING:
+    from wbctool.explaining import ExplanationResult
 
-ALL = "all"
+app = new_app()
 
 
 @dataclass(frozen=True)
-class MapOptions:
+class MapFlags:
     """Which maps are made."""
 
     method: Annotated[
@@ -53,7 +53,7 @@ class MapOptions:
 
 
 @dataclass(frozen=True)
-class ShownOptions:
+class OutputFlags:
     """What is made of the maps."""
 
     faithfulness: Annotated[bool, typer.Option("--faithfulness", help="Also deletion and insertion.")] = False
@@ -62,6 +62,17 @@ class ShownOptions:
     ] = None
     maps: Annotated[bool, typer.Option("--maps", help="Also the maps, as .npz.")] = False
     no_panels: Annotated[bool, typer.Option("--no-panels", help="Records and scores only.")] = False
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """How the command is run."""
+
+    shard: Shard = None
+    overwrite: Overwrite = False
+    skip_bad: SkipBad = False
+    quiet: Quiet = False
+    json: Json = False
 
 
 @app.command(
@@ -74,117 +85,79 @@ def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     source: Annotated[str, typer.Argument(metavar="IN", help="A folder, image, .jsonl file or -.")],
     out: Out,
-    how: MapOptions,
-    shown: ShownOptions,
+    map_flags: MapFlags,
+    output_flags: OutputFlags,
     selection: SelectionOptions,
+    run_flags: RunFlags,
     compare: Annotated[
         Path | None, typer.Option(metavar="RUN2", help="The same class by another run; what differs.")
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME|all", help="Where records carry splits.")] = "test",
     device: Device = "auto",
     precision: Precision = "auto",
-    shard: Shard = None,
-    overwrite: Overwrite = False,
-    skip_bad: SkipBad = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Show where a run looks, and score whether that is true."""
-    from wbctool.console import loading, note, records_wanted, warn
-    from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.explaining import METHODS
-    from wbctool.inputs.folders import read_inputs
-    from wbctool.inputs.run_folders import read_info
-    from wbctool.pipeline.runner import names_of, nothing_found, parse_shard
-    from wbctool.records import SPLITS
-    from wbctool.records.selection import Tally
+    from wbctool.explaining import ExplanationOutput, explain_run
+    from wbctool.pipeline.step import Execution
+
+    _check_order(run, source)
+    result = explain_run(
+        run,
+        source,
+        out,
+        compare=compare,
+        maps=_map_options(map_flags, output_flags.faithfulness),
+        output=ExplanationOutput(not output_flags.no_panels, output_flags.maps, output_flags.sheet),
+        split=split,
+        device=device,
+        precision=precision,
+        selection=selection.selection(),
+        execution=Execution(**vars(run_flags)),
+    )
+    _print(result, run_flags.json)
+    raise typer.Exit(result.outcome.exit_code)
+
+
+def _check_order(run: Path, source: str) -> None:
+    """Refuse a run folder in place of images."""
+    from wbctool.errors import UsageProblem
 
     if source != "-" and (Path(source) / "model.json").is_file():
         if (run / "model.json").is_file():
             raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
         raise UsageProblem(f"{source}: is a run folder, which comes first: wbctool explain {source} {run}")
-    if shown.sheet and shown.no_panels:
-        raise UsageProblem("--sheet is made of panels; leave out --no-panels")
-    if shown.sheet and shard:
-        raise UsageProblem("--sheet needs all panels; leave out --shard")
-    if how.channels and "scorecam" not in (how.method or ()):
+
+
+def _map_options(flags: MapFlags, faithfulness: bool) -> Any:
+    """The flags as the package takes them."""
+    from wbctool.errors import UsageProblem
+    from wbctool.explaining import METHODS, MapOptions
+
+    methods = tuple(dict.fromkeys(flags.method or ["gradcam"]))
+    if flags.channels and "scorecam" not in methods:
         raise UsageProblem("--channels goes with --method scorecam")
-    for method in how.method or ():
+    for method in methods:
         if method not in METHODS:
             raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
-    if split not in (*SPLITS, ALL):
-        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
-    parse_shard(shard)
-    tally = Tally()
-    stream = read_inputs([source], selection.selection(), tally)
-    first = next(stream, None)
-    if first is None:
-        raise InputError(nothing_found([source], tally))
-
-    for path in (run, compare):
-        if path:
-            read_info(path)
-    with loading(quiet):
-        from wbctool.device import pick_device
-        from wbctool.explaining.run import Making, explain_into
-        from wbctool.explaining.subject import How, Subject
-        from wbctool.modeling.run_folder import load
-
-    where = pick_device(device)
-    asked = How(
-        tuple(dict.fromkeys(how.method or ["gradcam"])),
-        how.of_class,
-        tuple(how.layer or ()),
-        how.channels,
-        how.views,
-        shown.faithfulness,
-    )
-    subjects = [Subject(load(path, where), asked, where, precision) for path in (run, compare) if path]
-    making = Making(not shown.no_panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
-    report = explain_into(out, subjects, chain([first], stream), names_of([source]), making)
-    counts = report.counts
-    if not quiet:
-        for name, number in report.otherwise.items():
-            if number:
-                warn(f"{number:,} images were prepared otherwise than those of {name} (see `wbctool info {name}`)")
-        for line in tally.notes():
-            note(line)
-        for key, text in _NOTES.items():
-            if counts[key]:
-                note(f"{counts[key]:,} {text}")
-    if not report.summary:
-        raise InputError(
-            f"{source}: holds nothing to explain of the split {split}; give --split {ALL}, or other images"
-        )
-    failed = counts["failed"] + tally.counts["damaged"]
-    if failed and not quiet:
-        note(f"{failed:,} inputs failed; {out} holds an error record for each")
-    if not records_wanted(json):
-        _show(report.summary)
-    raise typer.Exit(SOME_FAILED if failed and not skip_bad else DONE)
+    return MapOptions(methods, flags.of_class, tuple(flags.layer or ()), flags.channels, flags.views, faithfulness)
 
 
-_NOTES = {
-    "reused": "images were done before",
-    "of other splits": "images of other splits left out (--split)",
-    "without a cell": "fields without a cell left out",
-    "without a mask": "images carry no mask: no energy in nucleus and cell (`wbctool segment` and `crop` make masks)",
-    "blank": "maps are empty: nothing in them speaks for the class",
-}
-
-
-def _show(summary: dict[str, Any]) -> None:
-    from wbctool.console import table
+def _print(result: ExplanationResult, json: bool) -> None:
+    """Print the scores as tables, on a terminal."""
+    from wbctool.console import records_wanted, table
     from wbctool.explaining.summary import compared_rows, rows_of
 
+    if records_wanted(json):
+        return
+    summary = result.summary
     for run in summary["runs"]:
         columns, rows = rows_of(run)
         table(f"{run['run']}: {run['method']}", columns, rows)
-    alike = {(run["run"], pair): value for run in summary["runs"] for pair, value in run["agreement"].items()}
-    if alike:
-        pairs = [(run, " ~ ".join(pair.split()), f"{value:+.2f}") for (run, pair), value in alike.items()]
+    agreement = {(run["run"], pair): value for run in summary["runs"] for pair, value in run["agreement"].items()}
+    if agreement:
+        pairs = [(run, " ~ ".join(pair.split()), f"{value:+.2f}") for (run, pair), value in agreement.items()]
         table("agreement of methods", ("run", "maps", "correlation"), pairs)
-    for one in summary.get("compared", []):
-        if one["figures"]:
+    for compared in summary.get("compared", []):
+        if compared["figures"]:
             heads = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
-            table(f"{one['method']}: paired, image by image", heads, compared_rows(one["figures"]))
+            table(f"{compared['method']}: paired, image by image", heads, compared_rows(compared["figures"]))

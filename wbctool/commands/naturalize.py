@@ -67,7 +67,9 @@ def naturalize(
     )
     from wbctool.naturalizing.pool import read_pool
     from wbctool.naturalizing.step import composite_step, make_pool
-    from wbctool.pipeline.runner import Outcome, names_of, parse_shard, run_records
+    from wbctool.pipeline.runner import folder_for, run_records
+    from wbctool.pipeline.source import names_of
+    from wbctool.pipeline.step import Outcome, parse_shard
     from wbctool.records.selection import Tally
 
     if algorithm not in ALGORITHMS:
@@ -109,7 +111,7 @@ def naturalize(
         settings = {"inputs": names_of(inputs), "amounts": wanted, "algorithm": algorithm, "rbc": rbc, "seed": seed}
         step = composite_step(parts, out, settings, how.overwrite)
         plan = planned(parts, wanted, algorithm, rbc, seed, out.resolve())
-        outcome = run_records(step, plan, out, how, total=sum(wanted.values()))
+        outcome = run_records(step, plan, folder_for(step, out, how), how, total=sum(wanted.values()))
     if not records_wanted(how.json):
         shown = [(label, *(f"{n:,}" for n in found), _uses(*found[1:])) for label, *found in rows]
         title = f"{out}: composites of {len(parts.pieces):,} fields"

@@ -14,7 +14,7 @@ import typer
 from wbctool.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from wbctool.pipeline.runner import Execution
+    from wbctool.pipeline.step import Execution
     from wbctool.records.selection import Selection
 
 _WHO = "Labels and groups"
@@ -87,7 +87,7 @@ class ExecutionOptions:
 
     def execution(self) -> Execution:
         """As the package takes it."""
-        from wbctool.pipeline.runner import Execution
+        from wbctool.pipeline.step import Execution
 
         return Execution(**{field.name: getattr(self, field.name) for field in fields(self)})
 

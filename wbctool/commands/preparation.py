@@ -9,11 +9,11 @@ from wbctool.cropping.step import CropOptions, crop_step
 from wbctool.enhancing.step import EnhanceOptions, enhance_step
 from wbctool.errors import InputError
 from wbctool.imaging.enhancement import StainProfile
-from wbctool.pipeline.runner import Step
+from wbctool.pipeline.step import Step
 from wbctool.segmentation.step import segment_step
 
 
-def steps_of(preparation: Mapping[str, Any], kind: str, edge: str, run: str) -> list[Step]:
+def steps_of(kind: str, edge: str, preparation: Mapping[str, Any], run: str) -> list[Step]:
     """The steps that make such cells, all of a field's.
 
     Args:

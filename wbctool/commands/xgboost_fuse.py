@@ -100,7 +100,8 @@ def xgboost_fuse(
     from wbctool.console import loading, note
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
     from wbctool.inputs.folders import read_inputs
-    from wbctool.pipeline.runner import lies_in, nothing_found
+    from wbctool.pipeline.output_folder import lies_in
+    from wbctool.pipeline.source import nothing_found
     from wbctool.records.selection import Tally
 
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
@@ -213,7 +214,7 @@ def _features_only(
     from wbctool.device import pick_device
     from wbctool.fusing.features import write_features
     from wbctool.modeling.run_folder import load
-    from wbctool.pipeline.runner import names_of
+    from wbctool.pipeline.source import names_of
     from wbctool.records import ERROR
 
     asked = {record["id"] for record in records if record["schema"] != ERROR}

@@ -11,7 +11,7 @@ from wbctool.cropping.windows import DEFAULT_MARGIN, DENOISE, METHODS, box_windo
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
-from wbctool.pipeline.runner import Step
+from wbctool.pipeline.step import Step
 from wbctool.records import CELL, IMAGE, MASK, Record
 from wbctool.records.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
 

@@ -10,7 +10,7 @@ from typing import Any
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.imaging.enhancement import StainProfile, clahe, non_local_means, reinhard
 from wbctool.imaging.files import read_image, write_png
-from wbctool.pipeline.runner import Step, added, same_id
+from wbctool.pipeline.step import Step, added, same_id
 from wbctool.records import Record
 
 DENOISE = ("nlm",)

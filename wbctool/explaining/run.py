@@ -1,162 +1,119 @@
-"""The whole of `explain`: an output folder with panels, records, sheets and scores."""
+"""From a trained run and images to explanations; torch is imported after the inputs have been checked."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from wbctool.console import Progress, emit_while_read, note
-from wbctool.errors import UsageProblem
-from wbctool.explaining.pictures import Sheets
-from wbctool.explaining.step import RESERVED, explain
-from wbctool.explaining.subject import Subject
-from wbctool.explaining.summary import Collected
-from wbctool.modeling.run_folder import digest_of
-from wbctool.pipeline.output_folder import OutputFolder
-from wbctool.pipeline.runner import lies_in, parse_shard
-from wbctool.records import ERROR, PREDICTION, Record, has_image, preparation_of
-from wbctool.records.storage import write_json
+from wbctool.console import loading, note, warn
+from wbctool.errors import InputError, UsageProblem
+from wbctool.explaining.options import ALL, ExplanationOutput, ExplanationResult, MapOptions
+from wbctool.inputs.run_folders import read_info
+from wbctool.modeling.preparation_check import PreparationCheck
+from wbctool.pipeline.output_folder import refuse_input_inside, refuse_records_inside
+from wbctool.pipeline.runner import folder_for, run_records
+from wbctool.pipeline.source import Source
+from wbctool.pipeline.step import Execution, parse_shard
+from wbctool.records import ERROR, PREDICTION, SPLITS, Record, has_image
+from wbctool.records.selection import Selection
 
-
-@dataclass(frozen=True)
-class Making:
-    """What is made, and how.
-
-    Attributes:
-        panels: a picture of each image.
-        maps: the maps themselves.
-        sheet: panels on a contact sheet, None for no sheets.
-        split: of records that carry one, which are explained; `all` for any.
-        shard: `i/n`, or None.
-        overwrite: use nothing of what is there.
-        quiet: no progress.
-        emits: whether records go to stdout.
-    """
-
-    panels: bool = True
-    maps: bool = False
-    sheet: int | None = None
-    split: str = "all"
-    shard: str | None = None
-    overwrite: bool = False
-    quiet: bool = False
-    emits: bool = False
+_NOTES = {
+    "of other splits": "images of other splits left out (--split)",
+    "without a cell": "fields without a cell left out",
+    "without a mask": "images carry no mask: no energy in nucleus and cell (`wbctool segment` and `crop` make masks)",
+    "blank": "maps are empty: no part of the image supports the class",
+}
 
 
-@dataclass
-class Report:
-    """What came of it.
-
-    Attributes:
-        counts: `done`, `reused`, `failed`, `old errors`; `of other splits`, `without a cell`, which were left out;
-            `without a mask`; `blank`, of maps.
-        otherwise: by run, how many images were prepared otherwise than its own.
-        summary: as `scores.json` has it.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    otherwise: Counter[str] = field(default_factory=Counter)
-    summary: dict[str, Any] = field(default_factory=dict)
-
-
-def explain_into(
-    out: Path, subjects: Sequence[Subject], records: Iterable[Record], inputs: Sequence[str], making: Making
-) -> Report:
-    """Explain records into an output folder; where there are none to explain, it is not made.
+def explain_run(
+    run: Path,
+    source: str,
+    out: Path,
+    *,
+    compare: Path | None = None,
+    maps: MapOptions | None = None,
+    output: ExplanationOutput | None = None,
+    split: str = "test",
+    device: str = "auto",
+    precision: str = "auto",
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+) -> ExplanationResult:
+    """Explain what a run predicts for images, into a folder of panels, records and `scores.json`.
 
     Args:
-        out: the folder.
-        subjects: the run, and the one it is compared with.
-        records: with absolute paths.
-        inputs: their names, for `run.json`.
-        making: what is made.
+        run: a run folder.
+        source: a folder, an image, a record file, or `-`.
+        out: the output folder.
+        compare: another run, which explains the same class.
+        maps: how maps are made.
+        output: what is written beside records and scores.
+        split: which of the records that carry splits are explained; `all` for any.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto` (as the run was trained), `float32` or `bf16`.
+        selection: where labels and groups come from, and which classes are kept.
+        execution: how the command is run.
 
     Raises:
-        UsageProblem: the folder was made with other settings, or holds an input.
-        InputError: another command is writing it.
+        InputError: an input or a run cannot be used, or there is nothing to explain.
+        UsageProblem: options that cannot be used, or an output that is an input.
+        DeviceError: there is no such device, or memory does not suffice.
     """
+    output, execution = output or ExplanationOutput(), execution or Execution()
+    output.check(execution.shard)
+    if split not in (*SPLITS, ALL):
+        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
+    parse_shard(execution.shard)
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
-    _check_classes(subjects)
-    shard = parse_shard(making.shard)
-    settings = {
-        **asdict(subjects[0].how),
-        "precision": [subject.explainer.precision for subject in subjects],
-        "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
-        "panels": making.panels,
-        "maps": making.maps,
-        "split": making.split,
-        "inputs": list(inputs),
-        "shards": shard[1] if shard else None,
-    }
-    report, collected, sheets = Report(), Collected(), Sheets(making.sheet or 0)
-    emits = making.emits
-    usable = _usable(records, subjects, out, making.split, report)
-    first = next(usable, None)
+    refuse_input_inside(out, [source])
+    records = Source([source], selection)
+    paths = [path for path in (run, compare) if path]
+    check = PreparationCheck([(str(path), read_info(path)) for path in paths])
+    result = ExplanationResult()
+    images = _usable(records, out, split, result, check)
+    with loading(execution.quiet):
+        from wbctool.explaining.step import Collector, explain_step, load_subjects
+
+    subjects = load_subjects(paths, maps or MapOptions(), device, precision)
+    step = explain_step(subjects, output, out, split, records.names)
+    first = next(images, None)
     if first is None:
-        return report
-    folder = OutputFolder(out, "explain", settings, shard, making.overwrite, "path", RESERVED)
-    with Progress("explain", "images", making.quiet) as progress:
-        for record, fresh in explain(subjects, chain([first], usable), folder, making.panels, making.maps, shard):
-            failed = record["schema"] == ERROR
-            report.counts["failed" if fresh else "old errors"] += failed
-            folder.write(record)
-            if not failed:
-                report.counts["done"] += 1
-                report.counts["reused"] += not fresh
-                report.counts["without a mask"] += "area" not in record["explain"]
-                collected.add(record)
-                if making.sheet:
-                    sheets.add(record)
-            emits = emits and emit_while_read(record)
-            progress.step(failed)
-            if failed and fresh and not making.quiet:
-                progress.clear()
-                note(f"failed: {record['error']}")
-    if making.sheet or making.overwrite:
-        sheets.write(folder.path / "sheets", " − ".join(subject.name for subject in reversed(subjects)))
-    report.counts["blank"] = collected.blank
-    report.summary = collected.summary()
-    ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
-    write_json(folder.path / f"scores{ending}.json", report.summary)
-    counts = report.counts
-    total = counts["done"] + counts["failed"] + counts["old errors"]
-    folder.finish({"inputs": total, "records": counts["done"], "failed": counts["failed"]})
-    return report
-
-
-def _check_classes(subjects: Sequence[Subject]) -> None:
-    """Refuse runs of which one may explain a class that the other does not know."""
-    first = subjects[0]
-    if first.how.of_class in first.run.classes:
-        return
-    for other in subjects[1:]:
-        unknown = [name for name in first.run.classes if name not in other.run.classes]
-        if unknown:
-            some = ", ".join(unknown[:6])
-            raise UsageProblem(f"--compare {other.name}: knows no class {some}; give --class NAME, one that both know")
+        raise InputError(
+            f"{source}: holds nothing to explain of the split {split}; give --split {ALL}, or other images"
+        )
+    collector = Collector(out, subjects, output, execution, result)
+    result.outcome = run_records(
+        step,
+        (record for group in ([first], images) for record in group),
+        folder_for(step, out, execution),
+        execution,
+        collector.add,
+        records.tally,
+        records.total(execution),
+        before_end=collector.write,
+    )
+    if not execution.quiet:
+        for line in check.warnings():
+            warn(line)
+        for reason, count in result.counts.items():
+            if count:
+                note(f"{count:,} {_NOTES[reason]}")
+    return result
 
 
 def _usable(
-    records: Iterable[Record], subjects: Sequence[Subject], out: Path, split: str, report: Report
+    records: Source, out: Path, split: str, result: ExplanationResult, check: PreparationCheck
 ) -> Iterator[Record]:
+    """The records with an image of the wanted split, and error records."""
     for record in records:
         if record["schema"] != ERROR:
-            if split not in ("all", record.get("split", split)):
-                report.counts["of other splits"] += 1
+            if split not in (ALL, record.get("split", split)):
+                result.counts["of other splits"] += 1
                 continue
             if record["schema"] != PREDICTION and not has_image(record):
-                report.counts["without a cell"] += 1
+                result.counts["without a cell"] += 1
                 continue
-            if lies_in(record["path"], out):
-                raise UsageProblem(
-                    f"-o {out}: holds the input {record['path']}; give another folder, so that nothing is lost"
-                )
-            for subject in subjects:
-                prepared = subject.run.info.get("preparation", {})
-                report.otherwise[subject.name] += preparation_of(record) != prepared
+            refuse_records_inside(out, record)
+            check.add(record)
         yield record

@@ -1,230 +1,280 @@
-"""`explain` over records: in fixed batches, streamed, resumable, into a folder of panels."""
+"""`explain` as a batch step: decode, map, score, draw."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wbctool.device import cores
-from wbctool.errors import ImageError
+from wbctool.device import cores, pick_device
+from wbctool.errors import ImageError, UsageProblem
 from wbctool.explaining.explainer import LIKELIEST
 from wbctool.explaining.faithfulness import STEPS
-from wbctool.explaining.pictures import panel_of
+from wbctool.explaining.options import LABEL, PREDICTED, ExplanationOutput, ExplanationResult, MapOptions
+from wbctool.explaining.pictures import Sheets, panel_of
 from wbctool.explaining.regions import regions_of
-from wbctool.explaining.subject import LABEL, PREDICTED, Finding, Regions, Subject, rounded
+from wbctool.explaining.subject import Finding, Regions, Subject, rounded
+from wbctool.explaining.summary import Collected
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
 from wbctool.modeling.predictor import prediction_record
-from wbctool.pipeline.output_folder import OutputFolder
+from wbctool.modeling.run_folder import digest_of, load
+from wbctool.pipeline.step import BatchStep, BatchWork, Execution, Named, parse_shard, same_id
 from wbctool.records import ERROR, PREDICTION, Record, error_record
-from wbctool.records.storage import write_bytes
+from wbctool.records.storage import write_bytes, write_json
 
-RESERVED = ("maps", "sheets")
-_BATCH, _PASSES = 64, 1024  # images at once; fewer where they come to more passes through the network
-_ABOUT = 1024  # channels of a last layer
-_SAID = ("uncertain", "views", "precision")  # of a prediction that another command made
-_SHOWN = ("label", "value", "nucleus", "cells")  # of the input, in panels and figures
-_MADE = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
+MAPS_FOLDER, SHEETS_FOLDER = "maps", "sheets"
+MADE_KEYS = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
+_MAX_BATCH, _MAX_PASSES = 64, 1024  # images per batch; fewer where they need more passes through the network
+_TYPICAL_CHANNELS = 1024  # of a last layer
+_PREDICTION_KEYS = (*MADE_KEYS[1:], "uncertain", "views", "precision")  # of an input that is a prediction
+_INPUT_KEYS = ("label", "value", "nucleus", "cells")  # of the input record, shown in panels and scores
+
+
+def load_subjects(paths: Sequence[Path], maps: MapOptions, device_name: str, precision: str) -> list[Subject]:
+    """Load the run to explain, and the one that it is compared with.
+
+    Raises:
+        InputError: a run cannot be loaded.
+        UsageProblem: a run cannot be explained so, or does not know the class.
+        DeviceError: there is no such device.
+    """
+    device = pick_device(device_name)
+    subjects = [Subject(load(path, device), maps, device, precision) for path in paths]
+    first, *others = subjects
+    for other in others if maps.of_class not in first.run.classes else ():
+        unknown = [name for name in first.run.classes if name not in other.run.classes]
+        if unknown:
+            some = ", ".join(unknown[:6])
+            raise UsageProblem(f"--compare {other.name}: knows no class {some}; give --class NAME, one that both know")
+    return subjects
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where files go, and which are made.
-
-    Attributes:
-        folder: the output.
-        panels: whether pictures are.
-        maps: whether the maps themselves are, as `.npz`.
-    """
+    """Where the files of an image go, and which there are."""
 
     folder: Path
-    panels: bool
-    maps: bool
+    output: ExplanationOutput
+
+
+class Collector:
+    """Collects explained records; at the end writes contact sheets and `scores.json`.
+
+    Args:
+        out: the output folder.
+        subjects: the run, and the one that it is compared with.
+        output: what is written.
+        execution: how the command is run.
+        result: where counts and the summary go.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        subjects: Sequence[Subject],
+        output: ExplanationOutput,
+        execution: Execution,
+        result: ExplanationResult,
+    ) -> None:
+        self._out, self._output, self._execution, self._result = out, output, execution, result
+        self._title = " − ".join(subject.name for subject in reversed(subjects))
+        self._collected, self._sheets = Collected(), Sheets(output.sheet or 0)
+
+    def add(self, record: Record) -> None:
+        """Take an output record into account."""
+        if record["schema"] == ERROR:
+            return
+        self._collected.add(record)
+        self._result.counts["without a mask"] += "area" not in record["explain"]
+        if self._output.sheet:
+            self._sheets.add(record)
+
+    def write(self) -> dict[str, Any]:
+        """Write sheets and scores; nothing is added to `run.json`."""
+        if self._output.sheet or self._execution.overwrite:
+            self._sheets.write(self._out / SHEETS_FOLDER, self._title)
+        self._result.counts["blank"] = self._collected.blank
+        self._result.summary = self._collected.summary()
+        shard = parse_shard(self._execution.shard)
+        ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
+        write_json(self._out / f"scores{ending}.json", self._result.summary)
+        return {}
+
+
+def explain_step(
+    subjects: Sequence[Subject], output: ExplanationOutput, out: Path, split: str, inputs: Sequence[str]
+) -> BatchStep:
+    """The step that explains images by one run, or compares two.
+
+    Args:
+        subjects: the run, and the one that it is compared with.
+        output: what is written.
+        out: the output folder.
+        split: which of the records that carry splits are explained.
+        inputs: their names, for `run.json`.
+    """
+    settings = {
+        **asdict(subjects[0].how),
+        "precision": [subject.explainer.precision for subject in subjects],
+        "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
+        "panels": output.panels,
+        "maps": output.maps,
+        "split": split,
+        "inputs": list(inputs),
+    }
+    files = Files(out.resolve(), output)
+    return BatchStep(
+        name="explain",
+        settings=settings,
+        expected=same_id,
+        compose=_composed,
+        made=MADE_KEYS,
+        origin="path",
+        reserved=(MAPS_FOLDER, SHEETS_FOLDER),
+        unchanged=lambda old, record: all(old.get(key) == record.get(key) for key in _INPUT_KEYS),
+        batch_size=_batch_size(subjects),
+        session=lambda: _session(subjects, files),
+    )
+
+
+def _composed(record: Record, made: Record) -> Record:
+    """The record of an explained image, without what an earlier prediction said of it."""
+    kept = {key: value for key, value in record.items() if key not in _PREDICTION_KEYS}
+    return {**(kept if record["schema"] == PREDICTION else record), **made}
+
+
+def _batch_size(subjects: Sequence[Subject]) -> int:
+    """Images per batch: few enough that progress shows, and that a batch can be repeated."""
+    passes, how = 0, subjects[0].how
+    for subject in subjects:
+        passes += subject.explainer.views * ((how.channels or _TYPICAL_CHANNELS) if "scorecam" in how.methods else 1)
+        passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
+    return int(np.clip(_MAX_PASSES // passes, 1, _MAX_BATCH))
+
+
+@contextmanager
+def _session(subjects: Sequence[Subject], files: Files) -> Iterator[BatchWork]:
+    with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
+        yield lambda batch: _explain_batch(subjects, batch, files, pool)
 
 
 @dataclass
 class _Prepared:
-    """An image as each run sees it, with its regions, by the side of the input; the class to explain."""
+    """An image that can be explained.
 
-    images: dict[int, np.ndarray]
-    regions: dict[int, Regions | None]
-    of_class: int
-
-
-@dataclass
-class _Item:
-    """A record on its way, what it is named, and what there is of it."""
+    Attributes:
+        record: of the image.
+        name: of its output.
+        images: by side in pixels, the input of each run, (side, side, 3), uint8.
+        regions: by side, where nucleus and cell are; None without a mask.
+        class_number: the class to explain, or `LIKELIEST`.
+    """
 
     record: Record
-    name: str | None = None
-    done: Record | None = None
-    fresh: bool = False
-    prepared: _Prepared | None = None
-
-    @property
-    def failed(self) -> bool:
-        return self.done is not None and self.done["schema"] == ERROR
+    name: str
+    images: dict[int, np.ndarray]
+    regions: dict[int, Regions | None]
+    class_number: int
 
 
-def batch_size(subjects: Sequence[Subject]) -> int:
-    """How many images are explained together: so few that progress shows, and a batch can be done again."""
-    passes, how = 0, subjects[0].how
-    for subject in subjects:
-        passes += subject.explainer.views * ((how.channels or _ABOUT) if "scorecam" in how.methods else 1)
-        passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
-    return int(np.clip(_PASSES // passes, 1, _BATCH))
-
-
-def explain(
-    subjects: Sequence[Subject],
-    records: Iterable[Record],
-    folder: OutputFolder,
-    panels: bool = True,
-    maps: bool = False,
-    shard: tuple[int, int] | None = None,
-) -> Iterator[tuple[Record, bool]]:
-    """Prediction records with explanations (and error records), in order, and whether each is new.
-
-    Batches are cut by position in the input, so a resumed run computes the same batches and so the
-    same bytes.
-
-    Args:
-        subjects: the run, and the one it is compared with.
-        records: with absolute paths; those of errors pass through.
-        folder: where files go.
-        panels: whether there is a picture of each image.
-        maps: whether the maps themselves are kept.
-        shard: (i, n): only each n-th record from the i-th.
-    """
-    stream = _items(records, folder, shard)
-    size = batch_size(subjects)
-    batches = iter(lambda: list(islice(stream, size)), [])
-    with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
-        for batch in batches:
-            _prepare([item for item in batch if item.done is None], subjects, pool)
-            if any(item.prepared for item in batch):
-                # all of the batch, so that its numbers do not depend on what was done before
-                _prepare([item for item in batch if item.done and item.name and not item.failed], subjects, pool)
-                _explain_batch(subjects, batch, Files(folder.path, panels, maps), pool)
-            for item in batch:
-                assert item.done is not None
-                yield item.done, item.fresh
-
-
-def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, int] | None) -> Iterator[_Item]:
-    for index, record in enumerate(records):
-        mine = shard is None or index % shard[1] == shard[0] - 1
-        if record["schema"] == ERROR:
-            if mine:
-                yield _Item(record, done=record)
-            continue
-        if record["schema"] == PREDICTION:
-            record = {key: value for key, value in record.items() if key not in (*_MADE[1:], *_SAID)}
-        try:
-            name = folder.names.take(record["id"])
-            old = folder.finished(record, {record["id"]}) if mine else None
-        except ImageError as error:
-            if mine:
-                yield _Item(record, done=error_record(record["id"], record["path"], str(error)), fresh=True)
-            continue
-        if mine:
-            done = None
-            if old and all(old[0].get(key) == record.get(key) for key in _SHOWN):
-                done = {**record, **{key: old[0][key] for key in _MADE if key in old[0]}}
-            yield _Item(record, name, done, fresh=done is None)
-
-
-def _prepare(items: Sequence[_Item], subjects: Sequence[Subject], pool: ThreadPoolExecutor) -> None:
-    """Decode images, and all that is needed of their records; those that fail end as error records."""
+def _explain_batch(
+    subjects: Sequence[Subject], batch: Sequence[Named], files: Files, pool: ThreadPoolExecutor
+) -> list[list[Record]]:
+    """What is added to the record of each image, or an error record."""
     sizes = sorted({subject.size for subject in subjects})
 
-    def prepare(item: _Item) -> None:
+    def prepare(item: Named) -> _Prepared | Record:
+        record, name = item
         try:
-            item.prepared = _prepared(item.record, sizes, subjects[0])
+            return _prepared(record, name, sizes, subjects[0])
         except ImageError as error:
-            item.done = error_record(item.record["id"], item.record["path"], str(error))
-            item.fresh = True
+            return error_record(record["id"], record["path"], str(error))
 
-    list(pool.map(prepare, items))
+    prepared = list(pool.map(prepare, batch))
+    readable = [image for image in prepared if isinstance(image, _Prepared)]
+    findings = zip(*_findings(subjects, readable), strict=True) if readable else ()
+    made = pool.map(lambda image, found: _made(image, found, subjects, files), readable, findings)
+    return [[next(made) if isinstance(image, _Prepared) else image] for image in prepared]
 
 
-def _prepared(record: Record, sizes: Sequence[int], subject: Subject) -> _Prepared:
+def _prepared(record: Record, name: str, sizes: Sequence[int], subject: Subject) -> _Prepared:
     image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.how.of_class
-    name = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
-    if name not in classes and name != PREDICTED:
-        raise ImageError(f"{record['id']}: its label is {name}, no class of {subject.name}; give --class NAME")
+    wanted = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
+    if wanted not in classes and wanted != PREDICTED:
+        raise ImageError(f"{record['id']}: its label is {wanted}, no class of {subject.name}; give --class NAME")
     return _Prepared(
+        record,
+        name,
         {size: scaled_to(image, size) for size in sizes},
         {size: regions_of(record, image.shape[:2], size) for size in sizes},
-        classes.index(name) if name in classes else LIKELIEST,
+        classes.index(wanted) if wanted in classes else LIKELIEST,
     )
-
-
-def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
-    """Set `done` of each item that is prepared."""
-    items = [(item, item.prepared) for item in batch if item.prepared]
-    findings = zip(*_findings(subjects, [prepared for _, prepared in items]), strict=True)
-    list(pool.map(lambda own, found: _finish(own[0], own[1], found, subjects, files), items, findings))
 
 
 def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
     """By run, what it finds in each image; all runs explain the class that the first one does."""
-    classes = np.array([one.of_class for one in prepared])
-    found: list[list[Finding]] = []
+    classes = np.array([image.class_number for image in prepared])
+    findings: list[list[Finding]] = []
     for subject in subjects:
-        if found:
-            names = [subjects[0].run.classes[one.chosen] for one in found[0]]
+        if findings:
+            names = [subjects[0].run.classes[one.chosen] for one in findings[0]]
             classes = np.array([subject.run.classes.index(name) for name in names])
-        images = np.stack([one.images[subject.size] for one in prepared])
-        found.append(subject.find(images, classes, [one.regions[subject.size] for one in prepared]))
-    return found
+        images = np.stack([image.images[subject.size] for image in prepared])
+        findings.append(subject.find(images, classes, [image.regions[subject.size] for image in prepared]))
+    return findings
 
 
-def _finish(
-    item: _Item, prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files
-) -> None:
-    """Write the files of one image, and set its record."""
+def _made(prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files) -> Record:
+    """Write the files of one image; what is added to its record."""
     first, found = subjects[0], findings[0]
     regions, classes = prepared.regions[first.size], first.run.classes
-    record = prediction_record(item.record, first.name, classes, found.shares, None, first.run.temperature)
-    told: dict[str, Any] = {"class": classes[found.chosen], **_told(first, found)}
+    made = prediction_record({}, first.name, classes, found.shares, None, first.run.temperature)
+    made["explain"] = _explanation(prepared, findings, subjects)
+    if files.output.panels:
+        panel = files.folder / f"{prepared.name}.png"
+        write_png(panel, panel_of(prepared.record, prepared.images[first.size], regions, subjects, findings))
+        made["panel"] = str(panel)
+    if files.output.maps:
+        path = files.folder / MAPS_FOLDER / f"{prepared.name}.npz"
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **_arrays(findings))
+        write_bytes(path, stream.getvalue())
+        made["maps"] = str(path)
+    return made
+
+
+def _explanation(prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject]) -> dict[str, Any]:
+    """The `explain` object of a record."""
+    first, found = subjects[0], findings[0]
+    regions = prepared.regions[first.size]
+    explanation: dict[str, Any] = {"class": first.run.classes[found.chosen], **_scores(first, found)}
     if regions:
-        told["area"] = {name: rounded(float(region.mean(dtype=np.float64))) for name, region in regions.items()}
+        areas = {name: float(region.mean(dtype=np.float64)) for name, region in regions.items()}
+        explanation["area"] = {name: rounded(area) for name, area in areas.items()}
     if len(subjects) > 1:
         other, theirs = subjects[1], findings[1]
         best = int(theirs.shares.argmax())
         about = {"run": other.name, "predicted": other.run.classes[best], "confidence": rounded(theirs.shares[best])}
-        told["compare"] = {**about, **_told(other, theirs)}
-    record["explain"] = told
-    if files.panels:
-        panel = files.folder / f"{item.name}.png"
-        write_png(panel, panel_of(item.record, prepared.images[first.size], regions, subjects, findings))
-        record["panel"] = str(panel)
-    if files.maps:
-        path = files.folder / "maps" / f"{item.name}.npz"
-        held = io.BytesIO()
-        np.savez_compressed(held, **_arrays(findings))
-        write_bytes(path, held.getvalue())
-        record["maps"] = str(path)
-    item.done = record
+        explanation["compare"] = {**about, **_scores(other, theirs)}
+    return explanation
 
 
-def _told(subject: Subject, found: Finding) -> dict[str, Any]:
+def _scores(subject: Subject, found: Finding) -> dict[str, Any]:
     explainer = subject.explainer
-    told: dict[str, Any] = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
+    scores: dict[str, Any] = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
     if explainer.views != 1:
-        told["views"] = explainer.views
+        scores["views"] = explainer.views
     if subject.how.channels:
-        told["channels"] = subject.how.channels
-    told["methods"] = found.figures
-    return {**told, "agreement": found.agreement} if found.agreement else told
+        scores["channels"] = subject.how.channels
+    scores["methods"] = found.figures
+    return {**scores, "agreement": found.agreement} if found.agreement else scores
 
 
 def _arrays(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from wbctool.device import pick_precision
 from wbctool.errors import UsageProblem
 from wbctool.explaining import faithfulness, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
+from wbctool.explaining.options import LABEL, PREDICTED, MapOptions
 from wbctool.modeling.predictor import probabilities
 from wbctool.modeling.run_folder import Run, refuse_trees, trained_precision
 from wbctool.statistics.calibration import scaled
 
-PREDICTED, LABEL = "predicted", "label"  # in place of a class
 Regions = Mapping[str, np.ndarray]
 
 
@@ -43,27 +43,6 @@ class Finding:
     agreement: dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class How:
-    """How runs are explained; see `Explainer`.
-
-    Attributes:
-        methods: of `METHODS`.
-        of_class: `predicted`, `label` (the image's own), or a class name.
-        layers: of each run, the one that is explained; empty for the last with a map.
-        channels: of Score-CAM, those with the highest peaks; None for all.
-        views: flips and turns that maps are the mean of; None for those that the run predicts by.
-        faithfulness: whether deletion and insertion are computed.
-    """
-
-    methods: tuple[str, ...] = ("gradcam",)
-    of_class: str = PREDICTED
-    layers: tuple[str, ...] = ()
-    channels: int | None = None
-    views: int | None = None
-    faithfulness: bool = False
-
-
 class Subject:
     """A run and how it is explained.
 
@@ -77,7 +56,7 @@ class Subject:
         UsageProblem: the run cannot be explained so, or has no such class; the near ones are named.
     """
 
-    def __init__(self, run: Run, how: How, device: torch.device, precision: str) -> None:
+    def __init__(self, run: Run, how: MapOptions, device: torch.device, precision: str) -> None:
         self.run, self.how, self.device = run, how, device
         self.size = run.model.architecture.size
         self.name = str(run.path)

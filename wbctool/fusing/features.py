@@ -97,7 +97,8 @@ def write_features(
         folder.write(record)
         made.append(record)
     failed = len(table.failed)
-    folder.finish({"inputs": len(kept), "records": len(good), "failed": failed}, features=len(names))
+    counts = {"inputs": len(kept), "records": len(good), "failed": failed}
+    folder.finish(counts=counts, features=len(names))
     return made, dict(Counter(families)), failed
 
 

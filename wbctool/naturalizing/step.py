@@ -19,7 +19,8 @@ from wbctool.naturalizing.paper import compose_paper
 from wbctool.naturalizing.plan import ALGORITHMS, digest_of
 from wbctool.naturalizing.pool import CARRIED, LEFT_OUT, Pool, read_pool
 from wbctool.pipeline.output_folder import read_run
-from wbctool.pipeline.runner import Execution, Step, added, run_records, same_id
+from wbctool.pipeline.runner import folder_for, run_records
+from wbctool.pipeline.step import Execution, Step, added, same_id
 from wbctool.records import MASK, Record, to_line
 
 COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
@@ -41,7 +42,7 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
         raise UsageProblem(f"{folder}: is a file; give a folder with --pool")
     if (folder / "records.jsonl").exists() and not (folder / "run.json").exists():
         raise UsageProblem(f"{folder}: is no pool (it has no run.json); give another --pool")
-    step = Step("naturalize", settings, same_id, take_apart, added, ("pool",), "fields")
+    step = Step("naturalize", settings, same_id, added, ("pool",), "fields", work=take_apart)
     waited = False
     while True:
         run = folder / "run.json"
@@ -59,7 +60,7 @@ def make_pool(records: list[Record], folder: Path, execution: Execution) -> None
                     read_pool(folder).write_left_out()
                 return
         try:
-            run_records(step, records, folder, execution, total=len(records), emits=False)
+            run_records(step, records, folder_for(step, folder, execution), execution, total=len(records), emits=False)
             read_pool(folder).write_left_out()
             return
         except BusyError:

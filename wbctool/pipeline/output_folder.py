@@ -1,68 +1,80 @@
-"""Writing: whole files or none, output names, and output folders that can be resumed."""
+"""Where the records of a step go: an output folder or a record file, both resumable, or nowhere."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from wbctool import __version__
 from wbctool.errors import InputError, UsageProblem
-from wbctool.pipeline.locks import BUSY, take_lock
-from wbctool.pipeline.names import Names, number_of, on_disk
-from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, with_absolute_paths, with_relative_paths
+from wbctool.inputs.folders import record_files
+from wbctool.pipeline.locks import BUSY
+from wbctool.pipeline.names import Names
+from wbctool.pipeline.records_file import RecordsFile
+from wbctool.records import Record, path_keys, source_of
 from wbctool.records.storage import read_json, write_json
 
 
-def read_run(file: Path, what: str) -> dict[str, Any]:
+class Output(Protocol):
+    """Where a step writes its records, and finds those of an earlier command.
+
+    Attributes:
+        path: the folder, or the file; None where only stdout takes records.
+    """
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def take_name(self, record: Record) -> str:
+        """The output name of an input.
+
+        Raises:
+            ImageError: it can have none.
+        """
+
+    def finished(
+        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
+    ) -> list[Record] | None:
+        """The records that an earlier command made from this input, if all are there and still fit.
+
+        Args:
+            record: the input.
+            expected: ids of the records that it gives.
+            unchanged: whether an old record fits its input, apart from files.
+        """
+
+    def write(self, record: Record) -> None:
+        """Append a record; it has left the process when this returns."""
+
+    def finish(self, **more: Any) -> None:
+        """Put the output in place; `more` goes into its `run.json`, where it has one."""
+
+
+def read_run(file: Path, advice: str) -> dict[str, Any]:
     """Read a `run.json`; its `settings` and `counts` are objects.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged; `advice` says what to do.
     """
-    run = {"settings": {}, "counts": {}, **read_json(file, what)}
+    run = {"settings": {}, "counts": {}, **read_json(file, advice)}
     if not isinstance(run["settings"], dict) or not isinstance(run["counts"], dict):
-        raise InputError(f"{file}: damaged (no settings); {what}")
+        raise InputError(f"{file}: damaged (no settings); {advice}")
     return run
 
 
-class _Places:
-    """Where in which file the records made from an input are, however many there are."""
-
-    def __init__(self) -> None:
-        self._files: list[Path] = []
-        self._held = on_disk("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
-
-    def add(self, file: Path, rows: Iterable[tuple[str, int]]) -> None:
-        """Note the inputs' ids of a file's lines, each with its offset."""
-        number = len(self._files)
-        self._files.append(file)
-        made = ((number_of(key, "id"), number, offset) for key, offset in rows)
-        self._held.executemany("INSERT INTO held VALUES (?, ?, ?)", made)
-
-    def close(self) -> None:
-        """No more is added."""
-        self._held.execute("CREATE INDEX by_digest ON held (digest)")
-
-    def of(self, key: str) -> list[tuple[Path, int]]:
-        """The lines of an input, in the order they were added."""
-        found = self._held.execute(
-            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (number_of(key, "id"),)
-        )
-        return [(self._files[number], offset) for number, offset in found]
-
-
-def _said(key: str, value: Any) -> str:
+def _setting(key: str, value: Any) -> str:
     if value is None or value is False:
         return f"without {key}"
     return f"with {key}" if value is True else f"with {key} {value}"
 
 
 def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
-    """Refuse to go on in a folder that another command, or other settings, have made.
+    """Refuse to continue in a folder that was made by another command or with other settings.
 
     Args:
         folder: the output folder.
@@ -80,23 +92,67 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
         for key in dict.fromkeys([*now, *sorted(before)]):
             if before.get(key) != now.get(key):
                 if key == "images":
-                    raise UsageProblem(
-                        f"{folder}: its images, labels or splits have changed since; "
-                        "give another folder, or --overwrite to make it anew"
-                    )
-                made, wanted = _said(key, before.get(key)), _said(key, now.get(key))
-                raise UsageProblem(
-                    f"{folder}: made {made}, not {wanted}; give another folder, or --overwrite to make it anew"
-                )
+                    problem = "its images, labels or splits have changed"
+                else:
+                    problem = f"made {_setting(key, before.get(key))}, not {_setting(key, now.get(key))}"
+                raise UsageProblem(f"{folder}: {problem}; give another folder, or --overwrite to replace it")
+
+
+def refuse_input_inside(out: Path, inputs: Sequence[str]) -> None:
+    """Refuse an output that is, or holds, an input: nothing may be lost, whatever the flags.
+
+    Args:
+        out: the output folder or file.
+        inputs: as they were given; `-` is stdin.
+
+    Raises:
+        UsageProblem: naming the input.
+    """
+    target = out.resolve()
+    for given in inputs:
+        if given == "-" or not os.path.exists(given):
+            continue
+        source = Path(given).resolve()
+        records = [file.resolve() for file in record_files(source)] if source.is_dir() else []
+        if source.is_relative_to(target) or target in records:
+            raise UsageProblem(f"-o {out}: is read as the input {given}; give another output, so that nothing is lost")
+
+
+def refuse_records_inside(out: Path, record: Record) -> None:
+    """Refuse an output folder that holds the image or the mask of a record.
+
+    Raises:
+        UsageProblem: naming the file.
+    """
+    for key in ("path", "mask"):
+        if isinstance(record.get(key), str) and lies_in(record[key], out):
+            raise UsageProblem(f"-o {out}: holds the input {record[key]}; give another folder, so that nothing is lost")
+
+
+def lies_in(path: str, folder: Path) -> bool:
+    """Whether a file lies in a folder, links resolved."""
+    return _real_folder(os.path.dirname(path)).is_relative_to(_real_folder(str(folder)))
+
+
+@lru_cache(maxsize=256)
+def _real_folder(path: str) -> Path:
+    return Path(path).resolve()
 
 
 class OutputFolder:
-    """An output folder being made: records in input order, finished work kept, run.json.
+    """An output folder that is being written: files, records in input order, and `run.json`.
 
-    While the command runs, its records stand in `.records.jsonl.part`; `records.jsonl` appears
-    when all are there. A rerun keeps every record whose files are still in place and newer than
-    their source. `origin` is the key under which a record names the image it was made from, where
-    that is not its `source` or `path`; such a record has its input's id.
+    A rerun keeps every record whose files exist and are newer than what they were made from.
+
+    Args:
+        path: the folder.
+        command: the subcommand.
+        settings: all that decides the output.
+        shard: (i, n) for a part of the output.
+        overwrite: discard an earlier output.
+        origin: key of a record that names the image it was made from, where that is not its `source` or `path`;
+            such a record has its input's id.
+        reserved: subfolders that the step uses itself.
 
     Raises:
         UsageProblem: the folder was made with other settings (and `overwrite` is off).
@@ -115,121 +171,124 @@ class OutputFolder:
     ) -> None:
         self.path = path.resolve()
         self._origin = origin
-        self.names = Names(reserved)
+        self._names = Names(reserved)
         ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
-        self._records = self.path / f"records{ending}.jsonl"
-        self._part = self.path / f".records{ending}.jsonl.part"
-        self._done = self.path / f".records{ending}.jsonl.done"
+        records = self.path / f"records{ending}.jsonl"
         self._run_file = self.path / f"run{ending}.json"
         self._run = {"command": command, "version": __version__, "settings": settings}
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{path}: is a file; give a folder with -o")
         if not overwrite:
-            # a shard's neighbours must have been made with the same settings too
+            # the other shards must have been made with the same settings, too
             check_settings(path, "run*.json", self._run)
-            if self._records.exists() and not self._run_file.exists():
+            if records.exists() and not self._run_file.exists():
                 raise UsageProblem(f"{path}: holds records and no run.json; give another folder, or --overwrite")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._stream = take_lock(self._part, f"{path}: {BUSY}")
+        self._records = RecordsFile(records, f"{path}: {BUSY}", overwrite, self.path, several=origin is None)
         if overwrite:
-            self._records.unlink(missing_ok=True)
-            self._done.unlink(missing_ok=True)
-            self._remove_other_sharding(shard[1] if shard else None)
-        else:
-            self._keep_part()
-        self._stream.truncate(0)
-        self._old = _Places() if overwrite else self._index()
+            records.unlink(missing_ok=True)
+            self._remove_other_shards(shard[1] if shard else None)
         write_json(self._run_file, {**self._run, "finished": False})
 
-    def _remove_other_sharding(self, count: int | None) -> None:
-        # records of a whole run beside those of shards, or of another number of shards, would be stale
+    def _remove_other_shards(self, count: int | None) -> None:
+        """Remove the records of a whole run beside those of shards, or of another number of shards."""
         for pattern in ("records*.jsonl", ".records*.part", ".records*.done", "run*.json"):
             for file in self.path.glob(pattern):
                 match = re.search(r"-of-(\d+)\.", file.name)
                 if (int(match[1]) if match else None) != count:
                     file.unlink()
 
-    def _keep_part(self) -> None:
-        # What a killed run had done joins what earlier ones had, but for its last input, of which
-        # some records may be missing.
-        self._stream.seek(0)
-        held: list[bytes] = []
-        held_key: str | None = None
-        with open(self._done, "ab") as stream:
-            for line in self._stream:
-                key = self._input_key_of(line)
-                if key is not None and key != held_key:
-                    stream.writelines(held)
-                    held, held_key = [], key
-                if key is not None:
-                    held.append(line)
-            stream.flush()
-            os.fsync(stream.fileno())
+    def take_name(self, record: Record) -> str:
+        """The output name of an input, from its id; see `Output`."""
+        return self._names.take(record["id"])
 
-    def _index(self) -> _Places:
-        places = _Places()
-        for file in (self._records, self._done):
-            if file.exists():
-                places.add(file, self._keys_in(file))
-        places.close()
-        return places
-
-    def _keys_in(self, file: Path) -> Iterator[tuple[str, int]]:
-        offset = 0
-        with open(file, "rb") as stream:
-            for line in stream:
-                key = self._input_key_of(line)
-                if key is not None:
-                    yield key, offset
-                offset += len(line)
-
-    def finished(self, record: Record, expected: set[str]) -> list[Record] | None:
-        """The records an earlier run made from this input, if all are there and their files stand.
-
-        Args:
-            record: the input.
-            expected: the ids of the records that a run would make from it.
-        """
-        found: dict[str, Record] = {}
-        for file, offset in self._old.of(record["id"]):
-            with open(file, "rb") as stream:
-                stream.seek(offset)
-                old = with_absolute_paths(json.loads(stream.readline()), self.path)
-            came_from = old.get(self._origin) if self._origin else source_of(old)
-            if came_from == record["path"] and self._stands(old, record):
-                found[old["id"]] = old
-        return list(found.values()) if set(found) == expected else None
-
-    def _stands(self, old: Record, record: Record) -> bool:
-        """Whether the files of an old record exist and are newer than what they were made from."""
-        made = [old[key] for key in path_keys(old) if Path(old[key]).is_relative_to(self.path)]
-        sources = [record[key] for key in ("path", "mask") if key in record]
-        try:
-            newest = max(os.stat(path).st_mtime_ns for path in sources)
-            return all(os.stat(path).st_mtime_ns >= newest for path in made)
-        except OSError:
-            return False
+    def finished(
+        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
+    ) -> list[Record] | None:
+        """The finished records of an input; see `Output`."""
+        kept: dict[str, Record] = {}
+        for old, written in self._records.earlier(record["id"]):
+            image = old.get(self._origin) if self._origin else source_of(old)
+            files = [old[key] for key in path_keys(old) if Path(old[key]).is_relative_to(self.path)]
+            if image == record["path"] and _newer(files, written, record) and unchanged(old, record):
+                kept[old["id"]] = old
+        return list(kept.values()) if set(kept) == expected else None
 
     def write(self, record: Record) -> None:
-        """Append one record; it has left the process when this returns."""
-        self._stream.write((to_line(with_relative_paths(record, self.path)) + "\n").encode())
-        self._stream.flush()
+        """Append a record; see `Output`."""
+        self._records.write(record)
 
-    def finish(self, counts: dict[str, int], **more: Any) -> None:
+    def finish(self, **more: Any) -> None:
         """Put `records.jsonl` and `run.json` in place."""
-        os.fsync(self._stream.fileno())
-        os.replace(self._part, self._records)
-        self._done.unlink(missing_ok=True)
-        write_json(self._run_file, {**self._run, **more, "counts": counts, "finished": True})
-        self._stream.close()
+        self._records.finish()
+        write_json(self._run_file, {**self._run, **more, "finished": True})
 
-    def _input_key_of(self, line: bytes) -> str | None:
-        """The id of the input a line was made from; None where the line is torn or an error."""
-        try:
-            record = json.loads(line)
-            if not line.endswith(b"\n") or record["schema"] == ERROR:
-                return None
-            several = record["schema"] == CELL and not self._origin
-            return record["id"].rpartition("#")[0] if several else record["id"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
+
+class OutputFile:
+    """A record file that is being written.
+
+    Args:
+        path: the file.
+        overwrite: discard an earlier file.
+        newest_model: modification time (ns) of the model; records older than it are not used again.
+
+    Raises:
+        BusyError: another command is writing it.
+    """
+
+    def __init__(self, path: Path, overwrite: bool, newest_model: int) -> None:
+        self.path = path
+        busy = f"{path}: another command is writing this file; wait for it to end"
+        self._records = RecordsFile(path, busy, overwrite, newest_model=newest_model)
+
+    def take_name(self, record: Record) -> str:
+        """No files are made: the id; see `Output`."""
+        return str(record["id"])
+
+    def finished(
+        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
+    ) -> list[Record] | None:
+        """The finished record of an input; see `Output`."""
+        for old, written in self._records.earlier(record["id"]):
+            if {old["id"]} == expected and _newer([], written, record) and unchanged(old, record):
+                return [old]
+        return None
+
+    def write(self, record: Record) -> None:
+        """Append a record; see `Output`."""
+        self._records.write(record)
+
+    def finish(self, **_more: Any) -> None:
+        """Put the file in place."""
+        self._records.finish()
+
+
+class NoOutput:
+    """Records go to stdout only; nothing is kept for a rerun."""
+
+    path = None
+
+    def take_name(self, record: Record) -> str:
+        """No files are made: the id; see `Output`."""
+        return str(record["id"])
+
+    def finished(
+        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
+    ) -> list[Record] | None:
+        """There is no earlier output; see `Output`."""
+        return None
+
+    def write(self, record: Record) -> None:
+        """Nothing is written; see `Output`."""
+
+    def finish(self, **_more: Any) -> None:
+        """Nothing is written; see `Output`."""
+
+
+def _newer(files: Sequence[str], written: int, record: Record) -> bool:
+    """Whether files, or without any the record that was written at a time (ns), are newer than an input's files."""
+    sources = [record[key] for key in ("path", "mask") if isinstance(record.get(key), str)]
+    try:
+        newest = max(os.stat(path).st_mtime_ns for path in sources)
+        return min((os.stat(path).st_mtime_ns for path in files), default=written) >= newest
+    except OSError:
+        return False

@@ -40,12 +40,16 @@ def in_processes(call: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         DeviceError: a process was killed.
     """
     pool = worker_pool(jobs)
+    closed = False
     try:
         yield from _in_order(lambda item: pool.submit(call, item), items, 4 * jobs, Future.result)
     except BrokenProcessPool:
-        raise DeviceError("a worker process was killed, likely for want of memory; try fewer --jobs") from None
+        raise DeviceError("a worker process was killed, probably out of memory; try fewer --jobs") from None
+    except GeneratorExit:
+        closed = True  # whoever closes it may remove what the workers write
+        raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=closed, cancel_futures=True)
 
 
 def worker_pool(jobs: int) -> ProcessPoolExecutor:

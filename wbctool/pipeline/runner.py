@@ -1,240 +1,192 @@
-"""Folder steps: data-parallel work over records, streamed in input order and resumable."""
+"""The runner: takes records through a step, streamed in input order, and resumes."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from wbctool.console import Progress, emit_while_read, note, records_wanted
+from wbctool.console import Progress, emit, emit_while_read, note, records_wanted
 from wbctool.device import cores
-from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
-from wbctool.inputs.folders import absolute, how_many, read_inputs
+from wbctool.errors import ImageError, UsageProblem, WbctoolError
 from wbctool.pipeline.names import Names
-from wbctool.pipeline.output_folder import OutputFolder
+from wbctool.pipeline.output_folder import (
+    Output,
+    OutputFolder,
+    lies_in,
+    refuse_input_inside,
+    refuse_records_inside,
+)
 from wbctool.pipeline.parallel import in_processes, on_cluster
+from wbctool.pipeline.source import Source
+from wbctool.pipeline.step import BatchStep, Execution, Outcome, Step, parse_shard
 from wbctool.records import ERROR, Record, error_record
 from wbctool.records.selection import Selection, Tally
 
-# Starting worker processes takes about a second: the first images are done before it is paid.
+# Starting worker processes takes about a second: the first images are processed before.
 _SERIAL_START = 16
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How a folder step is run.
-
-    Attributes:
-        jobs: processes; 0 for one a core.
-        shard: `i/n`, to do the i-th of n parts; None for all.
-        scheduler: address of a Dask cluster; None for this machine.
-        overwrite: whether the output is made anew.
-        skip_bad: whether inputs that fail leave the exit code 0.
-        quiet: whether progress and notes are left out.
-        json: whether records are printed on a terminal, too.
-    """
-
-    jobs: int = 0
-    shard: str | None = None
-    scheduler: str | None = None
-    overwrite: bool = False
-    skip_bad: bool = False
-    quiet: bool = False
-    json: bool = False
-
-
-def _any(_record: Record) -> None:
-    """`check` of a step that takes all records; by name, as steps are sent to processes."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One folder step.
-
-    Attributes:
-        name: the subcommand.
-        settings: what decides its pixels; a rerun with other settings is refused.
-        expected: ids of the records that one input will give (cheap; no image is read). May raise
-            `ImageError`.
-        work: makes the files of one input. Takes the record, the output folder and the output name;
-            returns what it made, one mapping per record. Runs in a worker process.
-        compose: the record to give out, from the input record and what was made.
-        made: the keys of what `work` returns.
-        unit: what is counted.
-        reserved: folders of the output that the step makes for itself.
-        plans: its records name what is to be made, and their `path` where; there are no input images.
-        origin: the key that names the input's image in what was made, when `path` names a new one.
-        check: refuses inputs of a kind that it cannot work on by the first of them; raises `InputError`.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    expected: Callable[[Record], set[str]]
-    work: Callable[[Record, Path, str], list[Record]]
-    compose: Callable[[Record, Record], Record]
-    made: Sequence[str]
-    unit: str = "images"
-    origin: str | None = None
-    reserved: tuple[str, ...] = ()
-    plans: bool = False
-    check: Callable[[Record], None] = _any
-
-
 @dataclass
-class Outcome:
-    """What a step did; `exit_code` follows from it.
+class _Item:
+    """A record on its way through a step.
 
     Attributes:
-        inputs: records read.
-        records: that came of them, errors not counted.
-        failed: inputs that have an error record.
-        reused: inputs that had been done before.
-        skip_bad: whether failures leave the exit code 0.
+        record: the input.
+        name: its output name.
+        results: output records that are known already.
+        pending: whether it has to be processed.
+        fresh: whether its results are this command's.
     """
 
-    inputs: int = 0
-    records: int = 0
-    failed: int = 0
-    reused: int = 0
-    skip_bad: bool = False
+    record: Record
+    name: str = ""
+    results: list[Record] = field(default_factory=list)
+    pending: bool = False
+    fresh: bool = False
 
-    @property
-    def exit_code(self) -> int:
-        return SOME_FAILED if self.failed and not self.skip_bad else DONE
-
-
-def same_id(record: Record) -> set[str]:
-    """`expected` of a step that makes one record of each input."""
-    return {record["id"]}
-
-
-def added(record: Record, made: Record) -> Record:
-    """`compose` of a step that adds to its input's record."""
-    return {**record, **made}
-
-
-def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """`2/8` as (2, 8).
-
-    Raises:
-        UsageProblem: it is not i/n with 1 ≤ i ≤ n.
-    """
-    if text is None:
-        return None
-    first, slash, second = text.partition("/")
-    if not (slash and text.isascii() and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-        raise UsageProblem(f"--shard {text}: write it as i/n with i from 1 to n, such as 2/8")
-    return int(first), int(second)
+    def fail(self, reason: str) -> _Item:
+        """The same item, ended by an error record."""
+        error = error_record(self.record["id"], self.record["path"], reason)
+        return replace(self, results=[error], pending=False, fresh=True)
 
 
 def run_step(
-    step: Step,
-    inputs: Sequence[str],
+    step: Step | BatchStep,
+    inputs: list[str],
     out: Path,
     selection: Selection,
     execution: Execution,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Outcome:
-    """Run a step over inputs into an output folder, giving records out in input order.
+    """Run a step over inputs into an output folder, and print records in input order where they are wanted.
+
+    Args:
+        step: the step.
+        inputs: folders, images, record files, or `-`.
+        out: the output folder.
+        selection: where labels and groups come from, and which classes are kept.
+        execution: how it is run.
+        on_record: called with each output record.
 
     Raises:
-        InputError: there is nothing to work on, or an input cannot be used at all.
+        InputError: there is nothing to work on, or an input cannot be used.
         UsageProblem: options that cannot be used.
     """
-    tally = Tally()
     parse_shard(execution.shard)
-    stream = read_inputs(inputs, selection, tally)
-    first = next(stream, None)
-    if first is None:
-        raise InputError(nothing_found(inputs, tally))
-    if first["schema"] != ERROR and lies_in(first["path"], out):
-        raise UsageProblem(f"-o {out}: holds the input {first['path']}; give another folder, so that nothing is lost")
-    if first["schema"] != ERROR:
-        step.check(first)
-    step = replace(step, settings={**step.settings, "inputs": names_of(inputs)})
-    total = None
-    if sys.stderr.isatty() and not (execution.quiet or execution.shard or selection.classes):
-        total = how_many(inputs)
-    return run_records(step, chain([first], stream), out, execution, on_record, tally, total)
+    refuse_input_inside(out, inputs)
+    source = Source(inputs, selection)
+    if source.first["schema"] != ERROR:
+        refuse_records_inside(out, source.first)
+        step.check(source.first)
+    step = replace(step, settings={**step.settings, "inputs": source.names})
+    output = folder_for(step, out, execution)
+    return run_records(step, source, output, execution, on_record, source.tally, source.total(execution))
 
 
-def names_of(inputs: Sequence[str]) -> list[str]:
-    """Inputs as a run file names them."""
-    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
+def folder_for(step: Step | BatchStep, out: Path, execution: Execution) -> OutputFolder:
+    """The output folder of a step.
+
+    Raises:
+        UsageProblem: it was made with other settings.
+        InputError: another command is writing it.
+    """
+    shard = parse_shard(execution.shard)
+    settings = {**step.settings, "shards": shard[1] if shard else None}
+    return OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin, step.reserved)
 
 
 def run_records(
-    step: Step,
+    step: Step | BatchStep,
     records: Iterable[Record],
-    out: Path,
+    output: Output,
     execution: Execution,
     on_record: Callable[[Record], None] = lambda record: None,
     tally: Tally | None = None,
     total: int | None = None,
     emits: bool = True,
+    on_result: Callable[[Record], Record] = lambda record: record,
+    before_end: Callable[[], dict[str, Any]] = dict,
+    failed_here: Callable[[Record], bool] = lambda error: False,
 ) -> Outcome:
     """Run a step over records; see `run_step`.
 
     Args:
         step: the step.
         records: with absolute paths.
-        out: the output folder.
-        execution: how.
-        on_record: is told of each record made.
-        tally: what was met on the way in.
-        total: how many records there are, where that is known.
+        output: where records go.
+        execution: how it is run.
+        on_record: called with each output record.
+        tally: what was left out of the input.
+        total: number of records, where it is known.
         emits: whether records go to stdout where they are wanted there.
+        on_result: changes an output record before it is written.
+        before_end: called after the last record; what it returns goes into `run.json`.
+        failed_here: whether an error record among the input is a failure of this command, not of an earlier one.
     """
     tally = tally or Tally()
-    shard = parse_shard(execution.shard)
-    settings = {**step.settings, "shards": shard[1] if shard else None}
-    folder = OutputFolder(out, step.name, settings, shard, execution.overwrite, step.origin, step.reserved)
     outcome = Outcome(skip_bad=execution.skip_bad)
-    piped = emits and records_wanted(execution.json)
+    emitting = emits and records_wanted(execution.json)
     passed_on = 0
-    items = _planned(step, records, folder, shard)
+    items = _planned(step, records, output, parse_shard(execution.shard))
     with Progress(step.name, step.unit, execution.quiet, total) as progress:
-        for results, fresh in _worked(step, items, folder.path, execution):
+        for item in _processed(step, items, output.path, execution):
+            item.results = [on_result(record) for record in item.results]
+            error = item.results[0]["schema"] == ERROR
+            failed = error and (item.fresh or failed_here(item.results[0]))
             outcome.inputs += 1
-            outcome.reused += not fresh and results[0]["schema"] != ERROR
-            error = results[0]["schema"] == ERROR
-            failed = fresh and error
-            passed_on += error and not fresh
             outcome.failed += failed
-            for record in results:
-                folder.write(record)
+            outcome.reused += not item.fresh and not error
+            passed_on += error and not failed
+            for record in item.results:
+                output.write(record)
                 on_record(record)
-                piped = piped and emit_while_read(record)
+                emitting = emitting and _emitted(record, to_output=output.path is not None)
                 outcome.records += record["schema"] != ERROR
             progress.step(failed)
             if failed and not execution.quiet:
                 progress.clear()
-                name, error = results[0]["id"], results[0]["error"]
-                note(f"failed: {error}" if error.startswith(f"{name}: ") else f"failed: {name}: {error}")
+                note(_failure(item.results[0]))
     outcome.failed += tally.counts["damaged"]
     passed_on -= tally.counts["damaged"]
-    counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
     left_out = {key: count for key, count in tally.counts.items() if count and key != "damaged"}
-    folder.finish(counts, left_out=left_out)
+    counts = {"inputs": outcome.inputs, "records": outcome.records, "failed": outcome.failed}
+    output.finish(counts=counts, left_out=left_out, **before_end())
     if not execution.quiet:
-        for line in (*tally.failures(), *tally.notes()):
-            note(line)
-        if passed_on:
-            note(f"{passed_on:,} error records of an earlier step passed on")
-        if outcome.reused:
-            note(f"{outcome.reused:,} {step.unit} were done before")
-        if outcome.failed:
-            note(f"{outcome.failed:,} inputs failed; {out} holds an error record for each")
+        _print_notes(step, output, outcome, tally, passed_on)
     return outcome
 
 
+def _emitted(record: Record, to_output: bool) -> bool:
+    """Print a record; whether further ones are still read."""
+    if to_output:
+        return emit_while_read(record)
+    emit(record)
+    return True
+
+
+def _failure(error: Record) -> str:
+    name, reason = error["id"], error["error"]
+    return f"failed: {reason}" if reason.startswith(f"{name}: ") else f"failed: {name}: {reason}"
+
+
+def _print_notes(step: Step | BatchStep, output: Output, outcome: Outcome, tally: Tally, passed_on: int) -> None:
+    for line in (*tally.failures(), *tally.notes()):
+        note(line)
+    if passed_on:
+        note(f"{passed_on:,} error records of an earlier step passed on")
+    if outcome.reused:
+        note(f"{outcome.reused:,} {step.unit} were done before")
+    if outcome.failed:
+        where = f"{output.path} holds" if output.path else "stdout has"
+        note(f"{outcome.failed:,} inputs failed; {where} an error record for each")
+
+
 def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int = 0) -> Generator[Record]:
-    """The records a step makes, in order, its files in a folder; error records for inputs that fail.
+    """Yield the records that a step makes, in order, its files in a folder; error records for inputs that fail.
 
     Nothing is printed, and no record file is written: for a command that goes on with them.
 
@@ -245,110 +197,116 @@ def stream_step(step: Step, records: Iterable[Record], folder: Path, jobs: int =
 
     def items() -> Iterator[_Item]:
         for record in records:
-            if record["schema"] == ERROR:
-                yield record, None, [record], False
-                continue
-            if lies_in(record["path"], folder):
-                raise UsageProblem(f"{record['path']}: lies in {folder}, where cells are written; give another folder")
-            try:
-                step.expected(record)
-                yield record, names.take(record["id"]), [], True
-            except ImageError as error:
-                yield record, None, [error_record(record["id"], record["path"], str(error))], True
+            item = _Item(record, results=[record])
+            if record["schema"] != ERROR:
+                if lies_in(record["path"], folder):
+                    raise UsageProblem(
+                        f"{record['path']}: lies in {folder}, where cells are written; give another folder"
+                    )
+                try:
+                    step.expected(record)
+                    item = _Item(record, names.take(record["id"]), pending=True, fresh=True)
+                except ImageError as error:
+                    item = item.fail(str(error))
+            yield item
 
-    for results, _ in _worked(step, items(), folder, Execution(jobs=jobs)):
-        yield from results
-
-
-def lies_in(path: str, folder: Path) -> bool:
-    """Whether a file lies in a folder, links resolved."""
-    return _real_folder(os.path.dirname(path)).is_relative_to(folder.resolve())
-
-
-@lru_cache(maxsize=256)
-def _real_folder(path: str) -> Path:
-    return Path(path).resolve()
-
-
-def nothing_found(inputs: Sequence[str], tally: Tally) -> str:
-    """That inputs held nothing to work on, and what was left out of them."""
-    left_out = "; ".join(tally.notes())
-    return f"{', '.join(inputs)}: no images or records found" + (f" ({left_out})" if left_out else "")
-
-
-# An item on its way: the input, its output name (None where nothing is left to do), what stands.
-_Item = tuple[Record, "str | None", "list[Record]", bool]
+    for item in _processed(step, items(), folder, Execution(jobs=jobs)):
+        yield from item.results
 
 
 def _planned(
-    step: Step, records: Iterable[Record], folder: OutputFolder, shard: tuple[int, int] | None
+    step: Step | BatchStep, records: Iterable[Record], output: Output, shard: tuple[int, int] | None
 ) -> Iterator[_Item]:
+    """Items of this shard, those that an earlier command finished with their results."""
     for index, record in enumerate(records):
         mine = shard is None or index % shard[1] == shard[0] - 1
-        if record["schema"] == ERROR:
-            if mine:
-                yield record, None, [record], False
-            continue
-        try:
-            name = folder.names.take(record["id"])  # of all shards, so that names do not depend on them
-            if not mine:
-                continue
-            if not step.plans and lies_in(record["path"], folder.path):
-                raise ImageError(f"{record['path']}: lies in the output folder and might be overwritten; move one")
-            old = folder.finished(record, step.expected(record))
-        except ImageError as error:
-            if mine:
-                yield record, None, [error_record(record["id"], record["path"], str(error))], True
-            continue
-        if old is None:
-            yield record, name, [], True
-        else:
-            kept = [step.compose(record, {key: made[key] for key in step.made if key in made}) for made in old]
-            yield record, None, kept, False
+        item = _Item(record, results=[record])
+        if record["schema"] != ERROR:
+            try:
+                name = output.take_name(record)  # of all shards, so that names do not depend on them
+                if mine:
+                    item = _planned_item(step, record, name, output)
+            except ImageError as error:
+                item = item.fail(str(error))
+        if mine:
+            yield item
 
 
-def _worked(
-    step: Step, items: Iterator[_Item], folder: Path, execution: Execution
-) -> Iterator[tuple[list[Record], bool]]:
+def _planned_item(step: Step | BatchStep, record: Record, name: str, output: Output) -> _Item:
+    if isinstance(output, OutputFolder) and not step.plans:
+        for key in ("path", "mask"):
+            if isinstance(record.get(key), str) and lies_in(record[key], output.path):
+                raise ImageError(f"{record[key]}: lies in the output folder and might be overwritten; move one")
+    earlier = output.finished(record, step.expected(record), step.unchanged)
+    if earlier is None:
+        return _Item(record, name, pending=True, fresh=True)
+    results = [step.compose(record, {key: old[key] for key in step.made if key in old}) for old in earlier]
+    return _Item(record, name, results)
+
+
+def _processed(
+    step: Step | BatchStep, items: Iterator[_Item], folder: Path | None, execution: Execution
+) -> Iterator[_Item]:
+    """The items in order, all with their results."""
+    if isinstance(step, BatchStep):
+        yield from _in_batches(step, items)
+        return
+    assert folder is not None
     call = partial(_call, step.work, folder)
+    for item, made in _called(call, items, execution):
+        yield _with_results(step, item, made)
+
+
+def _with_results(step: Step | BatchStep, item: _Item, made: list[Record]) -> _Item:
+    if item.pending:
+        failed = made[0].get("schema") == ERROR
+        item.results = made if failed else [step.compose(item.record, one) for one in made]
+    return item
+
+
+def _in_batches(step: BatchStep, items: Iterator[_Item]) -> Iterator[_Item]:
+    with step.session() as work:
+        while batch := list(islice(items, step.batch_size)):
+            if any(item.pending for item in batch):
+                # finished items, too, so that numbers do not depend on what was finished before
+                whole = [item for item in batch if item.name]
+                for item, made in zip(whole, work([(item.record, item.name) for item in whole]), strict=True):
+                    _with_results(step, item, made)
+            yield from batch
+
+
+def _called(
+    call: Callable[[_Item], tuple[_Item, list[Record]]], items: Iterator[_Item], execution: Execution
+) -> Iterator[tuple[_Item, list[Record]]]:
+    """Call on items in this process, in worker processes, or on a cluster; in order."""
     jobs = execution.jobs or cores()
-
-    def finish(item: _Item, made: list[Record]) -> tuple[list[Record], bool]:
-        record, name, ready, fresh = item
-        if name is None:
-            return ready, fresh
-        if made[0].get("schema") == ERROR:
-            return made, True
-        return [step.compose(record, one) for one in made], True
-
     if jobs == 1 and not execution.scheduler:
-        for item in items:
-            yield finish(*call(item))
+        yield from map(call, items)
         return
     if not execution.scheduler:
         started = 0
         for item in items:
-            yield finish(*call(item))
-            started += item[1] is not None
+            yield call(item)
+            started += item.pending
             if started == _SERIAL_START:
                 break
     ahead = list(islice(items, 1))
     if not ahead:
         return  # and no process is started
     rest = chain(ahead, items)
-    shared = (
-        on_cluster(call, rest, execution.scheduler, note) if execution.scheduler else in_processes(call, rest, jobs)
-    )
-    for item, made in shared:
-        yield finish(item, made)
+    if execution.scheduler:
+        yield from on_cluster(call, rest, execution.scheduler, note)
+    else:
+        yield from in_processes(call, rest, jobs)
 
 
 def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item: _Item) -> tuple[_Item, list[Record]]:
-    record, name = item[:2]
-    if name is None:
+    """Process an item; one that fails gives an error record, as one bad image never stops a folder."""
+    record = item.record
+    if not item.pending:
         return item, []
     try:
-        return item, work(record, folder, name)
+        return item, work(record, folder, item.name)
     except ImageError as error:
         message = str(error)
     except MemoryError:
@@ -357,6 +315,6 @@ def _call(work: Callable[[Record, Path, str], list[Record]], folder: Path, item:
         raise
     except WbctoolError:  # not this image's fault: a device, a model
         raise
-    except Exception as error:  # one bad image never stops a folder
+    except Exception as error:
         message = f"unexpected {type(error).__name__}: {error}"
     return item, [error_record(record["id"], record["path"], message)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.label_image import to_labels
-from wbctool.pipeline.runner import Step, added, same_id
+from wbctool.pipeline.step import Step, added, same_id
 from wbctool.records import MASK, Record
 from wbctool.segmentation import check_ready, find_objects, settings_of
 from wbctool.segmentation.overlay import overlay

@@ -1,0 +1,155 @@
+"""Steps: what a command does with each record, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wbctool.errors import DONE, SOME_FAILED, UsageProblem
+from wbctool.records import Record
+
+# A record on its way into a step, with the name of its output.
+Named = tuple[Record, str]
+BatchWork = Callable[[Sequence[Named]], list[list[Record]]]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a step is run; none of it changes the output, except `shard`, which selects a part of it.
+
+    Attributes:
+        jobs: number of processes; 0 for one per core.
+        shard: `i/n`, to process the i-th of n parts; None for all.
+        scheduler: address of a Dask cluster; None for this machine.
+        overwrite: discard an earlier output.
+        skip_bad: exit with 0 although inputs failed.
+        quiet: no progress and no notes.
+        json: print records on a terminal, too.
+    """
+
+    jobs: int = 0
+    shard: str | None = None
+    scheduler: str | None = None
+    overwrite: bool = False
+    skip_bad: bool = False
+    quiet: bool = False
+    json: bool = False
+
+
+def accept_any(_record: Record) -> None:
+    """`check` of a step that takes all records; a named function, as steps are sent to processes."""
+
+
+def always_unchanged(_old: Record, _record: Record) -> bool:
+    """`unchanged` of a step whose output depends on files and settings only."""
+    return True
+
+
+@dataclass(frozen=True)
+class _AnyStep:
+    """What steps of both kinds declare.
+
+    Attributes:
+        name: the subcommand.
+        settings: all that decides the output; a rerun with other settings is refused.
+        expected: ids of the records that one input gives, found without reading its image. May raise `ImageError`.
+        compose: the output record, from the input record and what `work` made.
+        made: keys of what `work` returns.
+        unit: what is counted.
+        origin: key of an output record that names the input's image, where that is not its `source` or `path`.
+        reserved: subfolders of the output that the step uses itself.
+        plans: the records name what is to be made, and their `path` where; there are no input images.
+        check: refuses the first input where it is of the wrong type; raises `InputError`.
+        unchanged: whether an old output record still fits its input record, apart from the files of both.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    expected: Callable[[Record], set[str]]
+    compose: Callable[[Record, Record], Record]
+    made: Sequence[str]
+    unit: str = "images"
+    origin: str | None = None
+    reserved: tuple[str, ...] = ()
+    plans: bool = False
+    check: Callable[[Record], None] = accept_any
+    unchanged: Callable[[Record, Record], bool] = always_unchanged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(_AnyStep):
+    """A step that processes one record at a time, in worker processes.
+
+    Attributes:
+        work: makes the files of one input, from its record, the output folder and the output name; returns what it
+            made, one mapping per output record.
+    """
+
+    work: Callable[[Record, Path, str], list[Record]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStep(_AnyStep):
+    """A step that processes batches of records in this process, on a device.
+
+    Batches are cut by position in the input. A batch that is not finished is computed as a whole, so that a resumed
+    command gives the same bytes.
+
+    Attributes:
+        batch_size: records per batch.
+        session: opens what `work` needs, such as threads, and gives the function that processes a batch: for each
+            record what it made, or one error record.
+    """
+
+    batch_size: int
+    session: Callable[[], AbstractContextManager[BatchWork]]
+
+
+@dataclass
+class Outcome:
+    """Counts of a finished step; `exit_code` follows from them.
+
+    Attributes:
+        inputs: input records.
+        records: output records, without errors.
+        failed: inputs that have an error record.
+        reused: inputs that an earlier command had finished.
+        skip_bad: whether failures leave the exit code 0.
+    """
+
+    inputs: int = 0
+    records: int = 0
+    failed: int = 0
+    reused: int = 0
+    skip_bad: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return SOME_FAILED if self.failed and not self.skip_bad else DONE
+
+
+def same_id(record: Record) -> set[str]:
+    """`expected` of a step that makes one record of each input."""
+    return {record["id"]}
+
+
+def added(record: Record, made: Record) -> Record:
+    """`compose` of a step that adds to its input's record."""
+    return {**record, **made}
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`2/8` as (2, 8).
+
+    Raises:
+        UsageProblem: it is not i/n with 1 ≤ i ≤ n.
+    """
+    if text is None:
+        return None
+    first, slash, second = text.partition("/")
+    if not (slash and text.isascii() and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise UsageProblem(f"--shard {text}: write it as i/n with i from 1 to n, such as 2/8")
+    return int(first), int(second)
