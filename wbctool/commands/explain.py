@@ -10,14 +10,11 @@ import typer
 
 from wbctool.commands.options import (
     Device,
-    Json,
     Out,
-    Overwrite,
     Precision,
-    Quiet,
+    RunOptions,
     SelectionOptions,
     Shard,
-    SkipBad,
     new_app,
     with_options,
 )
@@ -64,17 +61,6 @@ class OutputFlags:
     no_panels: Annotated[bool, typer.Option("--no-panels", help="Records and scores only.")] = False
 
 
-@dataclass(frozen=True)
-class RunFlags:
-    """How the command is run."""
-
-    shard: Shard = None
-    overwrite: Overwrite = False
-    skip_bad: SkipBad = False
-    quiet: Quiet = False
-    json: Json = False
-
-
 @app.command(
     epilog="Example:  wbctool explain runs/a cells/ -o looks/\n\n"
     "Baseline, CBAM, their difference:  wbctool explain runs/plain cells/ --compare runs/cbam -o looks/ --sheet 12\n\n"
@@ -88,17 +74,17 @@ def explain(
     map_flags: MapFlags,
     output_flags: OutputFlags,
     selection: SelectionOptions,
-    run_flags: RunFlags,
     compare: Annotated[
         Path | None, typer.Option(metavar="RUN2", help="The same class by another run; what differs.")
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME|all", help="Where records carry splits.")] = "test",
     device: Device = "auto",
     precision: Precision = "auto",
+    shard: Shard = None,
+    run_options: RunOptions = RunOptions(),
 ) -> None:
     """Show where a run looks, and score whether that is true."""
     from wbctool.explaining import ExplanationOutput, explain_run
-    from wbctool.pipeline.step import Execution
 
     _check_order(run, source)
     result = explain_run(
@@ -112,9 +98,9 @@ def explain(
         device=device,
         precision=precision,
         selection=selection.selection(),
-        execution=Execution(**vars(run_flags)),
+        execution=run_options.execution(shard=shard),
     )
-    _print(result, run_flags.json)
+    _print(result, run_options.json)
     raise typer.Exit(result.outcome.exit_code)
 
 

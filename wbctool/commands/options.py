@@ -72,24 +72,30 @@ class SelectionOptions:
 
 
 @dataclass(frozen=True)
-class ExecutionOptions:
-    """Options of every folder step."""
+class RunOptions:
+    """Options of every command that makes records."""
+
+    overwrite: Overwrite = False
+    skip_bad: SkipBad = False
+    quiet: Quiet = False
+    json: Json = False
+
+    def execution(self, **more: Any) -> Execution:
+        """As the package takes them, with what else a command knows."""
+        from wbctool.pipeline.step import Execution
+
+        return Execution(**vars(self), **more)
+
+
+@dataclass(frozen=True)
+class ExecutionOptions(RunOptions):
+    """Options of every step that processes images one by one."""
 
     jobs: Jobs = 0
     shard: Shard = None
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask cluster, tcp://….", rich_help_panel=_HOW)
     ] = None
-    overwrite: Overwrite = False
-    skip_bad: SkipBad = False
-    quiet: Quiet = False
-    json: Json = False
-
-    def execution(self) -> Execution:
-        """As the package takes it."""
-        from wbctool.pipeline.step import Execution
-
-        return Execution(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 def with_options(function: Callable[..., Any]) -> Callable[..., Any]:

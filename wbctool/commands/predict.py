@@ -11,12 +11,9 @@ import typer
 from wbctool.commands.options import (
     Device,
     Jobs,
-    Json,
-    Overwrite,
     Precision,
-    Quiet,
+    RunOptions,
     SelectionOptions,
-    SkipBad,
     new_app,
     with_options,
 )
@@ -41,17 +38,6 @@ class FieldOptions:
     edge: Annotated[str, typer.Option(metavar="keep|drop", help="With --fields: cells cut by the edge.")] = "keep"
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How the command is run."""
-
-    jobs: Jobs = 0
-    overwrite: Overwrite = False
-    skip_bad: SkipBad = False
-    quiet: Quiet = False
-    json: Json = False
-
-
 @app.command(
     epilog="Example:  wbctool predict runs/a cells/ | wbctool evaluate -\n\n"
     "From smears:  wbctool predict runs/a smears/ --fields | wbctool evaluate - --differential\n\n"
@@ -65,7 +51,6 @@ def predict(
     ],
     field_options: FieldOptions,
     selection: SelectionOptions,
-    run_options: RunOptions,
     threshold: Annotated[
         float | None, typer.Option(metavar="P", min=0, max=1, help="Less confident predictions are marked uncertain.")
     ] = None,
@@ -77,13 +62,14 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    jobs: Jobs = 0,
+    run_options: RunOptions = RunOptions(),
 ) -> None:
     """Classify images, or the cells of smear fields, with one trained run or several."""
     from functools import partial
 
     from wbctool.commands.preparation import steps_of
     from wbctool.inference import PredictionOptions, predict_images
-    from wbctool.pipeline.step import Execution
 
     *runs, source = arguments
     _check(runs, source, field_options)
@@ -93,7 +79,7 @@ def predict(
         out,
         options=PredictionOptions(threshold, tta, device, precision),
         selection=selection.selection(),
-        execution=Execution(**vars(run_options)),
+        execution=run_options.execution(jobs=jobs),
         field_steps=partial(steps_of, field_options.kind, field_options.edge) if field_options.fields else None,
         cells=field_options.cells,
     )
