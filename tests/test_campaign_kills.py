@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 from conftest import TINY, contents, preloaded_wbctool, read_records, write_records
@@ -80,47 +79,41 @@ def leftovers(out):
 
 @pytest.fixture(scope="module")
 def whole(place, tmp_path_factory):
-    """By a command's name, what it makes undisturbed; and, as `lasts`, its seconds."""
-    folder, made, lasts = tmp_path_factory.mktemp("whole"), {}, {}
+    """By a command's name, what it makes undisturbed; and, as `events`, how many changes of files that takes."""
+    folder, made, events = tmp_path_factory.mktemp("whole"), {}, {}
 
     def of(name):
         if name not in made:
-            start = time.monotonic()
-            code, said = ended(started(place, name, folder / name))
-            lasts[name] = time.monotonic() - start
+            code, said = ended(started(place, name, folder / name, EVENTS=str(folder / f"{name}.txt")))
             assert code == 0, said
+            events[name] = int((folder / f"{name}.txt").read_text())
             made[name] = contents(folder / name, UNLIKE)
         return made[name]
 
-    of.lasts = lasts
+    of.events = events
     return of
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_random_moments_a_command_ends_in_the_same_bytes(place, whole, tmp_path, campaign, name):
+def test_killed_between_changes_of_files_a_command_ends_in_the_same_bytes(place, whole, tmp_path, campaign, name):
     chance = random.Random(name)
     undisturbed = whole(name)
     kills = rounds = 0
-    while kills < 10 or not rounds:
+    while kills < 10:
         folder = tmp_path / str(rounds)
         rounds += 1
-        assert rounds < 30
-        while kills < 10:
-            process = started(place, name, folder)
-            time.sleep(chance.uniform(0.02, whole.lasts[name]))
-            if process.poll() is not None:
-                ended(process)
-                whole.lasts[name] *= 0.9  # the machine was busier then
+        for _ in range(10 - kills):
+            moment = chance.randint(1, whole.events[name])
+            code, said = ended(started(place, name, folder, KILL_AT=str(moment)))
+            if code == 0:  # what was left to do took fewer changes
                 break
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+            assert code == -signal.SIGKILL % 256, said
             kills += 1
-        time.sleep(0.2)  # its own workers find out
         code, said = ended(started(place, name, folder))
         assert code == 0, said
         assert contents(folder, UNLIKE) == undisturbed, name
         assert not leftovers(folder)
-    campaign("kill -9 of a command at a random moment, then the same bytes", kills)
+    campaign("kill -9 of a command between two changes of files, then the same bytes", kills)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
