@@ -141,43 +141,28 @@ def test_other_settings_or_inputs_are_refused_and_overwrite_allows_them(masks, d
     assert {record["method"] for record in done.records} == {"cyan-otsu"}
 
 
-def kill_at_random(words, finished, tries, seed):
-    """Start a command again and again, killing it at random moments; then let it end."""
-    rng = random.Random(seed)
-    kills = 0
-    for _ in range(tries):
-        process = start(*words, start_new_session=True)
-        try:
-            process.wait(timeout=rng.uniform(0.35, 1.6))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.communicate()
-        if finished():
-            break
-    assert kills > 0
-    done = in_shell(*words)
+def killed_and_resumed(words, folder, kills, seed):
+    """Kill a command again and again between two changes of files; then let it end."""
+    done = in_shell(*words, "-o", folder / "w", cwd=folder, env={"EVENTS": str(folder / "events")})
     assert done.code == 0, done.err
-    return done
+    events, chance = int((folder / "events").read_text()), random.Random(seed)
+    for _ in range(kills):
+        killed = in_shell(*words, "-o", folder / "k", cwd=folder, env={"KILL_AT": str(chance.randint(1, events // 2))})
+        assert killed.code != 0
+    resumed = in_shell(*words, "-o", folder / "k")
+    assert resumed.code == 0, resumed.err
+    assert [record["id"] for record in resumed.records] == [record["id"] for record in done.records]
+    assert contents(folder / "k") == contents(folder / "w")
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_segment_killed_at_random_ends_in_the_same_bytes(drawn, tmp_path, jobs):
-    source = tmp_path / "in"
-    for copy in range(4):
-        shutil.copytree(drawn / "images", source / str(copy))
-    words = ("segment", source, "-o", tmp_path / "k", "--jobs", jobs, "-q")
-    done = kill_at_random(words, (tmp_path / "k" / "records.jsonl").exists, 6, jobs)
-    whole = in_shell("segment", source, "-o", tmp_path / "w", "--jobs", 1, "-q")
-    assert [r["id"] for r in done.records] == [r["id"] for r in whole.records]
-    assert contents(tmp_path / "k") == contents(tmp_path / "w")
+def test_segment_killed_ends_in_the_same_bytes(drawn, tmp_path, jobs):
+    killed_and_resumed(("segment", drawn / "images", "--jobs", jobs, "-q"), tmp_path, 4, jobs)
 
 
-def test_crop_killed_at_random_ends_in_the_same_bytes(masks, tmp_path):
-    words = ("crop", masks, "-o", tmp_path / "k", "--kind", "any", "--which", "all", "--jobs", 1, "-q", "--size", 300)
-    kill_at_random(words, (tmp_path / "k" / "records.jsonl").exists, 5, 7)
-    in_shell("crop", masks, "-o", tmp_path / "w", "--kind", "any", "--which", "all", "-q", "--size", 300)
-    assert contents(tmp_path / "k") == contents(tmp_path / "w")
+def test_crop_killed_ends_in_the_same_bytes(masks, tmp_path):
+    words = ("crop", masks, "--kind", "any", "--which", "all", "--jobs", 1, "-q", "--size", 96)
+    killed_and_resumed(words, tmp_path, 4, 7)
 
 
 def test_predict_killed_between_batches_ends_in_the_same_bytes(cli, cells, run_folder, tmp_path, monkeypatch):
