@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import option_tables
 import preloaded
 import pytest
 from conftest import contents, in_shell, server
@@ -44,6 +45,11 @@ def run(script, place):
 def test_every_command_has_its_page():
     for name in COMMANDS:
         assert f"\n### {name}\n" in README
+
+
+def test_the_option_tables_are_current():
+    message = "an option changed: run `uv run python tests/option_tables.py`"
+    assert option_tables.with_tables(README) == README, message
 
 
 def test_every_command_line_of_the_readme_runs(workplace):
