@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from wbctool.console import loading, note, warn
@@ -60,13 +61,7 @@ def explain_run(
         DeviceError: there is no such device, or memory does not suffice.
     """
     output, execution = output or ExplanationOutput(), execution or Execution()
-    output.check(execution.shard)
-    if split not in (*SPLITS, ALL):
-        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
-    parse_shard(execution.shard)
-    if (out / "model.json").exists():
-        raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
-    refuse_input_inside(out, [source])
+    _check(out, source, output, split, execution)
     records = Source([source], selection)
     paths = [path for path in (run, compare) if path]
     check = PreparationCheck([(str(path), read_info(path)) for path in paths])
@@ -79,18 +74,14 @@ def explain_run(
     step = explain_step(subjects, output, out, split, records.names)
     first = next(images, None)
     if first is None:
-        raise InputError(
-            f"{source}: holds nothing to explain of the split {split}; give --split {ALL}, or other images"
-        )
+        message = f"{source}: holds nothing to explain of the split {split}"
+        raise InputError(f"{message}; give --split {ALL}, or other images")
     collector = Collector(out, subjects, output, execution, result)
     result.outcome = run_records(
-        step,
-        (record for group in ([first], images) for record in group),
-        folder_for(step, out, execution),
-        execution,
-        collector.add,
-        records.tally,
-        records.total(execution),
+        *(step, chain([first], images), folder_for(step, out, execution), execution),
+        on_record=collector.add,
+        tally=records.tally,
+        total=records.total(execution),
         before_end=collector.write,
     )
     if not execution.quiet:
@@ -100,6 +91,17 @@ def explain_run(
             if count:
                 note(f"{count:,} {_NOTES[reason]}")
     return result
+
+
+def _check(out: Path, source: str, output: ExplanationOutput, split: str, execution: Execution) -> None:
+    """Refuse options that do not go together, and outputs that would lose something."""
+    output.check(execution.shard)
+    parse_shard(execution.shard)
+    if split not in (*SPLITS, ALL):
+        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
+    if (out / "model.json").exists():
+        raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
+    refuse_input_inside(out, [source])
 
 
 def _usable(

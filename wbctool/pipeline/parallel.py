@@ -1,4 +1,4 @@
-"""Work shared out: to processes of this machine, or to a Dask cluster; results in the order of the items."""
+"""Parallel work in processes of this machine or on a Dask cluster, with results in the order of the items."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from distributed import Future as DaskFuture
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 _Future = TypeVar("_Future", bound="Future[Any] | DaskFuture[Any]")
 
-_AGAIN = "run the same command again to go on"
-# Seconds until a person is told that a cluster has no workers; it is waited for all the same.
+_RERUN = "run the same command again to continue"
+# Seconds until a note says that a cluster has no workers; the command waits on.
 _PATIENCE = 10.0
 
 
-def in_processes(call: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
-    """Call on items in processes of this machine; only a few items are read ahead.
+def in_processes(call: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+    """Call a function on items in processes of this machine; only a few items are read ahead.
 
     Raises:
         DeviceError: a process was killed.
@@ -53,25 +53,25 @@ def in_processes(call: Callable[[Item], Made], items: Iterable[Item], jobs: int)
 
 
 def worker_pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that leave Ctrl-C to this one, and end with it."""
+    """A pool of processes that leave Ctrl-C to this one, and end with it."""
     return ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
 
 
 def on_cluster(
-    call: Callable[[Item], Made], items: Iterable[Item], address: str, say: Callable[[str], None]
-) -> Iterator[Made]:
-    """Call on items on the workers of a Dask cluster, which see the same files and have this package installed.
+    call: Callable[[Item], Result], items: Iterable[Item], address: str, notify: Callable[[str], None]
+) -> Iterator[Result]:
+    """Call a function on items on the workers of a Dask cluster, which see the same files and have this package.
 
-    A worker that dies has its items done by others; workers may join while the command runs.
+    Where a worker dies, others process its items; workers may join while the command runs.
 
     Args:
-        call: a function that pickle knows by name.
-        items: of which only a few are read ahead.
+        call: a function that pickle finds by name.
+        items: only a few are read ahead.
         address: of the scheduler, such as `tcp://10.0.0.1:8786`.
-        say: is told what is waited for.
+        notify: called with what the command waits for.
 
     Raises:
-        UsageProblem: Dask is not installed, or the address is none.
+        UsageProblem: Dask is not installed, or the address is invalid.
         InputError: the scheduler does not answer, or is gone.
         DeviceError: an item has killed several workers, or workers have another version of this package.
     """
@@ -83,7 +83,7 @@ def on_cluster(
         raise UsageProblem("--scheduler needs Dask: pip install 'wbctool[dask]'") from None
     if not re.fullmatch(r"\w+://.+:\d+", address):
         raise UsageProblem(f"--scheduler {address}: give an address such as tcp://10.0.0.1:8786")
-    for name in list(logging.root.manager.loggerDict):  # what is of use to a person is said here
+    for name in list(logging.root.manager.loggerDict):  # its messages are of no use to a person
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -91,40 +91,40 @@ def on_cluster(
     except (OSError, ValueError) as error:
         raise InputError(f"--scheduler {address}: no answer ({_line(error)}); is `dask scheduler` running?") from None
 
-    def result(future: DaskFuture[Made]) -> Made:
+    def result(future: DaskFuture[Result]) -> Result:
         while True:
             with suppress(DaskTimeout):
                 return future.result(timeout=_PATIENCE)
-            _wait_for_a_worker(client, address, say)
+            _wait_for_worker(client, address, notify)
 
     try:
-        _wait_for_a_worker(client, address, say)
+        _wait_for_worker(client, address, notify)
         _check_versions(client, address)
         ahead = 4 * sum(client.ncores().values())
         yield from _in_order(lambda item: client.submit(call, item, pure=False), items, ahead, result)
     except KilledWorker:
         raise DeviceError(
-            f"--scheduler {address}: several workers died of the same image, likely for want of memory; "
-            "give them more, or look into their logs"
+            f"--scheduler {address}: several workers died while processing the same image, probably out of memory; "
+            "give them more, or see their logs"
         ) from None
     except (CancelledError, CommClosedError):
-        raise InputError(f"--scheduler {address}: the cluster is gone; start it and {_AGAIN}") from None
+        raise InputError(f"--scheduler {address}: the cluster has gone; start it and {_RERUN}") from None
     finally:
         client.close(timeout=2)
 
 
-def _wait_for_a_worker(client: Client, address: str, say: Callable[[str], None]) -> None:
+def _wait_for_worker(client: Client, address: str, notify: Callable[[str], None]) -> None:
     from distributed import TimeoutError as DaskTimeout
 
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
     except DaskTimeout:
-        say(f"{address} has no workers; waiting for one (`dask worker {address}`)")
+        notify(f"{address} has no workers; waiting for one (`dask worker {address}`)")
         client.wait_for_workers(1)
 
 
 def _check_versions(client: Client, address: str) -> None:
-    # asked by a function that every worker has: one that cannot read our own dies of it without a word
+    # a worker without wbctool cannot unpickle a function of it, and dies without a message: call one that all have
     try:
         versions = client.run(resolve_name, "wbctool:__version__")
     except (ImportError, AttributeError) as error:
@@ -135,8 +135,8 @@ def _check_versions(client: Client, address: str) -> None:
 
 
 def _in_order(
-    submit: Callable[[Item], _Future], items: Iterable[Item], ahead: int, result: Callable[[_Future], Made]
-) -> Iterator[Made]:
+    submit: Callable[[Item], _Future], items: Iterable[Item], ahead: int, result: Callable[[_Future], Result]
+) -> Iterator[Result]:
     waiting: deque[_Future] = deque()
     for item in items:
         waiting.append(submit(item))
@@ -147,8 +147,7 @@ def _in_order(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group and the parent alone answers it; a worker whose parent
-    # was killed ends, too
+    # Ctrl-C reaches the whole process group, and only the parent handles it; a worker whose parent was killed ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = parent_process()
