@@ -177,7 +177,7 @@ def _predictions(
         if not quiet and tally.counts["group not matched"]:
             note(f"{given}: {tally.counts['group not matched']:,} ids --group-regex does not match")
         if not quiet:
-            for line in tally.unmet():
+            for line in tally.unused_options():
                 warn(line)
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):

@@ -12,9 +12,19 @@ from typing import Any
 from wbctool import __version__
 from wbctool.errors import InputError, UsageProblem
 from wbctool.pipeline.locks import BUSY, take_lock
-from wbctool.pipeline.names import Names, number_of, on_disk
-from wbctool.records import CELL, ERROR, Record, path_keys, source_of, to_line, with_absolute_paths, with_relative_paths
-from wbctool.records.storage import read_json, write_json
+from wbctool.pipeline.names import Names
+from wbctool.records import (
+    CELL,
+    ERROR,
+    Record,
+    image_id_of,
+    path_keys,
+    source_of,
+    to_line,
+    with_absolute_paths,
+    with_relative_paths,
+)
+from wbctool.records.storage import read_json, temporary_table, text_digest, write_json
 
 
 def read_run(file: Path, what: str) -> dict[str, Any]:
@@ -34,13 +44,13 @@ class _Places:
 
     def __init__(self) -> None:
         self._files: list[Path] = []
-        self._held = on_disk("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
+        self._held = temporary_table("CREATE TABLE held (digest INTEGER, file INTEGER, offset INTEGER)")
 
     def add(self, file: Path, rows: Iterable[tuple[str, int]]) -> None:
         """Note the inputs' ids of a file's lines, each with its offset."""
         number = len(self._files)
         self._files.append(file)
-        made = ((number_of(key, "id"), number, offset) for key, offset in rows)
+        made = ((text_digest(key, "id"), number, offset) for key, offset in rows)
         self._held.executemany("INSERT INTO held VALUES (?, ?, ?)", made)
 
     def close(self) -> None:
@@ -50,7 +60,7 @@ class _Places:
     def of(self, key: str) -> list[tuple[Path, int]]:
         """The lines of an input, in the order they were added."""
         found = self._held.execute(
-            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (number_of(key, "id"),)
+            "SELECT file, offset FROM held WHERE digest = ? ORDER BY rowid", (text_digest(key, "id"),)
         )
         return [(self._files[number], offset) for number, offset in found]
 
@@ -230,6 +240,6 @@ class OutputFolder:
             if not line.endswith(b"\n") or record["schema"] == ERROR:
                 return None
             several = record["schema"] == CELL and not self._origin
-            return record["id"].rpartition("#")[0] if several else record["id"]
+            return image_id_of(record) if several else record["id"]
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

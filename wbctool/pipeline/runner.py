@@ -14,7 +14,7 @@ from typing import Any
 from wbctool.console import Progress, emit_while_read, note, records_wanted
 from wbctool.device import cores
 from wbctool.errors import DONE, SOME_FAILED, ImageError, InputError, UsageProblem, WbctoolError
-from wbctool.inputs.folders import absolute, how_many, read_inputs
+from wbctool.inputs.folders import how_many, names_of, read_inputs
 from wbctool.pipeline.names import Names
 from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.pipeline.parallel import in_processes, on_cluster
@@ -161,11 +161,6 @@ def run_step(
     if sys.stderr.isatty() and not (execution.quiet or execution.shard or selection.classes):
         total = how_many(inputs)
     return run_records(step, chain([first], stream), out, execution, on_record, tally, total)
-
-
-def names_of(inputs: Sequence[str]) -> list[str]:
-    """Inputs as a run file names them."""
-    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
 
 
 def run_records(
