@@ -248,7 +248,7 @@ def test_the_pipeline_of_the_readme_on_real_images(data, tmp_path):
     )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 hidden files left out" in done.stderr
+    assert "1 hidden file left out" in done.stderr
     assert "20 images without a label" in done.stderr
     crop = in_shell("crop", tmp_path / "split.jsonl", "-o", tmp_path / "c")
     assert crop.code == 0

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
+
+import pydantic_core
 
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.images import absolute, count_images, find_images, has_image_suffix, image_record
@@ -20,7 +23,7 @@ from wbctool.records import Record, error_record, from_line, with_absolute_paths
 from wbctool.records.selection import Selection, Selector
 from wbctool.records.tally import Tally
 
-_RECORD_SUFFIXES = (".jsonl", ".ndjson")
+RECORD_SUFFIXES = (".jsonl", ".ndjson")
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
@@ -81,7 +84,7 @@ def files_of_records(path: Path) -> list[Path]:
     """Return the record files that an input is read from; none if it is an image or a folder of images."""
     if path.is_dir():
         return record_files(path)
-    return [path] if path.suffix.lower() in _RECORD_SUFFIXES else []
+    return [path] if path.suffix.lower() in RECORD_SUFFIXES else []
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -115,53 +118,76 @@ def _open_input(given: str, several: bool) -> Source:
     if given == "-":
         if sys.stdin.isatty():
             raise UsageProblem("-: stdin is a terminal; pipe records into it, or give a folder")
-        return Source("stdin", given, _pipe_reader("stdin", Path.cwd(), lambda: sys.stdin.buffer, several))
+        return _record_source("stdin", given, Path.cwd(), {"stdin": _pipe(lambda: sys.stdin.buffer, several)})
     path = Path(given)
     whole = absolute(path)
     if path.is_dir():
         files = record_files(path)
-        if not files:
-            refuse_run(path)
-        return Source(
-            whole.name, str(whole), partial(_read_files, files, path) if files else partial(find_images, path)
-        )
+        if files:
+            return _record_source(whole.name, str(whole), path, {file: partial(_open, file) for file in files})
+        refuse_run(path)
+        return Source(whole.name, str(whole), partial(find_images, path), lambda: find_images(path, Tally()))
     if not path.exists():
         raise InputError(f"{given}: no such file or folder")
     if has_image_suffix(given):
-        return Source(whole.parent.name, f"{whole.parent}/", lambda tally: iter([image_record(path, path.name, tally)]))
+
+        def read(tally: Tally) -> Iterator[Record]:
+            yield image_record(path, path.name, tally)
+
+        return Source(whole.parent.name, f"{whole.parent}/", read, lambda: read(Tally()))
     if not path.is_file():
-        return Source(path.stem, str(whole), _pipe_reader(path, path.parent, lambda: open(path, "rb"), several))
-    if path.suffix.lower() not in _RECORD_SUFFIXES:
+        return _record_source("pipe", str(whole), path.parent, {path: _pipe(partial(_open, path), several)})
+    if path.suffix.lower() not in RECORD_SUFFIXES:
         raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
-    of_folder = path.stem == "records" or _SHARD.search(path.name)
-    name = whole.parent.name if of_folder else path.stem
-    return Source(name, str(whole), partial(_read_files, [path], path.parent))
+    is_output = path.stem == "records" or _SHARD.search(path.name)
+    name = whole.parent.name if is_output else path.stem
+    return _record_source(name, str(whole), path.parent, {path: partial(_open, path)})
 
 
-def _pipe_reader(
-    name: Path | str, base: Path, open_pipe: Callable[[], IO[bytes]], several: bool
-) -> Callable[[Tally], Iterator[Record]]:
-    """Return a function that reads the records of a pipe; of one among several inputs, again with every call."""
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _pipe(open_pipe: Callable[[], IO[bytes]], several: bool) -> Callable[[], IO[bytes]]:
+    """Return a function that opens a pipe; among several inputs it opens a copy, which can be read again."""
     if not several:
-        return lambda tally: _read_lines(open_pipe(), name, base, tally)
+        return open_pipe
     copy = TemporaryFile()
     with open_pipe() as pipe:
         shutil.copyfileobj(pipe, copy)
 
-    def read(tally: Tally) -> Iterator[Record]:
+    def open_copy() -> IO[bytes]:
         copy.seek(0)
-        return _read_lines(os.fdopen(os.dup(copy.fileno()), "rb"), name, base, tally)
+        return os.fdopen(os.dup(copy.fileno()), "rb")
 
-    return read
+    return open_copy
 
 
-def _read_files(files: Iterable[Path], base: Path, tally: Tally) -> Iterator[Record]:
-    for file in files:
-        yield from _read_lines(open(file, "rb"), file, base, tally)
+def _record_source(name: str, origin: str, base: Path, files: Mapping[Path | str, Callable[[], IO[bytes]]]) -> Source:
+    """Return the source that reads record files; relative paths in them start in the folder `base`."""
+
+    def read(tally: Tally) -> Iterator[Record]:
+        for file, open_file in files.items():
+            yield from _read_lines(open_file(), file, base, tally)
+
+    def peek() -> Iterator[Record]:
+        for open_file in files.values():
+            yield from _peek_lines(open_file())
+
+    return Source(name, origin, read, peek)
+
+
+def _peek_lines(stream: IO[bytes]) -> Iterator[Record]:
+    """Read records without validating more than that they have an id."""
+    with stream:
+        for raw in stream:
+            with suppress(ValueError):
+                record = pydantic_core.from_json(raw, allow_inf_nan=False)
+                if isinstance(record, dict) and isinstance(record.get("id"), str):
+                    yield record
 
 
 def _read_lines(stream: IO[bytes], name: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
-    """Read records from lines; relative paths in them start in the folder `base`."""
     tally.file, base = str(name), base.resolve()
     with stream:
         for number, raw in enumerate(stream, 1):

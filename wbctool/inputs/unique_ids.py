@@ -18,12 +18,14 @@ class Source:
     Attributes:
         name: of its folder or file.
         origin: what its ids are relative to, a path; images of one folder, given one by one, have one origin.
-        read: reads its records, again with every call.
+        read: reads its records.
+        peek: reads them beforehand, not validated.
     """
 
     name: str
     origin: str
     read: Callable[[Tally], Iterator[Record]]
+    peek: Callable[[], Iterator[Record]]
 
 
 class UniqueIds:
@@ -48,8 +50,8 @@ class UniqueIds:
 
     def _rows(self, source: Source) -> Iterator[tuple[int, bool, int]]:
         origin, last_folder = self._origins.index(source.origin), ""
-        for record in source.read(Tally()):
-            if record["schema"] == PREDICTION:
+        for record in source.peek():
+            if record.get("schema") == PREDICTION:
                 continue
             record_id, image_id = record["id"], image_id_of(record)
             yield text_digest(record_id, "id"), True, origin

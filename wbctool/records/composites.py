@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from wbctool.errors import InputError
+from wbctool.errors import InputError, counted
 from wbctool.records import Record, image_id_of
 
 ALLOW = "--allow-synthetic"
@@ -30,6 +30,13 @@ def refuse_unsplit(records: Iterable[Record]) -> None:
             f"{composites[0]}: is a composite ({len(composites):,} in all), which would reach validation or test; "
             f"split the real images and make composites of the result, or add {ALLOW}"
         )
+
+
+def warning_of_tested(records: Iterable[Record]) -> str:
+    """Return a warning if composites are in validation or test, else an empty text."""
+    count = sum(is_composite(record) and record.get("split") in ("val", "test") for record in records)
+    text = "in validation or test: their figures say nothing about real images"
+    return f"{counted(count, 'composite is', 'composites are')} {text}" if count else ""
 
 
 def refuse_tested(splits: Mapping[str, Sequence[Record]]) -> None:
