@@ -18,12 +18,13 @@ import pydantic_core
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.images import absolute, count_images, find_images, has_image_suffix, image_record
 from wbctool.inputs.run_folders import refuse_run
-from wbctool.inputs.unique_ids import Source, UniqueIds
+from wbctool.inputs.unique_ids import InputSource, UniqueIds
 from wbctool.records import Record, error_record, from_line, with_absolute_paths
 from wbctool.records.selection import Selection, Selector
 from wbctool.records.tally import Tally
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson")
+_Opener = Callable[[], IO[bytes]]
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
@@ -69,7 +70,7 @@ def how_many(inputs: Iterable[str]) -> int | None:
     count = 0
     for given in inputs:
         path = Path(given)
-        files = files_of_records(path)
+        files = record_files(path) if path.is_dir() else [path] if path.suffix.lower() in RECORD_SUFFIXES else []
         if given == "-" or any(not file.is_file() for file in files):
             return None
         for file in files:
@@ -78,13 +79,6 @@ def how_many(inputs: Iterable[str]) -> int | None:
         if not files:
             count += count_images(path) if path.is_dir() else 1
     return count
-
-
-def files_of_records(path: Path) -> list[Path]:
-    """Return the record files that an input is read from; none if it is an image or a folder of images."""
-    if path.is_dir():
-        return record_files(path)
-    return [path] if path.suffix.lower() in RECORD_SUFFIXES else []
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -98,23 +92,18 @@ def record_files(folder: Path) -> list[Path]:
         return [whole]
     if any(folder.glob(".records*.part")) or any(folder.glob(".records*.done")):
         raise InputError(f"{folder}: the command that makes this folder has not finished; run it again to go on")
-    shards: dict[int, dict[int, Path]] = {}
-    for file in folder.glob("records-*-of-*.jsonl"):
-        match = _SHARD.search(file.name)
-        if match:
-            shards.setdefault(int(match[2]), {})[int(match[1])] = file
-    if not shards:
-        return []
-    if len(shards) > 1:
-        raise InputError(f"{folder}: holds shards of different runs ({', '.join(f'of {n}' for n in sorted(shards))})")
-    count, files = shards.popitem()
-    missing = sorted(set(range(1, count + 1)) - set(files))
+    matches = filter(None, (_SHARD.search(str(file)) for file in folder.glob("records-*-of-*.jsonl")))
+    shards = {(int(match[2]), int(match[1])): Path(match.string) for match in matches}
+    counts = sorted({count for count, _ in shards})
+    if len(counts) > 1:
+        raise InputError(f"{folder}: holds shards of different runs ({', '.join(f'of {n}' for n in counts)})")
+    missing = [str(index) for count in counts for index in range(1, count + 1) if (count, index) not in shards]
     if missing:
-        raise InputError(f"{folder}: shards {', '.join(map(str, missing))} of {count} are missing; run them first")
-    return [files[index] for index in range(1, count + 1)]
+        raise InputError(f"{folder}: shards {', '.join(missing)} of {counts[0]} are missing; run them first")
+    return [shards[key] for key in sorted(shards)]
 
 
-def _open_input(given: str, several: bool) -> Source:
+def _open_input(given: str, several: bool) -> InputSource:
     if given == "-":
         if sys.stdin.isatty():
             raise UsageProblem("-: stdin is a terminal; pipe records into it, or give a folder")
@@ -126,15 +115,12 @@ def _open_input(given: str, several: bool) -> Source:
         if files:
             return _record_source(whole.name, str(whole), path, {file: partial(_open, file) for file in files})
         refuse_run(path)
-        return Source(whole.name, str(whole), partial(find_images, path), lambda: find_images(path, Tally()))
+        return InputSource(whole.name, str(whole), partial(find_images, path), lambda: find_images(path, Tally()))
     if not path.exists():
         raise InputError(f"{given}: no such file or folder")
     if has_image_suffix(given):
-
-        def read(tally: Tally) -> Iterator[Record]:
-            yield image_record(path, path.name, tally)
-
-        return Source(whole.parent.name, f"{whole.parent}/", read, lambda: read(Tally()))
+        read_image = partial(_read_image, path)
+        return InputSource(whole.parent.name, f"{whole.parent}/", read_image, lambda: read_image(Tally()))
     if not path.is_file():
         return _record_source("pipe", str(whole), path.parent, {path: _pipe(partial(_open, path), several)})
     if path.suffix.lower() not in RECORD_SUFFIXES:
@@ -144,11 +130,15 @@ def _open_input(given: str, several: bool) -> Source:
     return _record_source(name, str(whole), path.parent, {path: partial(_open, path)})
 
 
+def _read_image(path: Path, tally: Tally) -> Iterator[Record]:
+    yield image_record(path, path.name, tally)
+
+
 def _open(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
 
-def _pipe(open_pipe: Callable[[], IO[bytes]], several: bool) -> Callable[[], IO[bytes]]:
+def _pipe(open_pipe: _Opener, several: bool) -> _Opener:
     """Return a function that opens a pipe; among several inputs it opens a copy, which can be read again."""
     if not several:
         return open_pipe
@@ -163,7 +153,7 @@ def _pipe(open_pipe: Callable[[], IO[bytes]], several: bool) -> Callable[[], IO[
     return open_copy
 
 
-def _record_source(name: str, origin: str, base: Path, files: Mapping[Path | str, Callable[[], IO[bytes]]]) -> Source:
+def _record_source(name: str, origin: str, base: Path, files: Mapping[Path | str, _Opener]) -> InputSource:
     """Return the source that reads record files; relative paths in them start in the folder `base`."""
 
     def read(tally: Tally) -> Iterator[Record]:
@@ -174,7 +164,7 @@ def _record_source(name: str, origin: str, base: Path, files: Mapping[Path | str
         for open_file in files.values():
             yield from _peek_lines(open_file())
 
-    return Source(name, origin, read, peek)
+    return InputSource(name, origin, read, peek)
 
 
 def _peek_lines(stream: IO[bytes]) -> Iterator[Record]:

@@ -3,60 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from wbctool.errors import UsageProblem
-from wbctool.inputs.folders import RECORD_SUFFIXES, files_of_records
-from wbctool.inputs.images import has_image_suffix
+from wbctool.inputs.folders import RECORD_SUFFIXES, record_files
 from wbctool.records import Record
 
 _NEXT = "give another, so that nothing is lost"
 
 
-def refuse_replacing(
-    option: str, file: Path, inputs: Iterable[str | Path], suffixes: Sequence[str] = RECORD_SUFFIXES
-) -> None:
-    """Refuse an output file that is an input, belongs to an input folder, or is an image.
+def refuse_replacing(option: str, out: Path, inputs: Iterable[str | Path], records: Iterable[Record] = ()) -> None:
+    """Refuse an output that is or contains an input, or an image or mask of it, or that belongs to an input folder.
+
+    A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output.
 
     Args:
-        option: by which the file was given.
-        file: to be written.
-        inputs: that are read: folders, files or `-`.
-        suffixes: of files in an input folder that may be replaced, unless they are read.
-
-    Raises:
-        UsageProblem: naming the input.
-    """
-    if not file.exists():
-        return
-    if has_image_suffix(file.name):
-        raise UsageProblem(f"{option} {file}: is an image; {_NEXT}")
-    for path in map(Path, inputs):
-        is_part = path.is_dir() and file.resolve().is_relative_to(path.resolve()) and file.suffix not in suffixes
-        files_read = [path] if path.is_file() else files_of_records(path)
-        if is_part or any(one.exists() and file.samefile(one) for one in files_read):
-            raise UsageProblem(f"{option} {file}: belongs to the input {path}; {_NEXT}")
-
-
-def refuse_holding(option: str, folder: Path, inputs: Iterable[str], records: Iterable[Record]) -> None:
-    """Refuse an output folder that is, or contains, an input, or contains images or masks of it.
-
-    A record file beside which the output is written, such as `out/split.jsonl`, is not in danger.
-
-    Args:
-        option: by which the folder was given.
-        folder: to be written.
-        inputs: that are read: folders, files or `-`.
-        records: of the inputs, with absolute paths.
+        option: by which the output was given.
+        out: the folder or file to be written.
+        inputs: what is read: folders, files, or `-`.
+        records: of the inputs, with masks and absolute paths.
 
     Raises:
         UsageProblem: naming what would be in danger.
     """
-    folder_path = folder.resolve()
-    folders = {os.path.dirname(record[key]) for record in records for key in ("path", "mask") if key in record}
-    for path in [*map(Path, inputs), *map(Path, sorted(folders))]:
-        real = path.resolve()
-        is_beside = real.is_file() and real.parent == folder_path and not real.name.startswith("records")
-        if real.is_relative_to(folder_path) and not is_beside and str(path) != "-":
-            raise UsageProblem(f"{option} {folder}: holds the input {path}; {_NEXT}")
+    target = out.resolve()
+    for path in [Path(given) for given in inputs if given != "-"]:
+        source = path.resolve()
+        files_read = [file.resolve() for file in record_files(source)] if source.is_dir() else [source]
+        is_beside = source.is_file() and source.parent == target and not source.name.startswith("records")
+        is_part = target.is_file() and target.suffix not in RECORD_SUFFIXES and target.is_relative_to(source)
+        if target in files_read or is_part or (source.is_relative_to(target) and not is_beside):
+            raise UsageProblem(f"{option} {out}: holds the input {path}; {_NEXT}")
+    for folder in sorted({os.path.dirname(record[key]) for record in records for key in ("path", "mask")}):
+        if Path(folder).resolve().is_relative_to(target):
+            raise UsageProblem(f"{option} {out}: holds the input {folder}; {_NEXT}")

@@ -12,7 +12,7 @@ from wbctool.records.tally import Tally
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """One input of a command.
 
     Attributes:
@@ -39,7 +39,7 @@ class UniqueIds:
         prefixes: what is put in front of ids, by the origin of the input; empty if no id is in two inputs.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[InputSource]) -> None:
         self._origins = list(dict.fromkeys(source.origin for source in sources))
         # names: image ids of cells, and folders at the top, with `/` behind them
         columns = "digest INTEGER, is_id INTEGER, origin INTEGER, PRIMARY KEY (digest, is_id, origin)"
@@ -48,7 +48,7 @@ class UniqueIds:
             self._names.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", self._rows(source))
         self.prefixes = self._choose_prefixes(sources)
 
-    def _rows(self, source: Source) -> Iterator[tuple[int, bool, int]]:
+    def _rows(self, source: InputSource) -> Iterator[tuple[int, bool, int]]:
         origin, last_folder = self._origins.index(source.origin), ""
         for record in source.peek():
             if record.get("schema") == PREDICTION:
@@ -62,7 +62,7 @@ class UniqueIds:
                 yield text_digest(f"{folder}/", "id"), False, origin
                 last_folder = folder
 
-    def _choose_prefixes(self, sources: Sequence[Source]) -> dict[str, str]:
+    def _choose_prefixes(self, sources: Sequence[InputSource]) -> dict[str, str]:
         query = "SELECT DISTINCT origin FROM names WHERE is_id AND digest IN (SELECT digest FROM names WHERE is_id "
         query += "GROUP BY digest HAVING COUNT(*) > 1)"
         clashing = {self._origins[number] for (number,) in self._names.execute(query)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from wbctool.imaging.jpeg import BLOCK
 from wbctool.naturalizing.blocks import expand_blocks, replace_region, touched_blocks
@@ -114,8 +115,8 @@ def synthesize_background(
     complete = np.ones_like(dirty)  # blocks cut by the edge of the image are no source
     complete[height // BLOCK :], complete[:, width // BLOCK :] = False, False
     clean = complete & ~dirty
-    side = 2 if _clean_squares(clean, 2).sum() >= 4 * _MIN_PATCHES else 1
-    corners = np.argwhere(_clean_squares(clean, side))
+    side = 2 if len(_clean_squares(clean, 2)) >= 4 * _MIN_PATCHES else 1
+    corners = _clean_squares(clean, side)
     if len(corners) < _MIN_PATCHES:
         return None
     # what the smooth surface does not explain in the clean blocks is interpolated for the others
@@ -143,12 +144,9 @@ def _texture(
 
 
 def _clean_squares(clean: np.ndarray, side: int) -> np.ndarray:
-    """Return the upper left corners of squares of `side` × `side` clean blocks; `side` is 1 or 2."""
-    if side == 1:
-        return clean
-    square = np.zeros_like(clean)
-    square[:-1, :-1] = clean[:-1, :-1] & clean[1:, :-1] & clean[:-1, 1:] & clean[1:, 1:]
-    return square
+    """Return the upper left corners of all squares of `side` × `side` clean blocks, (n, 2): row and column."""
+    squares = sliding_window_view(np.pad(clean, (0, side - 1)), (side, side))
+    return np.argwhere(squares.all((2, 3)))
 
 
 def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from wbctool.console import note, warn
 from wbctool.errors import InputError, UsageProblem, counted
 from wbctool.inputs.folders import read_inputs
-from wbctool.inputs.protection import refuse_holding
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.naturalizing.plan import BALANCED_TO, CompositeOptions, check_pool, plan_composites, training_fields
 from wbctool.naturalizing.pool import LEFT_OUT, Pool
 from wbctool.naturalizing.step import composite_step, prepare_pool
@@ -111,7 +111,7 @@ def _check_outputs(out: Path, pool_folder: Path, inputs: Sequence[str], records:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder with -o")
     for option, folder in (("-o", out), ("--pool", pool_folder)):
-        refuse_holding(option, folder, inputs, records)
+        refuse_replacing(option, folder, inputs, records)
 
 
 def _report(records: Sequence[Record], notes: Iterable[str], pool: Pool, classes: Iterable[ClassCounts]) -> None:
