@@ -54,7 +54,7 @@ def test_good_images_of_every_kind_get_their_mask_and_bad_ones_an_error_record(m
     bad = {name for name, record in by_id.items() if record["schema"] == "wbctool.error/1"}
     assert bad == {"truncated.jpg", "empty.png", "random.tif", "text.jpg"}
     assert "truncated JPEG" in by_id["truncated.jpg"]["error"]
-    for line in ("1 hidden files left out", "1 files that are no images left out", "4 inputs failed"):
+    for line in ("1 hidden file left out", "1 non-image file left out", "4 inputs failed"):
         assert line in done.err
     # three inputs are called good: the later two keep their suffix
     assert {os.path.basename(by_id[f"good.{s}"]["mask"]) for s in ("bmp", "png", "tif")} == {
@@ -166,7 +166,7 @@ def test_old_error_records_do_not_stop_training(cli, cells, tmp_path):
     )
     done = cli("train", "-", "-o", tmp_path / "r", *TINY, "--epochs", 0, stdin=f"{text}\n{json.dumps(broken)}\n")
     assert done.code == 0, done.err
-    assert "left out of training: 1 error records" in done.err
+    assert "left out of training: 1 error record" in done.err
     fresh = cli("train", "-", "-o", tmp_path / "s", *TINY, "--epochs", 0, stdin=f"{text}\nx\n")
     assert fresh.code == 3
     assert "line 49" in fresh.err

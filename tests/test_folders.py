@@ -8,7 +8,8 @@ import pytest
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.folders import read_inputs
 from wbctool.records import group_of
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 
 def touch(folder, *names):

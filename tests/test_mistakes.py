@@ -69,7 +69,7 @@ def test_relative_paths_on_stdin_are_explained(cli, masks, tmp_path, monkeypatch
     lines = (masks / "records.jsonl").read_text().splitlines()[:2]
     done = cli("crop", "-", "-o", tmp_path / "c", stdin="\n".join(lines))
     assert done.code == 4
-    assert "2 records on stdin have relative paths" in done.err
+    assert "2 records on stdin with relative paths" in done.err
 
 
 def test_a_terminal_is_no_input():

@@ -217,7 +217,7 @@ def test_the_output_is_made_whole_where_nobody_reads_the_records(drawn, tmp_path
     line = f"{' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert done.stderr == "wbctool: nobody reads the records any more; the output is made all the same\n"
+    assert done.stderr == "wbctool: nobody reads the records any more; the output files are still written\n"
     assert len(done.stdout.splitlines()) == 1
     assert len((tmp_path / "m" / "records.jsonl").read_text().splitlines()) == 48
 
@@ -232,7 +232,7 @@ def test_the_pipeline_of_the_readme_on_real_images(data, tmp_path):
     )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 hidden files left out" in done.stderr
+    assert "1 hidden file left out" in done.stderr
     assert "20 images without a label" in done.stderr
     crop = in_shell("crop", tmp_path / "split.jsonl", "-o", tmp_path / "c")
     assert crop.code == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wbctool.errors import UsageProblem
-from wbctool.records.assignment import assign, parse_ratio
+from wbctool.records.assignment import assign_groups, parse_ratio
 from wbctool.records.splits import add_folds, add_splits
 
 
@@ -19,7 +19,7 @@ from wbctool.records.splits import add_folds, add_splits
     st.integers(0, 5),
 )
 def test_single_items_are_shared_out_to_within_one_of_each_class(labels, shares, seed):
-    parts = assign(labels, [str(i) for i in range(len(labels))], shares, seed)
+    parts = assign_groups(labels, [str(i) for i in range(len(labels))], shares, seed)
     for label in set(labels):
         own = Counter(int(p) for p, name in zip(parts, labels, strict=True) if name == label)
         for part, share in enumerate(shares):
@@ -29,7 +29,7 @@ def test_single_items_are_shared_out_to_within_one_of_each_class(labels, shares,
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.integers(0, 30)), min_size=1, max_size=150), st.integers(0, 9))
 def test_no_group_is_ever_parted(items, seed):
     labels, groups = zip(*items, strict=True)
-    parts = assign(labels, [str(g) for g in groups], (0.7, 0.15, 0.15), seed)
+    parts = assign_groups(labels, [str(g) for g in groups], (0.7, 0.15, 0.15), seed)
     for group in set(groups):
         assert len({int(p) for p, g in zip(parts, groups, strict=True) if g == group}) == 1
 
@@ -38,7 +38,7 @@ def test_groups_of_many_sizes_come_near_their_shares():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(300), rng.integers(1, 12, 300)).astype(str)
     labels = rng.choice(list("ABC"), len(groups), p=[0.6, 0.3, 0.1])
-    parts = assign(list(labels), list(groups), (0.7, 0.15, 0.15), 0)
+    parts = assign_groups(list(labels), list(groups), (0.7, 0.15, 0.15), 0)
     for label in "ABC":
         found = np.bincount(parts[labels == label], minlength=3) / (labels == label).sum()
         assert np.allclose(found, (0.7, 0.15, 0.15), atol=0.02)
@@ -46,10 +46,10 @@ def test_groups_of_many_sizes_come_near_their_shares():
 
 def test_the_split_does_not_depend_on_the_order_and_does_on_the_seed():
     labels, groups = list("AB" * 50), [str(i) for i in range(100)]
-    first = assign(labels, groups, (0.5, 0.5), 1)
-    turned = assign(labels[::-1], groups[::-1], (0.5, 0.5), 1)
+    first = assign_groups(labels, groups, (0.5, 0.5), 1)
+    turned = assign_groups(labels[::-1], groups[::-1], (0.5, 0.5), 1)
     assert np.array_equal(first, turned[::-1])
-    assert not np.array_equal(first, assign(labels, groups, (0.5, 0.5), 2))
+    assert not np.array_equal(first, assign_groups(labels, groups, (0.5, 0.5), 2))
 
 
 def records(count=60):
@@ -105,7 +105,7 @@ def test_the_command_keeps_unknown_keys_warns_of_lacking_classes_and_writes_a_fi
 @pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.2,) * 5])
 def test_parts_of_one_share_are_as_large_in_all(count, shares):
     labels = [name for name in "ABCDE" for _ in range(count)]
-    parts = assign(labels, [str(i) for i in range(len(labels))], shares, 0)
+    parts = assign_groups(labels, [str(i) for i in range(len(labels))], shares, 0)
     sizes = np.bincount(parts, minlength=len(shares))[1:]
     assert sizes.max() - sizes.min() <= 1
 

@@ -1,4 +1,4 @@
-"""What people see: progress and notes on stderr, tables on stdout."""
+"""Terminal output: progress and notes on stderr, records and tables on stdout."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from wbctool.records import Record, to_line
 
 
 class _Pipe(Console):
-    """Rich ends the process with 1 where its pipe is closed; here that is the end of the command, no fault."""
+    """A console that raises when its pipe is closed; rich would end the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def stdout_console() -> Console:
-    """A console for tables: 80 columns wide in a pipe, so that a report is the same everywhere."""
+    """Return a console for tables: 80 columns wide in a pipe, so that a report is the same everywhere."""
     return _Pipe(width=None if sys.stdout.isatty() else 80, highlight=False, soft_wrap=False)
 
 
 def records_wanted(json: bool) -> bool:
-    """Whether stdout takes records: always in a pipe, on a terminal with --json."""
+    """Return whether records go to stdout: always in a pipe, on a terminal with --json."""
     return json or not sys.stdout.isatty()
 
 
@@ -38,30 +38,36 @@ def emit(record: Record) -> None:
     sys.stdout.flush()
 
 
+def emit_all(records: Iterable[Record]) -> None:
+    """Print records on stdout."""
+    for record in records:
+        emit(record)
+
+
 def emit_while_read(record: Record) -> bool:
-    """`emit`, for a command that makes more than its records; False once nobody reads them."""
+    """Print one record, for a command that also writes files; return False once the reader has closed the pipe."""
     try:
         emit(record)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        note("nobody reads the records any more; the output is made all the same")
+        note("nobody reads the records any more; the output files are still written")
         return False
     return True
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a message line on stderr."""
     print(f"wbctool: {text}", file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """A warning line, on stderr."""
+    """Print a warning line on stderr."""
     note(f"warning: {text}")
 
 
 @contextmanager
 def loading(quiet: bool) -> Iterator[None]:
-    """Says on a terminal that torch is being loaded, which takes seconds, and takes it away again."""
+    """Show on a terminal that torch is being loaded, which takes seconds, and clear the line afterwards."""
     live = sys.stderr.isatty() and not quiet
     if live:
         print("wbctool: loading torch …", end="", file=sys.stderr, flush=True)
@@ -78,25 +84,25 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    rich_table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if index and numbers else "left", overflow="fold")
+        rich_table.add_column(column, justify="right" if index and numbers else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[Text(str(value)) for value in row])
+        rich_table.add_row(*[Text(str(value)) for value in row])
     console = stdout_console()
-    console.print(Text(title, style="bold"), soft_wrap=True)  # a title of rich's would be as narrow as its table
-    console.print(drawn)
+    console.print(Text(title, style="bold"), soft_wrap=True)  # rich wraps a table's own title to its width
+    console.print(rich_table)
 
 
 class Progress:
-    """A count with its rate on stderr: a moving line on a terminal, a line now and then elsewhere.
+    """A count with its rate on stderr: an updated line on a terminal, a new line every 10 seconds elsewhere.
 
     Args:
-        what: is being done.
-        unit: of what is counted.
+        what: name of the task.
+        unit: of the count, such as `images`.
         quiet: show nothing.
-        total: how many there are; with it the time left is shown.
-        done: how many were done before.
+        total: the final count, if known; the remaining time is then shown too.
+        done: the initial count.
     """
 
     interval = 10.0
@@ -117,13 +123,13 @@ class Progress:
         self.clear()
 
     def clear(self) -> None:
-        """Take the moving line away, so that another can be printed."""
+        """Clear the line, so that another can be printed."""
         if self._live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
     def step(self, failed: bool = False, detail: str = "", count: int = 1) -> None:
-        """Count one more, or several."""
+        """Add to the count and show it, at most ten times a second."""
         self.done += count
         self.failed += failed
         now = time.monotonic()
@@ -147,7 +153,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Such as `45 s`, `12 min` or `3 h 20 min`."""
+    """Return a duration as text, such as `45 s`, `12 min` or `3 h 20 min`."""
     minutes, hours = round(seconds / 60), int(round(seconds / 60) // 60)
     if seconds < 90:
         return f"{max(0, seconds):.0f} s"

@@ -1,9 +1,11 @@
-"""The errors a person can cause, each with its exit code.
+"""The errors a person can cause, each with its exit code, and what messages are made with.
 
 Every message names the file (or option) and the next step; it is printed as one line on stderr.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 DONE = 0
 BUG = 1
@@ -14,7 +16,7 @@ DEVICE = 5
 INTERRUPTED = 130
 TERMINATED = 143
 
-NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in an error of no type of its own
+NO_MEMORY = "can't allocate memory"  # torch's message on a CPU, in an error without a type of its own
 
 
 class WbctoolError(Exception):
@@ -51,3 +53,19 @@ class ImageError(InputError):
 
 class Terminated(BaseException):
     """SIGTERM was received; work in hand is saved on the way out (exit 143)."""
+
+
+def check_choice(option: str, value: object, choices: Iterable[object]) -> None:
+    """Check that the value of an option is one of its choices.
+
+    Raises:
+        UsageProblem: naming the choices.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise UsageProblem(f"{option} {value}: choose from {', '.join(map(str, choices))}")
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, such as `1 image` or `2,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

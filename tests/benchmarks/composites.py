@@ -184,19 +184,20 @@ def main():
 
 def speed(place):
     """Composites per second in this process, cut-outs ready and the files written."""
-    from wbctool.naturalizing.plan import planned
+    from wbctool.naturalizing.plan import CompositeOptions, plan_composites
     from wbctool.naturalizing.pool import read_pool
-    from wbctool.naturalizing.step import _composite
+    from wbctool.naturalizing.step import compose_planned
 
     pool = read_pool(place / "pool")
     for algorithm in ("natural", "paper"):
         few = 6 if algorithm == "paper" else None
-        plan = list(planned(pool, dict.fromkeys(pool.subjects, 30), algorithm, few, 1, place))
+        options = CompositeOptions(add=30, algorithm=algorithm, red_cells=few, seed=1)
+        plan = list(plan_composites(pool, dict.fromkeys(pool.subjects, 30), options, place))
         for record in plan[:20]:
-            _composite(str(pool.folder), "", record, place / "speed", record["id"])
+            compose_planned(str(pool.folder), "", record, place / "speed", record["id"])
         start = time.perf_counter()
         for record in plan:
-            _composite(str(pool.folder), "", record, place / "speed", record["id"])
+            compose_planned(str(pool.folder), "", record, place / "speed", record["id"])
         rate = len(plan) / (time.perf_counter() - start)
         print(f"{algorithm:10}{rate:6.0f} composites/s")
         figure(f"composites {algorithm}: a second", rate)

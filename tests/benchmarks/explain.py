@@ -29,7 +29,8 @@ from wbctool.inputs.folders import read_inputs
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.run_folder import load
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BACKBONES = ("resnet50", "densenet121", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv2_100")

@@ -147,7 +147,7 @@ def _predictions(
     from wbctool.evaluation.tables import written
     from wbctool.inputs.folders import read_inputs
     from wbctool.inputs.run_folders import hint_of_runs
-    from wbctool.records.selection import Tally
+    from wbctool.records.tally import Tally
 
     if split not in (None, "train", "val", "test", "all"):
         raise UsageProblem(f"--split {split}: choose from train, val, test, all")
@@ -177,7 +177,7 @@ def _predictions(
         if not quiet and tally.counts["group not matched"]:
             note(f"{given}: {tally.counts['group not matched']:,} ids --group-regex does not match")
         if not quiet:
-            for line in tally.unmet():
+            for line in tally.unused_options():
                 warn(line)
         runs += [(given if len(found) == 1 else run.run, run) for run in found]
     if not quiet and split is None and any(run.split == "test" for _, run in runs):
@@ -215,7 +215,7 @@ def _differential(
     from wbctool.evaluation.sources import predictions_file
     from wbctool.evaluation.tables import written
     from wbctool.inputs.folders import read_inputs
-    from wbctool.records.selection import Tally
+    from wbctool.records.tally import Tally
 
     tally = Tally()
     where = ", ".join(inputs)
@@ -338,7 +338,7 @@ def _agreement(
     from wbctool.evaluation.agreement import find_truth, measure, parse_values
     from wbctool.evaluation.report import print_agreement
     from wbctool.inputs.folders import read_inputs
-    from wbctool.records.selection import Tally
+    from wbctool.records.tally import Tally
 
     if split is not None:
         raise UsageProblem("--split is for predictions, not for --truth")

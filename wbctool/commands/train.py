@@ -171,7 +171,8 @@ def _train(
     from wbctool.inputs.dataset import gather
     from wbctool.inputs.folders import read_inputs
     from wbctool.modeling.known import refuse_known, with_their_splits
-    from wbctool.records.selection import Selection, Tally
+    from wbctool.records.selection import Selection
+    from wbctool.records.tally import Tally
     from wbctool.training.processes import is_main_process
 
     quiet = how["quiet"] = how["quiet"] or not is_main_process()

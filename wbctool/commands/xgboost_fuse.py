@@ -102,7 +102,7 @@ def xgboost_fuse(
     from wbctool.inputs.folders import read_inputs
     from wbctool.pipeline.output_folder import lies_in
     from wbctool.pipeline.source import nothing_found
-    from wbctool.records.selection import Tally
+    from wbctool.records.tally import Tally
 
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
     images = [given for given in arguments if Path(given) not in runs]
@@ -168,7 +168,8 @@ def _fuse(
     from wbctool.inputs.folders import read_inputs
     from wbctool.modeling.known import refuse_known, with_their_splits
     from wbctool.modeling.run_folder import load
-    from wbctool.records.selection import Selection, Tally
+    from wbctool.records.selection import Selection
+    from wbctool.records.tally import Tally
 
     device = pick_device(choices.settings.device)
     loaded = [load(path, device) for path in runs]

@@ -12,7 +12,7 @@ from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.pipeline.step import Step
-from wbctool.records import CELL, IMAGE, MASK, Record
+from wbctool.records import CELL, IMAGE, MASK, Record, cell_id
 from wbctool.records.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
 
 # Of a field's record these do not hold for a cell cut from it.
@@ -87,7 +87,7 @@ def _expected(options: CropOptions, record: Record) -> set[str]:
     if record["schema"] != MASK:
         raise ImageError(f"{record['id']}: is no mask record; run `wbctool segment` on it first")
     chosen = choose_cells(record, options.kind, options.which, options.edge)
-    return {f"{record['id']}#{cell['value']}" for cell in chosen} or {record["id"]}
+    return {cell_id(record["id"], cell["value"]) for cell in chosen} or {record["id"]}
 
 
 def _in_image(window: tuple[int, int, int, int], shape: tuple[int, int]) -> bool:
@@ -132,7 +132,7 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
         write_png(path, non_local_means(picture) if options.denoise else picture)
         one = {
             "schema": CELL,
-            "id": f"{record['id']}#{cell['value']}",
+            "id": cell_id(record["id"], cell["value"]),
             "path": str(path),
             "mask": str(mask_path),
             "source": record["path"],

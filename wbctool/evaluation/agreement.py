@@ -12,7 +12,7 @@ import numpy as np
 
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.files import decode_unchanged, read_labels
-from wbctool.inputs.folders import IMAGE_SUFFIXES
+from wbctool.inputs.images import IMAGE_SUFFIXES
 from wbctool.records import ERROR, MASK, Record
 from wbctool.records.cells import central
 

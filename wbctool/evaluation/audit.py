@@ -13,7 +13,7 @@ from rich.text import Text
 from wbctool.evaluation.brief import BRIEF, brief, with_range
 from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.predictions import Predictions
-from wbctool.records import MODELS, Record, group_of, source_of
+from wbctool.records import MODELS, Record, group_of, image_id_of, source_of
 from wbctool.records.composites import is_composite
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _composites(tested: Predictions, known: Sequence[Record]) -> _Check:
             made_of.setdefault(str(source), record["path"])
     rows, examples = np.zeros(len(tested.ids), bool), []
     for row, record in enumerate(tested.records):
-        names = (record["id"], record["id"].partition("#")[0], record["path"], source_of(record))
+        names = (record["id"], image_id_of(record), record["path"], source_of(record))
         met = next((made_of[name] for name in names if name in made_of), None)
         if is_composite(record) or met:
             rows[row] = True

@@ -18,7 +18,7 @@ from wbctool.evaluation.confidence import plain_table
 from wbctool.evaluation.tables import Table
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
 from wbctool.records.composites import is_composite
-from wbctool.records.selection import Tally
+from wbctool.records.tally import Tally
 
 SCHEMA = "wbctool.differential/1"
 LEVEL = 0.95
@@ -69,9 +69,9 @@ def count_groups(
             continue
         if record["schema"] != PREDICTION:
             raise InputError(
-                f"{tally.place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
+                f"{tally.location}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
             )
-        place = tally.place
+        place = tally.location
         if is_composite(record):
             raise InputError(f"{place}: {record['id']} is a composite, which no patient has; leave composites out")
         runs.setdefault(record.get("run"), place)

@@ -12,7 +12,7 @@ import numpy as np
 from wbctool.errors import InputError
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
 from wbctool.records.composites import ALLOW, is_composite
-from wbctool.records.selection import Tally
+from wbctool.records.tally import Tally
 
 _SUM_WITHIN = 0.01  # of 1, as other tools round their probabilities
 
@@ -131,13 +131,13 @@ class _Rows:
         before = len(met)
         line = met.setdefault(record["id"], tally.line)
         if len(met) == before:
-            raise InputError(f"{tally.place}: {record['id']} is in line {line}, too; keep one of them")
+            raise InputError(f"{tally.location}: {record['id']} is in line {line}, too; keep one of them")
         shares = record["probabilities"]
         total = sum(shares.values())
         if abs(total - 1) > _SUM_WITHIN:
-            raise InputError(f"{tally.place}: {record['id']}: its probabilities sum to {total:.4g}, not to 1")
+            raise InputError(f"{tally.location}: {record['id']}: its probabilities sum to {total:.4g}, not to 1")
         if record["predicted"] not in shares:
-            raise InputError(f"{tally.place}: {record['id']}: the predicted class has no probability; predict again")
+            raise InputError(f"{tally.location}: {record['id']}: the predicted class has no probability; predict again")
         self.ids.append(record["id"])
         self.paths.append(record["path"])
         self.shares.extend(shares.values())
@@ -180,14 +180,14 @@ def collect(
     left = _Left()
     for record in records:
         if record["schema"] == ERROR:
-            left.out("error records", tally.place)
+            left.out("error records", tally.location)
         elif record["schema"] != PREDICTION:
             raise InputError(
-                f"{tally.place or where}: {record['id']} is a {record['schema']} record; "
+                f"{tally.location or where}: {record['id']} is a {record['schema']} record; "
                 "give what `wbctool predict` prints"
             )
         elif record.get("label") is None:
-            left.out("predictions without a label", tally.place)
+            left.out("predictions without a label", tally.location)
         else:
             runs[record.get("run") or where].add(record, tally, keep)
     if not runs:

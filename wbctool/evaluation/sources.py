@@ -10,8 +10,9 @@ from wbctool.errors import InputError
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.run_folders import refuse_unfinished
 from wbctool.records import ERROR, Record
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
 from wbctool.records.storage import read_json
+from wbctool.records.tally import Tally
 
 
 def predictions_file(given: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from wbctool.console import loading, note, warn
 from wbctool.errors import InputError, UsageProblem
 from wbctool.explaining.options import ALL, ExplanationOutput, ExplanationResult, MapOptions
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.preparation_check import PreparationCheck
-from wbctool.pipeline.output_folder import refuse_input_inside, refuse_records_inside
 from wbctool.pipeline.runner import folder_for, run_records
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution, parse_shard
@@ -66,7 +66,7 @@ def explain_run(
     paths = [path for path in (run, compare) if path]
     check = PreparationCheck([(str(path), read_info(path)) for path in paths])
     result = ExplanationResult()
-    images = _usable(records, out, split, result, check)
+    images = _usable(records, split, result, check)
     with loading(execution.quiet):
         from wbctool.explaining.step import Collector, explain_step, load_subjects
 
@@ -101,12 +101,10 @@ def _check(out: Path, source: str, output: ExplanationOutput, split: str, execut
         raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
-    refuse_input_inside(out, [source])
+    refuse_replacing("-o", out, [source])
 
 
-def _usable(
-    records: Source, out: Path, split: str, result: ExplanationResult, check: PreparationCheck
-) -> Iterator[Record]:
+def _usable(records: Source, split: str, result: ExplanationResult, check: PreparationCheck) -> Iterator[Record]:
     """The records with an image of the wanted split, and error records."""
     for record in records:
         if record["schema"] != ERROR:
@@ -116,6 +114,5 @@ def _usable(
             if record["schema"] != PREDICTION and not has_image(record):
                 result.counts["without a cell"] += 1
                 continue
-            refuse_records_inside(out, record)
             check.add(record)
         yield record

@@ -10,7 +10,8 @@ from wbctool.inputs.folders import read_inputs
 from wbctool.modeling.fused import weighted
 from wbctool.modeling.run_folder import Run
 from wbctool.records import PREDICTION
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 _STEPS = 60  # of a bisection between none of it and all of it
 

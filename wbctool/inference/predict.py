@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from wbctool.console import loading, note, warn
 from wbctool.errors import InputError
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.preparation_check import PreparationCheck
 from wbctool.pipeline.chain import cells_of_fields
-from wbctool.pipeline.output_folder import NoOutput, Output, refuse_input_inside
+from wbctool.pipeline.output_folder import NoOutput, Output
 from wbctool.pipeline.runner import run_records
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution, Outcome, Step
@@ -106,7 +107,7 @@ def predict_images(
     """
     options, execution = options or PredictionOptions(), execution or Execution()
     if out:
-        refuse_input_inside(out, [source])
+        refuse_replacing("-o", out, [source])
     records = Source([source], selection)
     for path in runs:
         read_info(Path(path))

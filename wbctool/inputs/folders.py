@@ -1,198 +1,198 @@
-"""Finding images, and reading records of folders, files and pipes."""
+"""Reading inputs: records of folders, images, record files and pipes."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import pydantic_core
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.inputs.images import absolute, count_images, find_images, has_image_suffix, image_record
 from wbctool.inputs.run_folders import refuse_run
-from wbctool.records import IMAGE, Record, error_record, from_line, with_absolute_paths
-from wbctool.records.selection import Selection, Selector, Tally
+from wbctool.inputs.unique_ids import InputSource, UniqueIds
+from wbctool.records import Record, error_record, from_line, with_absolute_paths
+from wbctool.records.selection import Selection, Selector
+from wbctool.records.tally import Tally
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm", ".pgm")
-)
-_MADE_HERE = ("run.json", "run-*-of-*.json", "records.jsonl", "records-*-of-*.jsonl", ".records*")
+RECORD_SUFFIXES = (".jsonl", ".ndjson")
+_Opener = Callable[[], IO[bytes]]
 _SHARD = re.compile(r"records-(\d+)-of-(\d+)\.jsonl$")
 
 
 def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> Iterator[Record]:
-    """Records of folders, images, record files and `-`, in order, with absolute paths.
+    """Read the records of folders, images, record files and `-` (stdin), in order, with absolute paths.
 
-    A line of a record file that is damaged comes out as an error record, counted under
-    `damaged`, so that one bad line never stops a folder.
+    A damaged line of a record file becomes an error record, counted as `damaged`, so that one bad line never stops a
+    folder. If two inputs have ids in common, their names are put in front of their ids (see `UniqueIds`); to know
+    that, several inputs are read once before, and pipes among them to their end. A single input is streamed.
+
+    Args:
+        inputs: paths, or `-`.
+        selection: where labels and groups come from, and which classes are kept.
+        tally: counts what is read and left out.
 
     Raises:
         InputError: an input that does not exist, is unfinished, a run folder, or neither folder, image nor records.
-        UsageProblem: an option that cannot be read.
+        UsageProblem: an invalid option, or an input that is given twice.
     """
+    inputs = list(inputs)
     selector = Selector(selection, tally)
-    sources = [_open_input(given, tally) for given in inputs]  # errors before the first record
+    paths = names_of(inputs)
+    if twice := [given for number, given in enumerate(inputs) if paths[number] in paths[:number]]:
+        raise UsageProblem(f"{twice[0]}: is given twice; give it once")
+    sources = [_open_input(given, several=len(inputs) > 1) for given in inputs]  # errors before the first record
+    unique = UniqueIds(sources) if len(sources) > 1 else None
+    prefixes = unique.prefixes if unique else {}
+    tally.prefixes = list(prefixes.values())
     for source in sources:
-        for record in source:
-            chosen = selector.apply(record)
-            if chosen is not None:
-                yield chosen
+        for record in source.read(tally):
+            selected = selector.apply(record, prefixes.get(source.origin, ""))
+            if selected is not None:
+                yield unique.apply(selected, source.origin) if unique else selected
 
 
-def _open_input(given: str, tally: Tally) -> Iterator[Record]:
-    if given == "-":
-        if sys.stdin.isatty():
-            raise UsageProblem("-: stdin is a terminal; pipe records into it, or give a folder")
-        return _read_lines("stdin", Path.cwd(), tally)
-    path = Path(given)
-    if path.is_dir():
-        files = record_files(path)
-        if files:
-            return (record for file in files for record in _read_lines(file, path, tally))
-        refuse_run(path)
-        return find_images(path, tally)
-    if not path.exists():
-        raise InputError(f"{given}: no such file or folder")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return iter([_image_record(path, path.name, tally)])
-    if path.suffix.lower() in (".jsonl", ".ndjson") or not path.is_file():
-        return _read_lines(path, path.parent, tally)
-    raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
+def names_of(inputs: Iterable[str]) -> list[str]:
+    """Return the absolute paths of inputs; `-` stays as it is."""
+    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
 
 
 def how_many(inputs: Iterable[str]) -> int | None:
-    """About how many records inputs hold, quickly and for progress only; None where that is not known."""
+    """Count the records of inputs, roughly and fast, for progress; None if that is not known beforehand."""
     count = 0
     for given in inputs:
         path = Path(given)
-        files = record_files(path) if path.is_dir() else [path] if path.suffix.lower() in (".jsonl", ".ndjson") else []
+        files = record_files(path) if path.is_dir() else [path] if path.suffix.lower() in RECORD_SUFFIXES else []
         if given == "-" or any(not file.is_file() for file in files):
             return None
         for file in files:
             with open(file, "rb") as stream:
                 count += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-        if path.is_dir() and not files:
-            for folder, _, names in os.walk(path):
-                own = Path(folder) == path or not any(next(Path(folder).glob(one), None) for one in _MADE_HERE)
-                count += own and sum(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in names)
-        elif not files:
-            count += 1
+        if not files:
+            count += count_images(path) if path.is_dir() else 1
     return count
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The record files of an output folder: `records.jsonl`, or all its shards in order; else none.
+    """Return the record files of an output folder: `records.jsonl`, or all its shards in order; else none.
 
     Raises:
-        InputError: the folder is an output that is not finished, or lacks shards.
+        InputError: the folder is an unfinished output, or lacks shards.
     """
     whole = folder / "records.jsonl"
     if whole.exists():
         return [whole]
     if any(folder.glob(".records*.part")) or any(folder.glob(".records*.done")):
         raise InputError(f"{folder}: the command that makes this folder has not finished; run it again to go on")
-    shards: dict[int, dict[int, Path]] = {}
-    for file in folder.glob("records-*-of-*.jsonl"):
-        match = _SHARD.search(file.name)
-        if match:
-            shards.setdefault(int(match[2]), {})[int(match[1])] = file
-    if not shards:
-        return []
-    if len(shards) > 1:
-        raise InputError(f"{folder}: holds shards of different runs ({', '.join(f'of {n}' for n in sorted(shards))})")
-    count, found = shards.popitem()
-    missing = sorted(set(range(1, count + 1)) - set(found))
+    matches = filter(None, (_SHARD.search(str(file)) for file in folder.glob("records-*-of-*.jsonl")))
+    shards = {(int(match[2]), int(match[1])): Path(match.string) for match in matches}
+    counts = sorted({count for count, _ in shards})
+    if len(counts) > 1:
+        raise InputError(f"{folder}: holds shards of different runs ({', '.join(f'of {n}' for n in counts)})")
+    missing = [str(index) for count in counts for index in range(1, count + 1) if (count, index) not in shards]
     if missing:
-        raise InputError(f"{folder}: shards {', '.join(map(str, missing))} of {count} are missing; run them first")
-    return [found[index] for index in range(1, count + 1)]
+        raise InputError(f"{folder}: shards {', '.join(missing)} of {counts[0]} are missing; run them first")
+    return [shards[key] for key in sorted(shards)]
 
 
-def _read_lines(file: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
-    stream = sys.stdin.buffer if file == "stdin" else open(file, "rb")
-    tally.file, base = str(file), base.resolve()
+def _open_input(given: str, several: bool) -> InputSource:
+    if given == "-":
+        if sys.stdin.isatty():
+            raise UsageProblem("-: stdin is a terminal; pipe records into it, or give a folder")
+        return _record_source("stdin", given, Path.cwd(), {"stdin": _pipe(lambda: sys.stdin.buffer, several)})
+    path = Path(given)
+    whole = absolute(path)
+    if path.is_dir():
+        files = record_files(path)
+        if files:
+            return _record_source(whole.name, str(whole), path, {file: partial(_open, file) for file in files})
+        refuse_run(path)
+        return InputSource(whole.name, str(whole), partial(find_images, path), lambda: find_images(path, Tally()))
+    if not path.exists():
+        raise InputError(f"{given}: no such file or folder")
+    if has_image_suffix(given):
+        read_image = partial(_read_image, path)
+        return InputSource(whole.parent.name, f"{whole.parent}/", read_image, lambda: read_image(Tally()))
+    if not path.is_file():
+        return _record_source("pipe", str(whole), path.parent, {path: _pipe(partial(_open, path), several)})
+    if path.suffix.lower() not in RECORD_SUFFIXES:
+        raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
+    is_output = path.stem == "records" or _SHARD.search(path.name)
+    name = whole.parent.name if is_output else path.stem
+    return _record_source(name, str(whole), path.parent, {path: partial(_open, path)})
+
+
+def _read_image(path: Path, tally: Tally) -> Iterator[Record]:
+    yield image_record(path, path.name, tally)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _pipe(open_pipe: _Opener, several: bool) -> _Opener:
+    """Return a function that opens a pipe; among several inputs it opens a copy, which can be read again."""
+    if not several:
+        return open_pipe
+    copy = TemporaryFile()
+    with open_pipe() as pipe:
+        shutil.copyfileobj(pipe, copy)
+
+    def open_copy() -> IO[bytes]:
+        copy.seek(0)
+        return os.fdopen(os.dup(copy.fileno()), "rb")
+
+    return open_copy
+
+
+def _record_source(name: str, origin: str, base: Path, files: Mapping[Path | str, _Opener]) -> InputSource:
+    """Return the source that reads record files; relative paths in them start in the folder `base`."""
+
+    def read(tally: Tally) -> Iterator[Record]:
+        for file, open_file in files.items():
+            yield from _read_lines(open_file(), file, base, tally)
+
+    def peek() -> Iterator[Record]:
+        for open_file in files.values():
+            yield from _peek_lines(open_file())
+
+    return InputSource(name, origin, read, peek)
+
+
+def _peek_lines(stream: IO[bytes]) -> Iterator[Record]:
+    """Read records without validating more than that they have an id."""
+    with stream:
+        for raw in stream:
+            with suppress(ValueError):
+                record = pydantic_core.from_json(raw, allow_inf_nan=False)
+                if isinstance(record, dict) and isinstance(record.get("id"), str):
+                    yield record
+
+
+def _read_lines(stream: IO[bytes], name: Path | str, base: Path, tally: Tally) -> Iterator[Record]:
+    tally.file, base = str(name), base.resolve()
     with stream:
         for number, raw in enumerate(stream, 1):
             if not raw.strip():
                 continue
             tally.line = number
-            where = tally.place
+            location = tally.location
             try:
-                record = from_line(raw.decode("utf-8"), where)
-                if file == "stdin" and not os.path.exists(base / (record.get("path") or "")):
+                record = from_line(raw.decode("utf-8"), location)
+                if name == "stdin" and not os.path.exists(base / (record.get("path") or "")):
                     tally.counts["not here"] += not os.path.isabs(record["path"])
                 yield with_absolute_paths(record, base)
             except UnicodeDecodeError:
-                tally.damage(f"{where}: not UTF-8")
-                yield error_record(where, None, f"{where}: not UTF-8")
+                tally.damage(f"{location}: not UTF-8")
+                yield error_record(location, None, f"{location}: not UTF-8")
             except InputError as error:
                 tally.damage(str(error))
-                yield error_record(where, None, str(error))
-
-
-def find_images(folder: Path, tally: Tally) -> Iterator[Record]:
-    """Image records of all images under a folder, sorted within each folder, links followed once.
-
-    The label of an image is the name of its parent folder inside `folder`.
-    """
-    yield from _walk(absolute(folder), "", tally, set())
-
-
-def absolute(path: Path) -> Path:
-    """The path from the root; links in it stay, but where `..` would step over one."""
-    whole = path.absolute()
-    if whole.name == "..":
-        return whole.resolve()
-    return whole.parent.resolve() / whole.name if ".." in whole.parts else whole
-
-
-def _walk(folder: Path, prefix: str, tally: Tally, seen: set[tuple[int, int]]) -> Iterator[Record]:
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    subfolders = []
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name, _is_folder(entry)) for entry in entries)
-    except OSError as error:
-        yield error_record(prefix or ".", str(folder), f"{folder}: {error.strerror}")
-        tally.damage(f"{folder}: {error.strerror}")
-        return
-    for name, is_folder in names:
-        if name.startswith("."):
-            tally.counts["hidden"] += 1
-        elif is_folder:
-            subfolders.append(name)
-        elif os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
-            tally.counts["no image"] += 1
-        else:
-            yield _image_record(folder / name, prefix + name, tally)
-    for name in subfolders:
-        inner = folder / name
-        if any(next(inner.glob(pattern), None) for pattern in _MADE_HERE):
-            tally.counts["output folder"] += 1
-        else:
-            yield from _walk(inner, f"{prefix}{name}/", tally, seen)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _image_record(path: Path, image_id: str, tally: Tally) -> Record:
-    whole = str(absolute(path))
-    try:
-        whole.encode()
-    except UnicodeEncodeError:
-        shown, place = (os.fsencode(text).decode("utf-8", "backslashreplace") for text in (image_id, whole))
-        reason = f"{place}: the path is not UTF-8; rename what is not"
-        tally.damage(reason)
-        return error_record(shown, None, reason)
-    record: Record = {"schema": IMAGE, "id": image_id, "path": whole}
-    parent = PurePosixPath(image_id).parent.name
-    if parent:
-        record["label"] = parent
-    return record
+                yield error_record(location, None, str(error))

@@ -1,4 +1,4 @@
-"""What a run folder says of itself, read without the libraries that its model needs."""
+"""Reading what a run folder contains, without the libraries that its model needs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ NEXT = "train it again, or give another run folder"
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a finished run folder."""
+    """Return whether a path is a finished run folder."""
     return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
 
 
 def hint_of_runs(path: Path) -> str:
-    """Where the folders in a folder are runs, as `--folds` makes them, to give those; else nothing."""
-    inner = sorted(model.parent for model in path.glob("*/model.json"))
-    return f"{path} holds run folders: give them, such as {inner[0]}" if inner else ""
+    """Return advice for a folder whose subfolders are runs, as `--folds` makes them; else an empty text."""
+    runs = sorted(model.parent for model in path.glob("*/model.json"))
+    return f"{path} holds run folders: give them, such as {runs[0]}" if runs else ""
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse a run folder whose making has not ended.
+    """Refuse a run folder whose command has not finished.
 
     Raises:
-        InputError: it is one.
+        InputError: naming the command.
     """
     file = folder / "run.json"
     if file.is_file() and not (folder / "model.json").exists():
@@ -38,7 +38,7 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def refuse_run(folder: Path) -> None:
-    """Refuse a run folder, finished or not, where images are wanted.
+    """Refuse a run folder, finished or not, as an input of images.
 
     Raises:
         InputError: it is one.
@@ -49,7 +49,7 @@ def refuse_run(folder: Path) -> None:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """The contents of `model.json`.
+    """Read the `model.json` of a run folder.
 
     Raises:
         InputError: the folder is no finished run folder.

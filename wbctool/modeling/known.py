@@ -11,7 +11,8 @@ from wbctool.errors import InputError
 from wbctool.inputs.dataset import Dataset
 from wbctool.inputs.folders import read_inputs
 from wbctool.records import ERROR, Record, group_of, has_image
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 
 def with_their_splits(records: Iterable[Record], runs: Sequence[Path], quiet: bool) -> list[Record]:

@@ -1,87 +1,84 @@
-"""The empty slide behind the cells: its smooth light, and its texture where cells were."""
+"""The background of a field of view: its smooth illumination, and its texture in place of the cells."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.blocks import of_blocks, of_pixels, replaced
+from wbctool.naturalizing.blocks import expand_blocks, replace_region, touched_blocks
 
-_REACH = 4  # pixels about a cell that are no longer clean: its outline and halo
-_ROUNDS, _CUT = 4, 2.5  # of the robust fit; residuals over _CUT robust deviations do not count
-_OUTLINE, _MISSED = 5, 16  # pixels about a cell that go with it, and in which its ghost is looked for
-_GHOST = 12.0  # grey levels from the empty slide at which there is something
-_FEWEST = 6  # clean patches that a field needs
+_HALO = 4  # pixels around a cell that show its outline and halo, not the background
+_ROUNDS, _CUT = 4, 2.5  # of the robust fit; residuals over _CUT robust standard deviations are left out
+_OUTLINE, _MISSED = 5, 16  # pixels around a cell that are removed with it, and that are searched for its remains
+_VISIBLE = 12.0  # difference from the background at which something is there, grey levels
+_MIN_PATCHES = 6  # clean patches that a field needs
 
 
-def grown(mask: np.ndarray, radius: int) -> np.ndarray:
-    """A mask with all pixels within a radius, (height, width), bool."""
+def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Return a mask with all pixels within a radius, (height, width), bool."""
     size = 2 * radius + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return cv2.dilate(mask.astype(np.uint8), disk) > 0
 
 
-def emptied(image: np.ndarray, slide: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """A field without some cells: they, their outlines, and what of them the mask has missed, make room for the slide.
+def remove_cells(image: np.ndarray, background: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Replace cells by background, with their outlines and what their mask has missed.
 
     Args:
-        image: with cells, shape (height, width, 3), float32.
-        slide: without, the same.
-        cells: that go, (height, width), bool.
-        others: that stay, (height, width), bool.
+        image: RGB, shape (height, width, 3), float32.
+        background: the same field without any cells, same shape.
+        cells: pixels to remove, (height, width), bool.
+        others: cells that stay, (height, width), bool.
 
     Returns:
         RGB, shape (height, width, 3), float32.
     """
-    seen = cv2.blur(np.abs(image - slide).max(2), (3, 3)) > _GHOST
-    missed = grown(cells, _MISSED) & seen & ~grown(others, 2)
-    gone = (grown(cells, _OUTLINE) | grown(missed, 2)) & ~others
-    return replaced(image, slide, gone, others | (seen & ~gone))
+    visible = cv2.blur(np.abs(image - background).max(2), (3, 3)) > _VISIBLE
+    missed = dilate(cells, _MISSED) & visible & ~dilate(others, 2)
+    removed = (dilate(cells, _OUTLINE) | dilate(missed, 2)) & ~others
+    return replace_region(image, background, removed, others | (visible & ~removed))
 
 
-def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
-
-
-def fit_light(image: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
-    """Fit the light of the empty slide: a quadratic surface for each colour, robust to what lies on it.
+def fit_illumination(image: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
+    """Fit the illumination of the background: a quadratic surface per colour channel, robust to debris.
 
     Args:
         image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        cells: what is no background, (height, width), bool.
+        cells: pixels that are not background, (height, width), bool.
 
     Returns:
-        Coefficients, shape (6, 3), of 1, x, y, x², xy, y² with x and y from −1 to 1 over the image; None
-        where next to nothing of the slide is seen.
+        Coefficients, shape (6, 3), of 1, x, y, x², xy, y² with x and y from −1 to 1 over the image; None if hardly
+        any background is visible.
     """
     height, width = cells.shape
-    rows, columns = np.nonzero(~grown(cells, _REACH))
+    rows, columns = np.nonzero(~dilate(cells, _HALO))
     step = max(1, len(rows) // 4000)
     rows, columns = rows[::step], columns[::step]
     if len(rows) < 200:
         return None
-    terms = _terms(columns / width * 2 - 1, rows / height * 2 - 1)
-    found = np.empty((6, 3))
+    x, y = columns / width * 2 - 1, rows / height * 2 - 1
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
+    coefficients = np.empty((6, 3))
     for channel in range(3):
         values = image[rows, columns, channel].astype(np.float64)
-        weight = np.ones(len(values), bool)
+        used = np.ones(len(values), bool)
         for _ in range(_ROUNDS):
-            # a little ridge: a field seen only in a corner must not soar in the others
-            held = terms[weight]
-            found[:, channel] = np.linalg.solve(
-                held.T @ held + np.diag([0, 1, 1, 9, 9, 9]) * len(held) / 300, held.T @ values[weight]
-            )
-            rest = values - terms @ found[:, channel]
-            weight = np.abs(rest) <= _CUT * (1.4826 * np.median(np.abs(rest[weight])) + 0.5)
-    return found
+            # slightly regularised: background that is visible in one corner only must not be extrapolated steeply
+            matrix = terms[used]
+            ridge = np.diag([0, 1, 1, 9, 9, 9]) * len(matrix) / 300
+            coefficients[:, channel] = np.linalg.solve(matrix.T @ matrix + ridge, matrix.T @ values[used])
+            residuals = values - terms @ coefficients[:, channel]
+            used = np.abs(residuals) <= _CUT * (1.4826 * np.median(np.abs(residuals[used])) + 0.5)
+    return coefficients
 
 
-def light(coefficients: np.ndarray, size: tuple[int, int], window: tuple[int, int, int, int]) -> np.ndarray:
-    """The light in a window of a field.
+def illumination(coefficients: np.ndarray, size: tuple[int, int], window: tuple[int, int, int, int]) -> np.ndarray:
+    """Return the illumination of a window of a field.
 
     Args:
-        coefficients: of `fit_light`.
+        coefficients: as `fit_illumination` returns them.
         size: width and height of the field.
         window: x, y, width, height.
 
@@ -96,68 +93,67 @@ def light(coefficients: np.ndarray, size: tuple[int, int], window: tuple[int, in
     return along + y[..., None] * (c[2] + x[:, None] * c[4]) + (y * y)[..., None] * c[5]
 
 
-class CleanSlide:
-    """A field's empty slide, drawn from its own clean patches.
+def synthesize_background(
+    image: np.ndarray, cells: np.ndarray, coefficients: np.ndarray, rng: np.random.Generator
+) -> np.ndarray | None:
+    """Draw a field without cells: where cells were, with the texture of clean patches nearby.
 
     Args:
         image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        cells: what is no background, (height, width), bool.
-        coefficients: of `fit_light`.
+        cells: pixels that are not background, (height, width), bool.
+        coefficients: as `fit_illumination` returns them.
         rng: chooses the patches.
 
-    Attributes:
-        everywhere: a field of nothing but slide, shape (height, width, 3), float32.
-        enough: whether there were clean patches enough to draw it.
+    Returns:
+        RGB, shape (height, width, 3), float32; None if the field has too few clean patches.
     """
-
-    def __init__(
-        self, image: np.ndarray, cells: np.ndarray, coefficients: np.ndarray, rng: np.random.Generator
-    ) -> None:
-        height, width = cells.shape
-        smooth = light(coefficients, (width, height), (0, 0, width, height))
-        rest = image - smooth
-        dirty = of_blocks(grown(cells, _REACH))
-        dirty |= _odd_blocks(rest, dirty)
-        rows, columns = dirty.shape
-        full = np.ones_like(dirty)  # blocks cut by the edge are no source
-        full[height // BLOCK :], full[:, width // BLOCK :] = False, False
-        clean = full & ~dirty
-        side = 2 if _corners(clean, 2).sum() >= 4 * _FEWEST else 1
-        corners = np.argwhere(_corners(clean, side))
-        self.enough = len(corners) >= _FEWEST
-        self.everywhere = smooth
-        if not self.enough:
-            return
-        # what the surface leaves over in the clean blocks is carried smoothly into the others
-        means = _diffused(_block_means(rest, clean), clean)
-        drawn = np.zeros_like(rest)
-        for top in range(0, rows, side):
-            for left in range(0, columns, side):
-                near = np.abs(corners - (top, left)).sum(1)
-                pick = corners[rng.choice(np.argsort(near, kind="stable")[: 4 * _FEWEST])] * BLOCK
-                y, x = top * BLOCK, left * BLOCK
-                tall, wide = min(side * BLOCK, height - y), min(side * BLOCK, width - x)
-                patch = rest[pick[0] : pick[0] + side * BLOCK, pick[1] : pick[1] + side * BLOCK]
-                patch = patch.reshape(side, BLOCK, side, BLOCK, 3)
-                patch = (patch - patch.mean((1, 3), keepdims=True)).reshape(side * BLOCK, side * BLOCK, 3)
-                drawn[y : y + tall, x : x + wide] = patch[:tall, :wide]
-        drawn += means.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
-        self.everywhere = replaced(image, smooth + drawn, of_pixels(dirty | ~full, cells.shape), np.zeros_like(cells))
+    height, width = cells.shape
+    smooth = illumination(coefficients, (width, height), (0, 0, width, height))
+    residual = image - smooth
+    dirty = touched_blocks(dilate(cells, _HALO))
+    dirty |= _unusual_blocks(residual, dirty)
+    complete = np.ones_like(dirty)  # blocks cut by the edge of the image are no source
+    complete[height // BLOCK :], complete[:, width // BLOCK :] = False, False
+    clean = complete & ~dirty
+    side = 2 if len(_clean_squares(clean, 2)) >= 4 * _MIN_PATCHES else 1
+    corners = _clean_squares(clean, side)
+    if len(corners) < _MIN_PATCHES:
+        return None
+    # what the smooth surface does not explain in the clean blocks is interpolated for the others
+    means = _interpolate(_block_means(residual, clean), clean)
+    texture = _texture(residual, corners, side, dirty.shape, rng) + expand_blocks(means, cells.shape)
+    return replace_region(image, smooth + texture, expand_blocks(dirty | ~complete, cells.shape), np.zeros_like(cells))
 
 
-def _corners(clean: np.ndarray, side: int) -> np.ndarray:
-    """Upper left corners of squares of blocks that are all clean."""
-    if side == 1:
-        return clean
-    square = np.zeros_like(clean)
-    square[:-1, :-1] = clean[:-1, :-1] & clean[1:, :-1] & clean[:-1, 1:] & clean[1:, 1:]
-    return square
+def _texture(
+    residual: np.ndarray, corners: np.ndarray, side: int, blocks: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """Fill a field with patches of `side` × `side` clean blocks, each from nearby and with its block means removed."""
+    height, width = residual.shape[:2]
+    texture = np.zeros_like(residual)
+    for top in range(0, blocks[0], side):
+        for left in range(0, blocks[1], side):
+            distance = np.abs(corners - (top, left)).sum(1)
+            corner = corners[rng.choice(np.argsort(distance, kind="stable")[: 4 * _MIN_PATCHES])] * BLOCK
+            y, x = top * BLOCK, left * BLOCK
+            patch = residual[corner[0] : corner[0] + side * BLOCK, corner[1] : corner[1] + side * BLOCK]
+            patch = patch.reshape(side, BLOCK, side, BLOCK, 3)
+            patch = (patch - patch.mean((1, 3), keepdims=True)).reshape(side * BLOCK, side * BLOCK, 3)
+            texture[y : y + side * BLOCK, x : x + side * BLOCK] = patch[: height - y, : width - x]
+    return texture
 
 
-def _odd_blocks(rest: np.ndarray, dirty: np.ndarray) -> np.ndarray:
-    """Blocks that are no empty slide although no cell was found there: dust, debris, ghosts."""
-    deviation = np.abs(_block_means(rest, np.ones_like(dirty))).max(2)
-    spread = np.sqrt(np.maximum(_block_means(rest**2, np.ones_like(dirty)).max(2), 1e-6))
+def _clean_squares(clean: np.ndarray, side: int) -> np.ndarray:
+    """Return the upper left corners of all squares of `side` × `side` clean blocks, (n, 2): row and column."""
+    squares = sliding_window_view(np.pad(clean, (0, side - 1)), (side, side))
+    return np.argwhere(squares.all((2, 3)))
+
+
+def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:
+    """Find blocks that are not background although no cell was found in them: dust, debris, remains of cells."""
+    every = np.ones_like(dirty)
+    deviation = np.abs(_block_means(residual, every)).max(2)
+    spread = np.sqrt(np.maximum(_block_means(residual**2, every).max(2), 1e-6))
     known = ~dirty
     if not known.any():
         return np.zeros_like(dirty)
@@ -166,25 +162,26 @@ def _odd_blocks(rest: np.ndarray, dirty: np.ndarray) -> np.ndarray:
     return far | rough
 
 
-def _block_means(rest: np.ndarray, held: np.ndarray) -> np.ndarray:
-    rows, columns = held.shape
+def _block_means(residual: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Return the mean of each block, shape (rows, columns, 3); 0 for blocks that are False."""
+    rows, columns = blocks.shape
     padded = cv2.copyMakeBorder(
-        rest, 0, rows * BLOCK - rest.shape[0], 0, columns * BLOCK - rest.shape[1], cv2.BORDER_REFLECT_101
+        residual, 0, rows * BLOCK - residual.shape[0], 0, columns * BLOCK - residual.shape[1], cv2.BORDER_REFLECT_101
     )
     means = padded.reshape(rows, BLOCK, columns, BLOCK, 3).mean((1, 3))
-    means[~held] = 0
+    means[~blocks] = 0
     return means.astype(np.float32)
 
 
-def _diffused(means: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Fill what is not held from its surroundings, from coarse to fine (normalised convolution)."""
-    filled, missing = means.copy(), ~held
+def _interpolate(means: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fill unknown blocks from their surroundings, from fine to coarse, by normalised convolution."""
+    filled, missing = means.copy(), ~known
     for sigma in (1.5, 3.0, 6.0, 12.0, 24.0):
         if not missing.any():
             break
-        weight = cv2.GaussianBlur(held.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-        carried = cv2.GaussianBlur(means, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        blurred = cv2.GaussianBlur(means, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
         reached = missing & (weight > 0.05)
-        filled[reached] = carried[reached] / weight[reached][:, None]
+        filled[reached] = blurred[reached] / weight[reached][:, None]
         missing &= ~reached
     return filled

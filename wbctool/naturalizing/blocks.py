@@ -1,7 +1,7 @@
-"""Replacing part of an image so that the seam lies on JPEG's own block borders wherever it can.
+"""Replacing a region of an image so that the seam lies on the block borders of JPEG wherever possible.
 
-A blend of two textures has less noise than either, and a classifier finds it. Whole 8 × 8 blocks on the grid of the
-coding keep the noise, and the quantisation, that they were coded with.
+A blend of two textures has less noise than either, and a classifier detects it. Whole 8 × 8 blocks on the grid of the
+coding keep their noise and their quantisation.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ import numpy as np
 
 from wbctool.imaging.jpeg import BLOCK
 
-_FEATHER = 0.9  # sigma of the seam where another cell lies in the block, pixels
+_FEATHER = 0.9  # sigma of the seam in blocks that contain another cell, pixels
 
 
-def of_blocks(mask: np.ndarray) -> np.ndarray:
-    """Which 8 × 8 blocks hold a pixel of a mask: shape (height, width) to (⌈height/8⌉, ⌈width/8⌉), bool."""
+def touched_blocks(mask: np.ndarray) -> np.ndarray:
+    """Return which 8 × 8 blocks contain a pixel of a mask: (height, width) to (⌈height/8⌉, ⌈width/8⌉), bool."""
     height, width = mask.shape
     padded = np.zeros((-(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK), bool)
     padded[:height, :width] = mask
     return np.logical_or.reduce(padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK), axis=(1, 3))
 
 
-def of_pixels(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The pixels of blocks: the inverse of `of_blocks`, cut to (height, width)."""
+def expand_blocks(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return an array with the value of its block at each pixel, cut to (height, width)."""
     return blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)[: shape[0], : shape[1]]
 
 
-def replaced(image: np.ndarray, patch: np.ndarray, wanted: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """An image in which a part is taken from another.
+def replace_region(image: np.ndarray, patch: np.ndarray, region: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Replace a region of an image by that of another image.
 
     Args:
         image: shape (height, width, 3), float32 or uint8.
-        patch: what takes its place, same shape.
-        wanted: the pixels to take, (height, width), bool; whole blocks about them are taken, too.
-        kept: pixels that stay (other cells), (height, width), bool. A block with one is taken pixel by
-            pixel, with a soft seam.
+        patch: the other image, same shape.
+        region: pixels to replace, (height, width), bool; the blocks that they touch are replaced whole.
+        keep: pixels that stay, such as other cells, (height, width), bool. Blocks that contain any are replaced pixel
+            by pixel, with a soft seam.
 
     Returns:
         The new image, float32, shape (height, width, 3).
     """
-    touched, mixed = of_blocks(wanted), of_blocks(kept & ~wanted)
-    whole = of_pixels(touched & ~mixed, wanted.shape)
-    share: np.ndarray = wanted.astype(np.float32)
+    touched, mixed = touched_blocks(region), touched_blocks(keep & ~region)
+    whole = expand_blocks(touched & ~mixed, region.shape)
+    alpha: np.ndarray = region.astype(np.float32)
     if (touched & mixed).any():
-        share = cv2.GaussianBlur(share, (0, 0), _FEATHER)
-        share[of_pixels(~mixed, wanted.shape)] = 0
-    share[whole] = 1
-    return image + (patch.astype(np.float32) - image) * share[..., None]
+        alpha = cv2.GaussianBlur(alpha, (0, 0), _FEATHER)
+        alpha[expand_blocks(~mixed, region.shape)] = 0
+    alpha[whole] = 1
+    return image + (patch.astype(np.float32) - image) * alpha[..., None]

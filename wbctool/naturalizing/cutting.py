@@ -1,8 +1,9 @@
-"""One field taken apart: its cell, red cells and platelets as cut-outs, and what is left without them."""
+"""Cutting up one field of view: cut-outs of its cells, and the field and its background without them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
-from wbctool.naturalizing.background import CleanSlide, emptied, fit_light, grown, light
+from wbctool.naturalizing.background import dilate, fit_illumination, illumination, remove_cells, synthesize_background
 from wbctool.naturalizing.subjects import subject_of
 from wbctool.pipeline.names import safe_name
 from wbctool.records import Record
@@ -21,34 +22,36 @@ from wbctool.records.storage import write_bytes
 
 RED_CELLS = 6  # cut out of one field at most; more add nothing new
 PLATELETS = 2
-_PAD = 10  # pixels about a cell that its window holds at least
-_BESIDE, _SPOTS = 6, 16  # pixels from the subject at which a cell leans on it; and how many of them are noted
+_PAD = 10  # minimum distance of a cell from the border of its window, pixels
+_TOUCHING, _SPOTS = 6, 16  # pixels from the subject within which a cell touches it; contact pixels that are kept
 _SOFT = 2.5  # width of a cut-out's soft edge, pixels
 # values of a subject's own label image
 CELL, NUCLEUS, OTHER = 1, 2, 3
 
+Window = tuple[int, int, int, int]  # x, y, width, height
+
 
 def read_field(path: str) -> tuple[np.ndarray, JpegCoding | None]:
-    """An image as its file has it: RGB, (height, width, 3), float32, and its coding where it is a JPEG."""
-    shown = read_image(path)  # which names what is wrong with a damaged file
+    """Read an image as it is coded: RGB, (height, width, 3), float32; and its coding if it is a JPEG."""
+    image = read_image(path)  # whose error says what is wrong with a damaged file
     coded = read_coded(path)
-    if coded is None or coded[0].shape != shown.shape:
-        return shown.astype(np.float32), None
+    if coded is None or coded[0].shape != image.shape:
+        return image.astype(np.float32), None
     return coded
 
 
 def write_field(path: Path, image: np.ndarray, coding: JpegCoding | None) -> Path:
-    """Write an image as its source was coded; the path, with the suffix that it got."""
+    """Write an image with the coding of its source; return the path, with the suffix added."""
     path = path.with_name(path.name + (".jpg" if coding else ".png"))
     if coding:
         write_bytes(path, encode_jpeg(image, coding))
     else:
-        write_png(path, np.clip(np.rint(image), 0, 255).astype(np.uint8))
+        write_png(path, _to_bytes(image))
     return path
 
 
-def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
-    """The work of the pool: cut one field up and write its parts.
+def cut_up(record: Record, folder: Path, name: str) -> list[Record]:
+    """Cut up one field and write its parts into the pool.
 
     Args:
         record: a mask record.
@@ -56,15 +59,69 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
         name: of the parts, with folders.
 
     Returns:
-        One mapping with the key `pool`: the parts' files, relative to the folder, and what composing needs to
-        know of them; or `left_out`, why the image does not serve.
+        One mapping with the key `pool`: the files of the parts, relative to the folder, and what composing needs to
+        know about them; or `left_out`, why the image cannot be used.
 
     Raises:
         ImageError: the image or its mask cannot be read, or there is no mask.
     """
-    subject, why = subject_of(record)
+    subject, reason = subject_of(record)
     if subject is None:
-        return [{"pool": {"left_out": why}}]
+        return [{"pool": {"left_out": reason}}]
+    field = _read(record, subject, folder, name)
+    window = _window_around(field.subject)
+    if window is None:
+        return [{"pool": {"left_out": "its cell reaches into the image's last pixels"}}]
+    rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big"))
+    cells = field.labels > 0
+    coefficients = fit_illumination(field.image, cells)
+    background = None if coefficients is None else synthesize_background(field.image, cells, coefficients, rng)
+    if coefficients is None or background is None:
+        return [{"pool": {"left_out": "hardly any background is visible"}}]
+    parts: dict[str, Any] = {
+        "light": np.round(coefficients, 3).tolist(),
+        "traits": _appearance(field, coefficients),
+        "red_cells": [],
+        "platelets": [],
+        "subject": _write_subject(field, record, subject, window),
+        "field": _write_field_without_subject(field, background),
+    }
+    for key, kind, most in (("red_cells", "rbc", RED_CELLS), ("platelets", "platelet", PLATELETS)):
+        whole = [cell for cell in record["cells"] if cell["kind"] == kind and cell is not subject and _is_whole(cell)]
+        if len(whole) > most:
+            whole = [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]
+        parts[key] = _write_cut_outs(field, kind, whole)
+    return [{"pool": parts}]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A field that is being cut up.
+
+    Attributes:
+        folder: of the pool.
+        name: of the parts, with folders.
+        image: RGB, shape (height, width, 3), float32.
+        coding: of the image file; None if it is not a JPEG.
+        labels: its label image, (height, width).
+        subject: pixels of its subject, (height, width), bool.
+        others: pixels of all other cells, (height, width), bool.
+    """
+
+    folder: Path
+    name: str
+    image: np.ndarray
+    coding: JpegCoding | None
+    labels: np.ndarray
+    subject: np.ndarray
+    others: np.ndarray
+
+    def write(self, name: str, image: np.ndarray) -> str:
+        """Write an image with the coding of the field; return its path in the pool."""
+        return write_field(self.folder / name, image, self.coding).relative_to(self.folder).as_posix()
+
+
+def _read(record: Record, subject: dict[str, Any], folder: Path, name: str) -> _Field:
     image, coding = read_field(record["path"])
     height, width = image.shape[:2]
     labels = read_labels(record["mask"], (width, height))
@@ -72,150 +129,121 @@ def take_apart(record: Record, folder: Path, name: str) -> list[Record]:
         raise ImageError(
             f"{record['path']}: is {width}×{height}, its record says otherwise; run `wbctool segment` again"
         )
-    own = np.isin(labels, [subject["value"], *([subject["nucleus"]["value"]] if subject.get("nucleus") else [])])
-    if not own.any():
+    nucleus = subject.get("nucleus")
+    mask = np.isin(labels, [subject["value"], *([nucleus["value"]] if nucleus else [])])
+    if not mask.any():
         raise ImageError(f"{record['mask']}: has no pixel of cell {subject['value']}; run `wbctool segment` again")
-    window = _window(own)
-    if window is None:
-        return [{"pool": {"left_out": "its cell reaches into the image's last pixels"}}]
-    light_fit = fit_light(image, labels > 0)
-    rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big"))
-    if light_fit is None or not (slide := CleanSlide(image, labels > 0, light_fit, rng)).enough:
-        return [{"pool": {"left_out": "hardly any empty slide is seen"}}]
-    others = (labels > 0) & ~own
-    made: dict[str, Any] = {
-        "light": np.round(light_fit, 3).tolist(),
-        "traits": _traits(image, labels, others, light_fit, coding),
-        "red_cells": [],
-        "platelets": [],
-    }
-    taken = _Taken(folder, name, image, coding, labels, own, others)
-    made["subject"] = _subject(taken, record, subject, window)
-    made["field"] = _field(taken, slide)
-    for key, kind, most in (("red_cells", "rbc", RED_CELLS), ("platelets", "platelet", PLATELETS)):
-        whole = [
-            cell
-            for cell in record["cells"]
-            if cell["kind"] == kind and not cell.get("edge") and cell.get("whole") is not False and cell is not subject
-        ]
-        for cell in whole if len(whole) <= most else [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]:
-            mask = labels == cell["value"]
-            if (around := _window(mask) if mask.any() else None) is not None:
-                made[key].append(_cut_out(folder, f"{kind}/{name}_{cell['value']}.png", image, mask, around))
-    return [{"pool": made}]
+    return _Field(folder, name, image, coding, labels, mask, (labels > 0) & ~mask)
 
 
-def _window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """The window about a cell, on the grid of JPEG's blocks: x, y, width, height; None where it does not fit."""
+def _window_around(mask: np.ndarray) -> Window | None:
+    """Return the window around a cell, on the grid of JPEG's blocks; None if the image has no room for it."""
     height, width = (side // BLOCK * BLOCK for side in mask.shape)
-    x, y, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+    x, y, cell_width, cell_height = cv2.boundingRect(mask.astype(np.uint8))
     left, top = max(0, (x - _PAD) // BLOCK * BLOCK), max(0, (y - _PAD) // BLOCK * BLOCK)
-    right = min(width, -(-(x + wide + _PAD) // BLOCK) * BLOCK)
-    bottom = min(height, -(-(y + high + _PAD) // BLOCK) * BLOCK)
-    if right < x + wide or bottom < y + high:
+    right = min(width, -(-(x + cell_width + _PAD) // BLOCK) * BLOCK)
+    bottom = min(height, -(-(y + cell_height + _PAD) // BLOCK) * BLOCK)
+    if right < x + cell_width or bottom < y + cell_height:
         return None
     return left, top, right - left, bottom - top
 
 
-def _part(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+def _crop(array: np.ndarray, window: Window) -> np.ndarray:
     x, y, width, height = window
     return array[y : y + height, x : x + width]
 
 
-def soft_edge(mask: np.ndarray) -> np.ndarray:
-    """Alpha of a cut-out: 255 in the mask, falling to 0 within some pixels about it; uint8, of its shape."""
-    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.rint(255 * np.clip(1 - away / (_SOFT + 1), 0, 1)).astype(np.uint8)
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _cut_out(
-    folder: Path, name: str, image: np.ndarray, mask: np.ndarray, window: tuple[int, int, int, int]
-) -> dict[str, Any]:
-    """Write a cell as RGBA on a window of the block grid."""
-    colours = np.clip(np.rint(_part(image, window)), 0, 255).astype(np.uint8)
-    write_png(folder / name, np.dstack([colours, soft_edge(_part(mask, window))]))
+def _is_whole(cell: dict[str, Any]) -> bool:
+    return not cell.get("edge") and cell.get("whole") is not False
+
+
+def _soft_edge(mask: np.ndarray) -> np.ndarray:
+    """Return the alpha of a cut-out: 255 in the mask, falling to 0 within some pixels around it; uint8."""
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.rint(255 * np.clip(1 - distance / (_SOFT + 1), 0, 1)).astype(np.uint8)
+
+
+def _write_cut_out(field: _Field, name: str, mask: np.ndarray, window: Window) -> dict[str, Any]:
+    """Write a window of the field as RGBA, opaque where the cell is."""
+    write_png(field.folder / name, np.dstack([_to_bytes(_crop(field.image, window)), _soft_edge(_crop(mask, window))]))
     return {"file": name, "window": list(window)}
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """A field that is being taken apart: where its parts go, its pixels, its subject and its other cells."""
-
-    folder: Path
-    name: str
-    image: np.ndarray
-    coding: JpegCoding | None
-    labels: np.ndarray
-    own: np.ndarray
-    others: np.ndarray
-
-    def write(self, place: str, image: np.ndarray) -> str:
-        """Write an image as the field was coded; its name in the pool."""
-        return write_field(self.folder / place, image, self.coding).relative_to(self.folder).as_posix()
+def _write_cut_outs(field: _Field, kind: str, cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    written = []
+    for cell in cells:
+        mask = field.labels == cell["value"]
+        window = _window_around(mask) if mask.any() else None
+        if window is not None:
+            written.append(_write_cut_out(field, f"{kind}/{field.name}_{cell['value']}.png", mask, window))
+    return written
 
 
-def _subject(
-    taken: _Taken, record: Record, subject: dict[str, Any], window: tuple[int, int, int, int]
-) -> dict[str, Any]:
-    place = f"{subject['kind']}/{safe_name(record.get('label') or 'without a label')}/{taken.name}"
-    values = np.zeros(taken.labels.shape, np.uint8)
-    values[taken.others] = OTHER
-    values[taken.own] = CELL
+def _write_subject(field: _Field, record: Record, subject: dict[str, Any], window: Window) -> dict[str, Any]:
+    """Write the subject: its cut-out, its label image, and its window of the field as coded."""
+    name = f"{subject['kind']}/{safe_name(record.get('label') or 'without a label')}/{field.name}"
+    values = np.zeros(field.labels.shape, np.uint8)
+    values[field.others] = OTHER
+    values[field.subject] = CELL
     if subject.get("nucleus"):
-        values[taken.labels == subject["nucleus"]["value"]] = NUCLEUS
-    write_png(taken.folder / "masks" / f"{place}.png", _part(values, window))
+        values[field.labels == subject["nucleus"]["value"]] = NUCLEUS
+    write_png(field.folder / "masks" / f"{name}.png", _crop(values, window))
     x, y, width, height = subject["bbox"]
     middle = record["size"][0] / 2, record["size"][1] / 2
     return {
-        **_cut_out(taken.folder, f"{place}.png", taken.image, taken.own, window),
-        "mask": f"masks/{place}.png",
-        "exact": taken.write(f"windows/{place}", _part(taken.image, window)),
+        **_write_cut_out(field, f"{name}.png", field.subject, window),
+        "mask": f"masks/{name}.png",
+        "exact": field.write(f"windows/{name}", _crop(field.image, window)),
         "kind": subject["kind"],
-        "area": int(taken.own.sum()),
+        "area": int(field.subject.sum()),
         "nucleus": int((values == NUCLEUS).sum()),
         "central": bool(x <= middle[0] <= x + width and y <= middle[1] <= y + height),
     }
 
 
-def _field(taken: _Taken, slide: CleanSlide) -> dict[str, Any]:
-    """Write the field without its subject, and without any cell."""
-    labels, own = taken.labels, taken.own
-    mask = f"masks/field/{taken.name}.png"
-    write_png(taken.folder / mask, np.where(own, 0, labels).astype(labels.dtype))
-    rows, columns = np.nonzero(own)
-    beside = grown(own, _BESIDE) & taken.others
+def _write_field_without_subject(field: _Field, background: np.ndarray) -> dict[str, Any]:
+    """Write the field without its subject, and its background without any cell."""
+    mask = f"masks/field/{field.name}.png"
+    write_png(field.folder / mask, np.where(field.subject, 0, field.labels).astype(field.labels.dtype))
+    rows, columns = np.nonzero(field.subject)
+    contact = dilate(field.subject, _TOUCHING) & field.others
+    touching = np.unique(field.labels[contact]).tolist()
+    without = remove_cells(field.image, background, field.subject, field.others)
     return {
-        "file": taken.write(f"field/{taken.name}", emptied(taken.image, slide.everywhere, own, taken.others)),
-        "background": taken.write(f"background/{taken.name}", slide.everywhere),
+        "file": field.write(f"field/{field.name}", without),
+        "background": field.write(f"background/{field.name}", background),
         "mask": mask,
         "centre": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
-        "touching": {str(value): _spots(beside & (labels == value)) for value in np.unique(labels[beside]).tolist()},
+        "touching": {str(value): _sample(contact & (field.labels == value)) for value in touching},
     }
 
 
-def _spots(mask: np.ndarray) -> tuple[int, list[list[int]]]:
-    """How many pixels a mask has, and x and y of some of them."""
+def _sample(mask: np.ndarray) -> tuple[int, list[list[int]]]:
+    """Return the number of pixels of a mask, and x and y of some of them."""
     rows, columns = np.nonzero(mask)
     return len(rows), np.stack([columns, rows], 1)[:: -(-len(rows) // _SPOTS)].tolist()
 
 
-def _traits(
-    image: np.ndarray, labels: np.ndarray, others: np.ndarray, light_fit: np.ndarray, coding: JpegCoding | None
-) -> dict[str, Any]:
-    """What a field must share with another for their parts to go together."""
-    height, width = labels.shape
-    clean = ~grown(labels > 0, 4)
+def _appearance(field: _Field, coefficients: np.ndarray) -> dict[str, Any]:
+    """Measure what two fields must have in common so that parts of one can be put into the other."""
+    image, others = field.image, field.others
+    height, width = field.labels.shape
+    clean = ~dilate(field.labels > 0, 4)
     grain = cv2.Laplacian(np.ascontiguousarray(image[..., 1]), cv2.CV_32F)[clean]
-    edges = grown(others, 3) & ~cv2.erode(others.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+    outlines = dilate(others, 3) & ~cv2.erode(others.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
     fine = cv2.Laplacian(cv2.GaussianBlur(image[..., 1], (0, 0), 1.0), cv2.CV_32F)
-    smooth = light(light_fit, (width, height), (0, 0, width, height))
+    smooth = illumination(coefficients, (width, height), (0, 0, width, height))
     density = -np.log(np.clip(image, 1, 255) / np.clip(smooth, 1, None))[others]
     stain = np.median(density, 0) if len(density) > 200 else np.zeros(3)
     return {
-        "light": [round(float(v), 1) for v in light_fit[0]],
+        "light": [round(float(v), 1) for v in coefficients[0]],
         "stain": [round(float(v), 4) for v in stain],
         "noise": round(float(grain.std()), 3),
-        "steps": round(float(np.mean(coding.tables[0][:10])), 1) if coding else 1.0,
-        "focus": round(float(fine[edges].std()), 3) if edges.sum() > 200 else 0.0,
+        "steps": round(float(np.mean(field.coding.tables[0][:10])), 1) if field.coding else 1.0,
+        "focus": round(float(fine[outlines].std()), 3) if outlines.sum() > 200 else 0.0,
         "cover": round(float(others.mean()), 4),
     }

@@ -1,9 +1,9 @@
-"""`natural`: a real field whose white cell is taken out, and another's put in its place.
+"""`natural`: a real field of view in which another cell takes the place of its white cell.
 
-Everything that composites share and no real image has gives them away: invented arrangements, flat backgrounds, hard
-or blurred seams, another light, colours coded twice. So the field stays as it is, red cells, count, overlaps, dust
-and all; the new cell comes with the slide about it, on the same JPEG grid, lit as the field is, and the seam runs
-along the borders of blocks, where any JPEG has one.
+A classifier detects whatever composites have in common and real images do not have: invented arrangements, flat
+backgrounds, hard or blurred seams, another illumination, colours coded twice. So the field stays as it is, with its red
+cells, overlaps and dust. The new cell comes with the background around it, on the same JPEG grid, with the illumination
+of the field, and the seam runs along the borders of blocks, where every JPEG has one.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import numpy as np
 
 from wbctool.errors import ImageError
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.background import emptied, grown, light
-from wbctool.naturalizing.blocks import replaced
+from wbctool.naturalizing.background import dilate, illumination, remove_cells
+from wbctool.naturalizing.blocks import replace_region
 from wbctool.naturalizing.cutting import CELL, NUCLEUS, OTHER
-from wbctool.naturalizing.pool import NEAREST, Piece, Pool
-from wbctool.naturalizing.scene import Scene, turned
+from wbctool.naturalizing.pool import SIMILAR, Pool, PooledField
+from wbctool.naturalizing.scene import Scene, apply_symmetry, placement
 
-_TRIES = 4  # arrangements of field and turn that are compared
-_LOOKED = 200  # places looked at for a red cell before there is taken to be none
-# Share of a red cell that the new cell may cover; more, and what is left of it goes. Where red cells lie on one
-# another, taking one away leaves a hole in the next, so it is seldom done.
+_TRIES = 4  # arrangements of field and symmetry that are compared
+_POSITIONS = 200  # random positions that are tried for a red cell
+# Fraction of a red cell that the new cell may cover; if it covers more, the red cell is removed. Where red cells
+# overlap, removing one leaves a hole in the next, so this is seldom done.
 _COVERED = 0.5
-_HIDDEN = 6  # pixels that a cell hides about it
-_RIM = 3  # pixels about another cell of its field that do not
-_REACH = 4  # pixels of its own slide that come with the cell
-_ALIKE = 3.0  # grey levels by which two windows' slides may differ and are left so
-_SEEN = 6  # pixels over which two windows' slides are compared
-_GAIN = (0.6, 1.6)  # of the light, at most
+_HIDDEN = 6  # pixels around a cell that it hides
+_RIM = 3  # pixels around another cell of its field that it does not bring along
+_MARGIN = 4  # pixels of its own background that it brings along
+_NOT_VISIBLE = 3.0  # difference between two backgrounds that is left, grey levels
+_SMOOTHING = 6  # radius over which two backgrounds are compared, pixels
+_GAIN = (0.6, 1.6)  # limits by which the illumination is changed
 # A quarter turn would lay a cell's coding across the field's: JPEG's steps differ along rows and columns.
 _UPRIGHT, _ALL = (0, 0, 2, 4, 6), tuple(range(8))
-_NOISY = 1.25  # ratio of two fields' noise from which it is evened out
-# of white noise, what a Gaussian leaves of its Laplacian, and that Gaussian's sigma
+_NOISY = 1.25  # ratio of the noise of two fields beyond which it is adapted
+# fraction of the Laplacian of white noise that a Gaussian leaves, and the sigma of that Gaussian
 _LEFT, _SIGMA = (0.135, 0.304, 0.501, 0.64, 0.788, 0.911, 0.979), (0.8, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3)
 
 
@@ -45,26 +45,26 @@ class _Arrangement:
     """A cell over a field.
 
     Attributes:
-        field: whose field.
-        turn: of the cell, see `scene.turned`.
-        mask: the cell's label image, turned.
-        x, y: place of its window in the field.
-        gone: values of the field's cells that make room.
-        misfit: how many pixels of its surroundings do not go with it.
+        field: into which the cell goes.
+        symmetry: of the cell, see `scene.apply_symmetry`.
+        mask: the cell's label image, with its symmetry applied.
+        x, y: position of its window in the field.
+        removed: values of the field's cells that make room.
+        misfit: number of pixels around the cell that do not fit, weighted.
     """
 
-    field: Piece
-    turn: int
+    field: PooledField
+    symmetry: int
     mask: np.ndarray
     x: int
     y: int
-    gone: list[int]
+    removed: list[int]
     misfit: float
 
     @property
     def cell(self) -> np.ndarray:
         """The cell in its window, bool."""
-        return (self.mask == CELL) | (self.mask == NUCLEUS)
+        return _cell_of(self.mask)
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -72,199 +72,208 @@ class _Arrangement:
         height, width = self.mask.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
+    @property
+    def illumination(self) -> np.ndarray:
+        """Illumination of the field in the window, (height, width, 3)."""
+        height, width = self.mask.shape
+        return illumination(self.field.illumination, self.field.size, (self.x, self.y, width, height))
 
-def compose_natural(pool: Pool, number: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """Put the white cell of one piece into the field of another.
+
+def _cell_of(mask: np.ndarray) -> np.ndarray:
+    return (mask == CELL) | (mask == NUCLEUS)
+
+
+def compose_natural(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
+    """Put the cell of one field into another field.
 
     Args:
         pool: the parts.
-        number: of the piece whose cell it is.
+        index: of the field whose cell it is.
         red_cells: how many the composite is to have; None for as many as the field has.
-        rng: all chance.
+        rng: random generator.
 
     Raises:
-        ImageError: no field of the pool can hold the cell, or not so many red cells.
+        ImageError: no field of the pool has room for the cell, or for so many red cells.
     """
-    piece = pool.pieces[number]
-    mask = pool.labels(piece.parts["subject"]["mask"])
-    fields = _fields_like(pool, number)
-    share = 1 / pool.wanted_by[fields]
-    if red_cells is not None:  # of fields that have about so many
-        share = share * np.exp(-0.5 * np.abs(pool.columns[fields, 4] - red_cells))
-    best = min(
-        (_arranged(pool, piece, mask, int(other), rng) for other in rng.choice(fields, _TRIES, p=share / share.sum())),
-        key=lambda arrangement: arrangement.misfit,
-    )
-    scene = _emptied(pool, best, red_cells, rng)
-    _paste(pool, piece, best, scene)
+    fields = _similar_fields(pool, index)
+    weights = 1 / pool.popularity[fields]
+    if red_cells is not None:  # prefer fields that have about as many
+        weights = weights * np.exp(-0.5 * np.abs(pool.properties[fields, 4] - red_cells))
+    drawn = rng.choice(fields, _TRIES, p=weights / weights.sum())
+    arrangements = (_arrange(pool, pool.fields[index], pool.fields[other], rng) for other in drawn)
+    best = min(arrangements, key=lambda arrangement: arrangement.misfit)
+    scene = _make_room(pool, best, red_cells, rng)
+    _paste(pool, pool.fields[index], best, scene)
     if red_cells is not None:
         _add_red_cells(pool, best.field, scene, red_cells, rng)
     return scene
 
 
-def _fields_like(pool: Pool, number: int) -> np.ndarray:
-    """The fields that look most like a piece's own, and held a cell of its kind and about as large."""
-    fields, columns = np.array(pool.fields, np.int64), pool.columns[number]
-    kind = pool.columns[fields]
-    _, _, width, height = pool.pieces[number].parts["subject"]["window"]
-    fits = (kind[:, :2] == columns[:2]).all(1) & (kind[:, 2] >= width) & (kind[:, 3] >= height) & (fields != number)
-    fields = fields[fits]
+def _similar_fields(pool: Pool, index: int) -> np.ndarray:
+    """Return the fields that look most like a cell's own, had a cell of its kind and have room for its window."""
+    fields, own = np.array(pool.cleared, np.int64), pool.properties[index]
+    properties = pool.properties[fields]
+    _, _, width, height = pool.fields[index].parts["subject"]["window"]
+    has_room = (properties[:, 2] >= width) & (properties[:, 3] >= height)
+    fields = fields[(properties[:, :2] == own[:2]).all(1) & has_room & (fields != index)]
     if not len(fields):
-        raise ImageError(f"{pool.pieces[number].id}: no other field of the pool can hold its cell; give more fields")
-    far = ((pool.traits[fields] - pool.traits[number]) ** 2).sum(1)
-    return fields[np.argsort(far, kind="stable")[:NEAREST]]
+        raise ImageError(f"{pool.fields[index].id}: no other field of the pool can hold its cell; give more fields")
+    return fields[pool.by_similarity(index, fields)[:SIMILAR]]
 
 
-def _arranged(pool: Pool, piece: Piece, mask: np.ndarray, other: int, rng: np.random.Generator) -> _Arrangement:
-    field = pool.pieces[other]
-    scene = field.parts["field"]
+def _arrange(pool: Pool, donor: PooledField, field: PooledField, rng: np.random.Generator) -> _Arrangement:
+    """Lay a cell over a field with a random symmetry, where the field had its own cell."""
+    mask = pool.read_labels(donor.parts["subject"]["mask"])
     fits_turned = mask.shape[0] <= field.size[0] and mask.shape[1] <= field.size[1]
-    turn = int(rng.choice(_ALL if fits_turned and not piece.is_jpeg else _UPRIGHT))
-    mask = turned(mask, turn)
-    cell = (mask == CELL) | (mask == NUCLEUS)
+    symmetry = int(rng.choice(_ALL if fits_turned and not donor.is_jpeg else _UPRIGHT))
+    mask = apply_symmetry(mask, symmetry)
     height, width = mask.shape
-    rows, columns = np.nonzero(cell)
-    # where the field had its own cell, so that places are as real ones are
-    wished = scene["centre"][0] - columns.mean(), scene["centre"][1] - rows.mean()
+    rows, columns = np.nonzero(_cell_of(mask))
+    centre = field.parts["field"]["centre"]
+    wanted = centre[0] - columns.mean(), centre[1] - rows.mean()
     x, y = (
-        int(np.clip(round(at / BLOCK), 0, (side - own) // BLOCK)) * BLOCK
-        for at, side, own in zip(wished, field.size, (width, height), strict=True)
+        int(np.clip(round(start / BLOCK), 0, (side - length) // BLOCK)) * BLOCK
+        for start, side, length in zip(wanted, field.size, (width, height), strict=True)
     )
-    under = pool.labels(scene["mask"])[y : y + height, x : x + width]
-    near = grown(cell, 3)
+    removed, misfit = _fit(pool, field, mask, (x, y))
+    return _Arrangement(field, symmetry, mask, x, y, removed, misfit)
+
+
+def _fit(pool: Pool, field: PooledField, mask: np.ndarray, position: tuple[int, int]) -> tuple[list[int], float]:
+    """Return the cells of a field that a cell covers and that must be removed, and the weighted number of misfits."""
+    scene, (x, y), (height, width) = field.parts["field"], position, mask.shape
+    cell = _cell_of(mask)
+    near = dilate(cell, 3)
+    under = pool.read_labels(scene["mask"])[y : y + height, x : x + width]
     covered = np.bincount(under[near].ravel(), minlength=65536 if under.dtype == np.uint16 else 256)
-    gone = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
-    stays = (under > 0) & ~np.isin(under, gone)
-    leant = near & (mask == OTHER)
+    removed = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
+    stays = (under > 0) & ~np.isin(under, removed)
+    touched = near & (mask == OTHER)
     misfit = (
-        np.count_nonzero(leant & ~stays)
+        np.count_nonzero(touched & ~stays)
         + 0.5 * np.count_nonzero(cell & stays)
-        + 0.5 * _torn(scene["touching"], gone, grown(cell, _HIDDEN), (x, y))
-        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in gone)
+        + 0.5 * _incomplete(scene["touching"], removed, dilate(cell, _HIDDEN), position)
+        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in removed)
     )
-    return _Arrangement(field, turn, mask, x, y, gone, misfit)
+    return removed, misfit
 
 
-def _torn(touching: dict[str, Any], gone: list[int], hidden: np.ndarray, place: tuple[int, int]) -> float:
-    """Pixels of cells that leant on the old cell, lack what it covered, and show it."""
+def _incomplete(touching: dict[str, Any], removed: list[int], hidden: np.ndarray, position: tuple[int, int]) -> float:
+    """Count the visible pixels at which cells touched the old cell, and now lack what it covered."""
     height, width = hidden.shape
-    torn = 0.0
-    for value, (count, spots) in touching.items():
-        at = np.array(spots) - place
-        at = at[((at >= 0) & (at < (width, height))).all(1)]
-        if int(value) not in gone:
-            torn += count * (1 - np.count_nonzero(hidden[at[:, 1], at[:, 0]]) / len(spots))
-    return torn
+    total = 0.0
+    for value, (count, samples) in touching.items():
+        spots = np.array(samples) - position
+        spots = spots[((spots >= 0) & (spots < (width, height))).all(1)]
+        if int(value) not in removed:
+            total += count * (1 - np.count_nonzero(hidden[spots[:, 1], spots[:, 0]]) / len(samples))
+    return total
 
 
-def _emptied(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """The field with room for the cell, and not too many red cells."""
+def _make_room(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:
+    """Return the field with room for the cell, and with no more red cells than wanted."""
     parts = best.field.parts["field"]
-    image, coding = pool.image(parts["file"])
-    labels = pool.labels(parts["mask"]).astype(np.int32)
-    seen = np.bincount(labels.ravel(), minlength=65536)
+    image, coding = pool.read_image(parts["file"])
+    labels = pool.read_labels(parts["mask"]).astype(np.int32)
+    areas = np.bincount(labels.ravel(), minlength=65536)
     cells: dict[int, dict[str, Any]] = {
         cell["value"]: {key: cell[key] for key in ("kind", "area", "whole") if key in cell}
         for cell in best.field.cells
-        if seen[cell["value"]]
+        if areas[cell["value"]]
     }
-    gone = [value for value in best.gone if value in cells]
+    removed = [value for value in best.removed if value in cells]
     if red_cells is not None:
-        stay = [value for value, cell in cells.items() if cell["kind"] == "rbc" and value not in gone]
+        stay = [value for value, cell in cells.items() if cell["kind"] == "rbc" and value not in removed]
         if len(stay) > red_cells:
-            gone += [int(value) for value in rng.choice(stay, len(stay) - red_cells, replace=False)]
-    if gone:
-        room = np.isin(labels, gone)
-        others = (labels > 0) & ~room
-        slide = pool.image(parts["background"])[0]
-        image = emptied(image, slide, room, others)
+            removed += [int(value) for value in rng.choice(stay, len(stay) - red_cells, replace=False)]
+    if removed:
+        room = np.isin(labels, removed)
+        image = remove_cells(image, pool.read_image(parts["background"])[0], room, (labels > 0) & ~room)
         labels[room] = 0
-    left = {value: cell for value, cell in cells.items() if value not in gone}
+    left = {value: cell for value, cell in cells.items() if value not in removed}
     return Scene(np.array(image), labels, coding, left, {"field": best.field.id})
 
 
-def _paste(pool: Pool, piece: Piece, best: _Arrangement, scene: Scene) -> None:
-    subject = piece.parts["subject"]
-    window, (height, width) = best.window, best.mask.shape
-    patch = turned(pool.image(subject["exact"])[0], best.turn)
-    own_light = turned(light(piece.light, piece.size, tuple(subject["window"])), best.turn)
-    lit = light(best.field.light, best.field.size, (best.x, best.y, width, height))
-    patch = _as_noisy(patch - own_light, piece, best, pool, lit) + own_light
-    patch = patch * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
-    cell = best.cell
-    patch = patch + _unlike(scene.image[window] - patch, (scene.labels[window] == 0) & ~grown(best.mask > 0, 3))
-    kept = ((scene.labels[window] > 0) | grown(best.mask == OTHER, _RIM)) & ~cell
-    touched = grown(cell, 1)
-    wanted = (grown(cell, _REACH) & ~kept) | touched
-    scene.image[window] = replaced(scene.image[window], patch, wanted, kept)
+def _paste(pool: Pool, donor: PooledField, best: _Arrangement, scene: Scene) -> None:
+    """Put the cell into the scene, adapted to its noise, illumination and background."""
+    subject, window, cell = donor.parts["subject"], best.window, best.cell
+    patch = apply_symmetry(pool.read_image(subject["exact"])[0], best.symmetry)
+    own = apply_symmetry(illumination(donor.illumination, donor.size, tuple(subject["window"])), best.symmetry)
+    patch = _match_noise(patch - own, donor, best, pool) + own
+    patch = patch * np.clip(best.illumination / np.maximum(own, 8), *_GAIN)
+    is_background = (scene.labels[window] == 0) & ~dilate(best.mask > 0, 3)
+    patch = patch + _background_difference(scene.image[window] - patch, is_background)
+    keep = ((scene.labels[window] > 0) | dilate(best.mask == OTHER, _RIM)) & ~cell
+    touched = dilate(cell, 1)
+    region = (dilate(cell, _MARGIN) & ~keep) | touched
+    scene.image[window] = replace_region(scene.image[window], patch, region, keep)
     for value in np.unique(scene.labels[window][touched & ~cell]):
         if value in scene.cells:
             scene.cells[value]["whole"] = False
     scene.add(subject["kind"], np.where(best.mask == OTHER, 0, best.mask), (best.x, best.y))
-    scene.how["cell"] = {"turn": best.turn % 4 * 90, "mirrored": best.turn >= 4, "at": [best.x, best.y]}
+    scene.provenance["cell"] = placement(best.symmetry, best.x, best.y)
 
 
-def _unlike(rest: np.ndarray, slide: np.ndarray) -> np.ndarray:
-    """How much darker or brighter the slide is in the one of two windows, where both show it; carried on elsewhere."""
-    weight = slide.astype(np.float32)
-    spread = (2 * _SEEN + 1, 2 * _SEEN + 1)
-    much = cv2.blur(cv2.blur(weight, spread), spread)
-    seen = cv2.blur(cv2.blur(rest * weight[..., None], spread), spread)
-    mean = (rest * weight[..., None]).sum((0, 1)) / max(weight.sum(), 1)
-    found = (seen + 0.05 * mean) / (much + 0.05)[..., None]
-    return np.sign(found) * np.maximum(np.abs(found) - _ALIKE, 0)
+def _background_difference(difference: np.ndarray, is_background: np.ndarray) -> np.ndarray:
+    """Smooth the difference of two windows where both show background, and extrapolate it to the rest of the window."""
+    weight = is_background.astype(np.float32)
+    box = (2 * _SMOOTHING + 1, 2 * _SMOOTHING + 1)
+    coverage = cv2.blur(cv2.blur(weight, box), box)
+    total = cv2.blur(cv2.blur(difference * weight[..., None], box), box)
+    mean = (difference * weight[..., None]).sum((0, 1)) / max(weight.sum(), 1)
+    smooth = (total + 0.05 * mean) / (coverage + 0.05)[..., None]
+    return np.sign(smooth) * np.maximum(np.abs(smooth) - _NOT_VISIBLE, 0)
 
 
-def _as_noisy(rest: np.ndarray, piece: Piece, best: _Arrangement, pool: Pool, lit: np.ndarray) -> np.ndarray:
-    """A cell's window, its light taken off, with the noise of the field that it goes into."""
-    own, wanted = (p.parts["traits"]["noise"] for p in (piece, best.field))
+def _match_noise(residual: np.ndarray, donor: PooledField, best: _Arrangement, pool: Pool) -> np.ndarray:
+    """Give a cell's window, its illumination subtracted, the noise of the field that it goes into."""
+    own, wanted = (pooled.parts["traits"]["noise"] for pooled in (donor, best.field))
     if own > _NOISY * wanted:
         sigma = float(np.interp(wanted / own, _LEFT, _SIGMA))
-        return cv2.GaussianBlur(rest, (0, 0), sigma)
+        return cv2.GaussianBlur(residual, (0, 0), sigma)
     if wanted > _NOISY * own:
-        grain = pool.image(best.field.parts["field"]["background"])[0][best.window] - lit
+        grain = pool.read_image(best.field.parts["field"]["background"])[0][best.window] - best.illumination
         grain = grain - cv2.GaussianBlur(grain, (0, 0), 2)
-        return rest + grain * np.float32(np.sqrt(1 - (own / wanted) ** 2))
-    return rest
+        return residual + grain * np.float32(np.sqrt(1 - (own / wanted) ** 2))
+    return residual
 
 
-def _add_red_cells(pool: Pool, field: Piece, scene: Scene, wanted: int, rng: np.random.Generator) -> None:
-    """Lay red cells of fields like this one where there is room, until there are as many as wanted."""
-    have = sum(cell["kind"] == "rbc" for cell in scene.cells.values())
-    if have >= wanted:
+def _add_red_cells(pool: Pool, field: PooledField, scene: Scene, wanted: int, rng: np.random.Generator) -> None:
+    """Add red cells of similar fields at free positions until there are as many as wanted."""
+    missing = wanted - sum(cell["kind"] == "rbc" for cell in scene.cells.values())
+    if missing <= 0:
         return
     if not pool.red_cells:
         raise ImageError("no whole red cell is in the pool; give no --rbc, or fields that show some")
-    donors = np.array([number for number, _ in pool.red_cells])
-    far = ((pool.traits[donors] - pool.traits[pool.numbers[field.id]]) ** 2).sum(1)
-    near = np.argsort(far, kind="stable")[: 4 * NEAREST]
-    width, height = scene.size
-    scene.how["red_cells"] = []
-    left = _LOOKED
-    while left:
-        left -= 1
-        number, cell = pool.red_cells[int(rng.choice(near))]
-        donor = pool.pieces[number]
-        turn = int(rng.choice(_UPRIGHT if donor.is_jpeg else _ALL))
-        colours = turned(pool.cut_out(cell["file"]), turn)
-        high, wide = colours.shape[:2]
-        if high > height or wide > width:
-            continue
-        x = int(rng.integers((width - wide) // BLOCK + 1)) * BLOCK
-        y = int(rng.integers((height - high) // BLOCK + 1)) * BLOCK
-        window = slice(y, y + high), slice(x, x + wide)
-        mask = colours[..., 3] == 255
-        if (scene.labels[window][grown(mask, 2)] > 0).any():
-            continue
-        own_light = turned(light(donor.light, donor.size, tuple(cell["window"])), turn)
-        lit = light(field.light, field.size, (x, y, wide, high))
-        patch = colours[..., :3] * np.clip(lit / np.maximum(own_light, 8), *_GAIN)
-        share = colours[..., 3:].astype(np.float32) / 255
-        scene.image[window] += (patch - scene.image[window]) * share
-        scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))
-        scene.how["red_cells"].append({"source": donor.id, "turn": turn % 4 * 90, "mirrored": turn >= 4, "at": [x, y]})
-        have += 1
-        left = _LOOKED
-        if have == wanted:
-            return
-    raise ImageError(f"{wanted} red cells have no room in a field of {width}×{height}; give a smaller --rbc")
+    donors = np.array([index for index, _ in pool.red_cells])
+    near = pool.by_similarity(pool.index_of[field.id], donors)[: 4 * SIMILAR]
+    scene.provenance["red_cells"] = []
+    for _ in range(missing):
+        if not any(_add_red_cell(pool, field, scene, near, rng) for _ in range(_POSITIONS)):
+            width, height = scene.size
+            raise ImageError(f"{wanted} red cells have no room in a field of {width}×{height}; give a smaller --rbc")
+
+
+def _add_red_cell(pool: Pool, field: PooledField, scene: Scene, near: np.ndarray, rng: np.random.Generator) -> bool:
+    """Add a random red cell at a random position; return False if it has no room there."""
+    index, cell = pool.red_cells[int(rng.choice(near))]
+    donor = pool.fields[index]
+    symmetry = int(rng.choice(_UPRIGHT if donor.is_jpeg else _ALL))
+    cut_out = apply_symmetry(pool.read_cut_out(cell["file"]), symmetry)
+    (height, width), (scene_width, scene_height) = cut_out.shape[:2], scene.size
+    if height > scene_height or width > scene_width:
+        return False
+    x = int(rng.integers((scene_width - width) // BLOCK + 1)) * BLOCK
+    y = int(rng.integers((scene_height - height) // BLOCK + 1)) * BLOCK
+    window = slice(y, y + height), slice(x, x + width)
+    mask = cut_out[..., 3] == 255
+    if (scene.labels[window][dilate(mask, 2)] > 0).any():
+        return False
+    own = apply_symmetry(illumination(donor.illumination, donor.size, tuple(cell["window"])), symmetry)
+    there = illumination(field.illumination, field.size, (x, y, width, height))
+    patch = cut_out[..., :3] * np.clip(there / np.maximum(own, 8), *_GAIN)
+    alpha = cut_out[..., 3:].astype(np.float32) / 255
+    scene.image[window] += (patch - scene.image[window]) * alpha
+    scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))
+    scene.provenance["red_cells"].append({"source": donor.id, **placement(symmetry, x, y)})
+    return True

@@ -1,4 +1,4 @@
-"""The pool: what fields were taken apart into, read back. A file that a person has removed is not in it."""
+"""Reading the pool: the parts that fields of view were cut into. Parts that a person has removed are not used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,32 +20,33 @@ from wbctool.errors import ImageError, InputError
 from wbctool.imaging.files import decode_unchanged, read_labels
 from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import read_field
-from wbctool.naturalizing.subjects import odd_ones
+from wbctool.naturalizing.subjects import find_outliers
 from wbctool.records import ERROR, Record, group_of, with_absolute_paths
 from wbctool.records.storage import write_bytes
 
-_PARTS = {"light", "traits", "subject", "field", "red_cells"}  # of a field that serves
 LEFT_OUT = "left-out.csv"
-_HELD = 256 << 20  # bytes of decoded parts that a process keeps at hand
-# What was done to the image, so that composites and real images count as prepared alike.
-CARRIED = ("split", "method", "constants", "enhance")
-NEAREST = 32  # fields like a cell's own among which one is drawn
-_ASKED = 2000  # pieces by which it is told how often others are near
-# How far apart traits may lie before fields look different: grey levels of the slide, optical density of red
-# cells, log noise, log of the JPEG steps, share of the field under cells, log side of the cell.
+# Keys that a composite inherits from the image of its cell, so that it counts as prepared like a real image.
+INHERITED = ("split", "method", "constants", "enhance")
+SIMILAR = 32  # number of similar fields among which one is drawn
+_KEYS = {"light", "traits", "subject", "field", "red_cells"}  # of the parts of a field that can be used
+_CACHE_BYTES = 256 << 20  # decoded parts that a process keeps
+_SAMPLE = 2000  # fields from which it is estimated how often a field is similar to others
+# Differences at which fields look different: grey levels of the background, optical density of red cells, log noise,
+# log of the JPEG steps, log focus, fraction of the field under cells, log side of the cell.
 _TOLERANCES = np.array([6.0, 6.0, 6.0, 0.08, 0.08, 0.08, 0.2, 0.1, 0.1, 0.15, 0.15])
+_REMAKE = "remove the pool to make it again"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A field in the pool: its record's identity and what was made of it.
+class PooledField:
+    """A field of view in the pool.
 
     Attributes:
-        id, label, group: of the image.
-        size: its width and height in pixels.
+        id, label, group: of its image.
+        size: width and height in pixels.
         cells: of its record.
-        parts: what `cutting.take_apart` noted.
-        carried: the keys that a composite takes over from the image of its white cell.
+        parts: as `cutting.cut_up` returns them.
+        inherited: the keys that a composite inherits from the image of its cell.
     """
 
     id: str
@@ -54,11 +55,18 @@ class Piece:
     size: tuple[int, int]
     cells: list[dict[str, Any]]
     parts: dict[str, Any]
-    carried: dict[str, Any]
+    inherited: dict[str, Any]
+
+    @classmethod
+    def from_record(cls, record: Record) -> PooledField:
+        """Return the field of a pool record."""
+        inherited = {key: record[key] for key in INHERITED if key in record}
+        label, size = record.get("label") or None, tuple(record["size"])
+        return cls(record["id"], label, group_of(record), size, record["cells"], record["pool"], inherited)
 
     @property
-    def light(self) -> np.ndarray:
-        """Coefficients of its light, (6, 3)."""
+    def illumination(self) -> np.ndarray:
+        """Coefficients of its illumination, (6, 3)."""
         return np.array(self.parts["light"])
 
     @property
@@ -66,105 +74,140 @@ class Piece:
         """Whether its image is coded as JPEG."""
         return self.parts["subject"]["exact"].endswith(".jpg")
 
+    @property
+    def appearance(self) -> list[float]:
+        """What it must have in common with another field, on the scales of `_TOLERANCES`."""
+        traits = self.parts["traits"]
+        return [
+            *traits["light"],
+            *traits["stain"],
+            np.log(traits["noise"] + 0.5),
+            np.log(traits["steps"]),
+            np.log(traits["focus"] + 0.5),
+            traits["cover"],
+            0.5 * np.log(self.parts["subject"]["area"]),
+        ]
+
 
 @dataclass
 class Pool:
-    """All pieces, and which of their parts stand.
+    """The fields of a pool, and which of their parts are available. Fields are meant by their index in `fields`.
 
     Attributes:
-        folder: where it lies.
-        pieces: of the images that serve, in the order of their records.
-        left_out: id, class and reason of the images that do not.
-        pruned: how many parts a person has removed.
-        failed: images that could not be read.
-        subjects: by label, numbers of the pieces whose cut-out stands.
-        fields: numbers of the pieces whose field without its cell stands.
-        backgrounds: numbers of those whose background stands.
-        red_cells: number of the piece and entry of each red cell that stands.
+        folder: of the pool.
+        fields: of the images that can be used, in the order of their records.
+        left_out: id, class and reason of the images that cannot.
+        removed: number of parts that a person has removed.
+        failed: number of images that could not be read.
+        subjects: by label, the fields whose cell is available.
+        cleared: fields that are available without their cell.
+        backgrounds: fields whose background is available.
+        red_cells: the field and the entry of each red cell that is available.
     """
 
     folder: Path
-    pieces: list[Piece] = field(default_factory=list)
+    fields: list[PooledField] = field(default_factory=list)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
-    pruned: int = 0
+    removed: int = 0
     failed: int = 0
     subjects: dict[str, list[int]] = field(default_factory=dict)
-    fields: list[int] = field(default_factory=list)
+    cleared: list[int] = field(default_factory=list)
     backgrounds: list[int] = field(default_factory=list)
     red_cells: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     _cache: OrderedDict[str, Any] = field(default_factory=OrderedDict)
-    _held: int = 0
+    _cached_bytes: int = 0
 
     @cached_property
-    def traits(self) -> np.ndarray:
-        """Of every piece, on the scale on which 1 is a visible difference, (pieces, traits)."""
-        rows = [
-            [
-                *piece.parts["traits"]["light"],
-                *piece.parts["traits"]["stain"],
-                np.log(piece.parts["traits"]["noise"] + 0.5),
-                np.log(piece.parts["traits"]["steps"]),
-                np.log(piece.parts["traits"]["focus"] + 0.5),
-                piece.parts["traits"]["cover"],
-                0.5 * np.log(piece.parts["subject"]["area"]),
-            ]
-            for piece in self.pieces
-        ]
-        return np.array(rows) / _TOLERANCES
+    def appearance(self) -> np.ndarray:
+        """The appearance of every field, scaled so that 1 is a visible difference, (fields, 11)."""
+        return np.array([pooled.appearance for pooled in self.fields]) / _TOLERANCES
 
     @cached_property
-    def columns(self) -> np.ndarray:
-        """Of every piece whether it is a JPEG, whether its subject is a white cell, its width and height, and how many
-        red cells it has; (pieces, 5)."""
+    def properties(self) -> np.ndarray:
+        """For every field whether it is a JPEG, whether its subject is a white cell, its width and height, and its
+        number of red cells; (fields, 5)."""
         rows = [
             (p.is_jpeg, p.parts["subject"]["kind"] == "wbc", *p.size, sum(c["kind"] == "rbc" for c in p.cells))
-            for p in self.pieces
+            for p in self.fields
         ]
         return np.array(rows).reshape(-1, 5)
 
     @cached_property
-    def wanted_by(self) -> np.ndarray:
-        """Of every piece, 1 and how often it is among the nearest of others: some fields look like many, (pieces,)."""
-        count = np.ones(len(self.pieces))
-        asked = np.random.default_rng(0).permutation(len(self.pieces))[:_ASKED]
-        for number in asked:
-            far = ((self.traits - self.traits[number]) ** 2).sum(1)
-            count[np.argsort(far, kind="stable")[1 : NEAREST + 1]] += 1
+    def popularity(self) -> np.ndarray:
+        """For every field, 1 plus how often it is among the most similar of others: some look like many, (fields,)."""
+        count = np.ones(len(self.fields))
+        for index in np.random.default_rng(0).permutation(len(self.fields))[:_SAMPLE]:
+            count[self.by_similarity(index, np.arange(len(self.fields)))[1 : SIMILAR + 1]] += 1
         return count
 
     @cached_property
-    def numbers(self) -> dict[str, int]:
-        """The place in `pieces` of an image's id."""
-        return {piece.id: number for number, piece in enumerate(self.pieces)}
+    def index_of(self) -> dict[str, int]:
+        """The index in `fields` by the id of the image."""
+        return {pooled.id: index for index, pooled in enumerate(self.fields)}
 
-    def image(self, name: str) -> tuple[np.ndarray, JpegCoding | None]:
-        """A field, background or window of the pool: RGB, float32, and its coding."""
-        return self._part(name, lambda: read_field(str(self.folder / name)))
+    def by_similarity(self, index: int, others: np.ndarray) -> np.ndarray:
+        """Return the order of other fields by their similarity to a field: indices in `others`, most similar first."""
+        distance = ((self.appearance[others] - self.appearance[index]) ** 2).sum(1)
+        return np.argsort(distance, kind="stable")
 
-    def labels(self, name: str) -> np.ndarray:
-        """A label image of the pool."""
-        return self._part(name, lambda: read_labels(self.folder / name))
+    def read_image(self, name: str) -> tuple[np.ndarray, JpegCoding | None]:
+        """Read a field, background or window: RGB, float32, and its coding."""
+        return self._cached(name, lambda path: read_field(str(path)))
 
-    def cut_out(self, name: str) -> np.ndarray:
-        """A cut-out: RGBA, shape (height, width, 4), uint8."""
-        return self._part(name, lambda: _read_rgba(self.folder / name))
+    def read_labels(self, name: str) -> np.ndarray:
+        """Read a label image."""
+        return self._cached(name, read_labels)
 
-    def _part(self, name: str, read: Any) -> Any:
+    def read_cut_out(self, name: str) -> np.ndarray:
+        """Read a cut-out: RGBA, shape (height, width, 4), uint8."""
+        return self._cached(name, _read_rgba)
+
+    def _cached(self, name: str, read: Callable[[Path], Any]) -> Any:
         if name in self._cache:
             self._cache.move_to_end(name)
             return self._cache[name]
-        part = read()
-        array = part[0] if isinstance(part, tuple) else part
+        part = self._cache[name] = read(self.folder / name)
+        array = _array_of(part)
         array.setflags(write=False)
-        self._cache[name] = part
-        self._held += array.nbytes
-        while self._held > _HELD and len(self._cache) > 1:
-            dropped = self._cache.popitem(last=False)[1]
-            self._held -= (dropped[0] if isinstance(dropped, tuple) else dropped).nbytes
+        self._cached_bytes += array.nbytes
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= _array_of(self._cache.popitem(last=False)[1]).nbytes
         return part
 
+    def has(self, *names: str) -> bool:
+        """Return whether parts are available.
+
+        Raises:
+            InputError: a name leads out of the pool.
+        """
+        for name in names:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise InputError(f"{self.folder}/records.jsonl: {name} lies outside the pool; {_REMAKE}")
+        return all(os.path.exists(f"{self.folder}/{name}") for name in names)
+
+    def add(self, pooled: PooledField) -> None:
+        """Add a field with those of its parts that are available."""
+        index = len(self.fields)
+        self.fields.append(pooled)
+        subject, scene = pooled.parts["subject"], pooled.parts["field"]
+        if not self.has(subject["file"], subject["exact"], subject["mask"]):
+            self.removed += 1
+        elif pooled.label is not None:
+            self.subjects.setdefault(pooled.label, []).append(index)
+        if not self.has(scene["background"]):
+            self.removed += 1
+        else:
+            self.backgrounds.append(index)
+            if self.has(scene["file"], scene["mask"]):
+                self.cleared.append(index)
+            else:
+                self.removed += 1
+        red_cells = [cell for cell in pooled.parts["red_cells"] if self.has(cell["file"])]
+        self.red_cells += [(index, cell) for cell in red_cells]
+        self.removed += len(pooled.parts["red_cells"]) - len(red_cells)
+
     def write_left_out(self) -> None:
-        """List the images that are kept out in a table."""
+        """Write the table of the images that are left out."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("image", "label", "reason"))
@@ -172,15 +215,8 @@ class Pool:
         write_bytes(self.folder / LEFT_OUT, stream.getvalue().encode())
 
     def reasons(self) -> Counter[str]:
-        """How many images are kept out, by reason."""
+        """Count the images that are left out by reason."""
         return Counter("cannot be read" if not label and ": " in why else why for _, label, why in self.left_out)
-
-
-def _read_rgba(path: Path) -> np.ndarray:
-    image, _ = decode_unchanged(path.read_bytes())
-    if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
-        raise ImageError(f"{path}: is no RGBA cut-out any more; remove it, or make the pool anew")
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
 
 
 def read_pool(folder: Path) -> Pool:
@@ -190,87 +226,53 @@ def read_pool(folder: Path) -> Pool:
         InputError: there is none, or it is damaged.
     """
     pool = Pool(folder.resolve())
-    found: list[Piece] = []
-    for record in _records(pool.folder):
+    fields: list[PooledField] = []
+    for record in _read_records(pool.folder):
         if record["schema"] == ERROR:
             pool.failed += 1
             pool.left_out.append((record["id"], "", record["error"]))
-            continue
-        parts = record["pool"]
-        if "left_out" in parts:
-            pool.left_out.append((record["id"], record.get("label") or "", parts["left_out"]))
-            continue
-        found.append(
-            Piece(
-                record["id"],
-                record.get("label") or None,
-                group_of(record),
-                tuple(record["size"]),
-                record["cells"],
-                parts,
-                {key: record[key] for key in CARRIED if key in record},
-            )
-        )
-    odd = odd_ones([{**p.parts["subject"], "label": p.label} for p in found if p.label is not None])
-    labelled = [place for place, piece in enumerate(found) if piece.label is not None]
-    odd = {labelled[k]: why for k, why in odd.items()}
-    for place, piece in enumerate(found):
-        if place in odd:
-            pool.left_out.append((piece.id, piece.label or "", odd[place]))
+        elif "left_out" in record["pool"]:
+            pool.left_out.append((record["id"], record.get("label") or "", record["pool"]["left_out"]))
         else:
-            _take(pool, piece)
+            fields.append(PooledField.from_record(record))
+    labelled = [index for index, pooled in enumerate(fields) if pooled.label is not None]
+    outliers = find_outliers([{**fields[index].parts["subject"], "label": fields[index].label} for index in labelled])
+    reasons = {labelled[number]: reason for number, reason in outliers.items()}
+    for index, pooled in enumerate(fields):
+        if index in reasons:
+            pool.left_out.append((pooled.id, pooled.label or "", reasons[index]))
+        else:
+            pool.add(pooled)
     return pool
 
 
-def _take(pool: Pool, piece: Piece) -> None:
-    number = len(pool.pieces)
-    pool.pieces.append(piece)
-    subject, scene = piece.parts["subject"], piece.parts["field"]
-    if not _stand(pool, subject["file"], subject["exact"], subject["mask"]):
-        pool.pruned += 1
-    elif piece.label is not None:
-        pool.subjects.setdefault(piece.label, []).append(number)
-    if not _stand(pool, scene["background"]):
-        pool.pruned += 1
-    else:
-        pool.backgrounds.append(number)
-        if _stand(pool, scene["file"], scene["mask"]):
-            pool.fields.append(number)
-        else:
-            pool.pruned += 1
-    for cell in piece.parts["red_cells"]:
-        if _stand(pool, cell["file"]):
-            pool.red_cells.append((number, cell))
-        else:
-            pool.pruned += 1
-
-
-def _stand(pool: Pool, *names: str) -> bool:
-    for name in names:
-        if name.startswith("/") or ".." in name.split("/"):
-            raise InputError(
-                f"{pool.folder}/records.jsonl: {name} lies outside the pool; remove the pool to make it anew"
-            )
-    return all(os.path.exists(f"{pool.folder}/{name}") for name in names)
-
-
-def _records(folder: Path) -> Iterator[Record]:
+def _read_records(folder: Path) -> Iterator[Record]:
     path = folder / "records.jsonl"
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    record = json.loads(line)
-                    if record["schema"] == ERROR:
-                        whole = {"error"} <= set(record)
-                    else:
-                        whole = {"size", "cells", "id"} <= set(record) and (
-                            "left_out" in record["pool"] or set(record["pool"]) >= _PARTS
-                        )
-                    if not whole:
-                        raise ValueError("parts are missing")
-                except (ValueError, KeyError, TypeError):
-                    raise InputError(f"{path} line {number}: damaged; remove the pool to make it anew") from None
-                yield with_absolute_paths(record, folder)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; remove the pool to make it anew") from None
+    if not path.exists():
+        raise InputError(f"{path}: missing; {_REMAKE}")
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                record = json.loads(line)
+                if not _is_complete(record):
+                    raise ValueError("keys are missing")
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path} line {number}: damaged; {_REMAKE}") from None
+            yield with_absolute_paths(record, folder)
+
+
+def _is_complete(record: Record) -> bool:
+    if record["schema"] == ERROR:
+        return "error" in record
+    return {"size", "cells", "id"} <= set(record) and ("left_out" in record["pool"] or set(record["pool"]) >= _KEYS)
+
+
+def _read_rgba(path: Path) -> np.ndarray:
+    image, _ = decode_unchanged(path.read_bytes())
+    if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
+        raise ImageError(f"{path}: is not an RGBA cut-out; remove it, or remove the pool to make it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+
+
+def _array_of(part: Any) -> np.ndarray:
+    return part[0] if isinstance(part, tuple) else part

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from pathlib import PurePosixPath
 
 from wbctool.errors import ImageError
+from wbctool.records.storage import temporary_table, text_digest
 
 
 class Names:
@@ -19,7 +19,7 @@ class Names:
 
     def __init__(self, reserved: tuple[str, ...] = ()) -> None:
         self._reserved = reserved
-        self._held = on_disk("CREATE TABLE held (digest INTEGER PRIMARY KEY)")
+        self._held = temporary_table("CREATE TABLE held (digest INTEGER PRIMARY KEY)")
 
     def take(self, image_id: str) -> str:
         """The name, with folders, for an id.
@@ -44,21 +44,7 @@ class Names:
 
     def _is_new(self, kind: str, text: str) -> bool:
         """Whether this was not met before; from now on it was."""
-        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (number_of(text, kind),)).rowcount == 1
-
-
-def on_disk(table: str) -> sqlite3.Connection:
-    """A table that is on disk where it grows, and gone with the object."""
-    held = sqlite3.connect("", isolation_level=None)
-    for line in ("PRAGMA journal_mode = OFF", table, "BEGIN"):
-        held.execute(line)
-    return held
-
-
-def number_of(text: str, kind: str) -> int:
-    """A text as a key of such a table: 64 bits of its digest, of its kind."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, person=kind.encode()).digest()
-    return int.from_bytes(digest, "little", signed=True)
+        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (text_digest(text, kind),)).rowcount == 1
 
 
 def safe_name(text: str) -> str:

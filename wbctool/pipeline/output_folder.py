@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from wbctool import __version__
 from wbctool.errors import InputError, UsageProblem
-from wbctool.inputs.folders import record_files
 from wbctool.pipeline.locks import BUSY
 from wbctool.pipeline.names import Names
 from wbctool.pipeline.records_file import RecordsFile
@@ -96,37 +95,6 @@ def check_settings(folder: Path, pattern: str, run: dict[str, Any]) -> None:
                 else:
                     problem = f"made {_setting(key, before.get(key))}, not {_setting(key, now.get(key))}"
                 raise UsageProblem(f"{folder}: {problem}; give another folder, or --overwrite to replace it")
-
-
-def refuse_input_inside(out: Path, inputs: Sequence[str]) -> None:
-    """Refuse an output that is, or holds, an input: nothing may be lost, whatever the flags.
-
-    Args:
-        out: the output folder or file.
-        inputs: as they were given; `-` is stdin.
-
-    Raises:
-        UsageProblem: naming the input.
-    """
-    target = out.resolve()
-    for given in inputs:
-        if given == "-" or not os.path.exists(given):
-            continue
-        source = Path(given).resolve()
-        records = [file.resolve() for file in record_files(source)] if source.is_dir() else []
-        if source.is_relative_to(target) or target in records:
-            raise UsageProblem(f"-o {out}: is read as the input {given}; give another output, so that nothing is lost")
-
-
-def refuse_records_inside(out: Path, record: Record) -> None:
-    """Refuse an output folder that holds the image or the mask of a record.
-
-    Raises:
-        UsageProblem: naming the file.
-    """
-    for key in ("path", "mask"):
-        if isinstance(record.get(key), str) and lies_in(record[key], out):
-            raise UsageProblem(f"-o {out}: holds the input {record[key]}; give another folder, so that nothing is lost")
 
 
 def lies_in(path: str, folder: Path) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wbctool.pipeline.locks import take_lock
-from wbctool.pipeline.names import number_of, on_disk
-from wbctool.records import CELL, ERROR, Record, to_line, with_absolute_paths, with_relative_paths
+from wbctool.records import CELL, ERROR, Record, image_id_of, to_line, with_absolute_paths, with_relative_paths
+from wbctool.records.storage import temporary_table, text_digest
 
 
 class RecordsFile:
@@ -93,7 +93,7 @@ class RecordsFile:
             record = json.loads(line)
             if not line.endswith(b"\n") or record["schema"] == ERROR:
                 return None
-            return record["id"].rpartition("#")[0] if self._several and record["schema"] == CELL else record["id"]
+            return image_id_of(record) if self._several and record["schema"] == CELL else record["id"]
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -125,13 +125,13 @@ class _Index:
 
     def __init__(self) -> None:
         self._files: list[Path] = []
-        self._table = on_disk("CREATE TABLE lines (digest INTEGER, file INTEGER, offset INTEGER)")
+        self._table = temporary_table("CREATE TABLE lines (digest INTEGER, file INTEGER, offset INTEGER)")
 
     def add(self, file: Path, rows: Iterable[tuple[str, int]]) -> None:
         """Add the lines of a file, each with the id of its input and its offset."""
         number = len(self._files)
         self._files.append(file)
-        lines = ((number_of(key, "id"), number, offset) for key, offset in rows)
+        lines = ((text_digest(key, "id"), number, offset) for key, offset in rows)
         self._table.executemany("INSERT INTO lines VALUES (?, ?, ?)", lines)
 
     def close(self) -> None:
@@ -142,5 +142,5 @@ class _Index:
         """File and offset of the lines of an input, in the order they were added."""
         query = "SELECT file, offset FROM lines WHERE digest = ? ORDER BY rowid"
         return [
-            (self._files[file], offset) for file, offset in self._table.execute(query, (number_of(input_id, "id"),))
+            (self._files[file], offset) for file, offset in self._table.execute(query, (text_digest(input_id, "id"),))
         ]

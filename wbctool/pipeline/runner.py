@@ -12,19 +12,15 @@ from typing import Any
 from wbctool.console import Progress, emit, emit_while_read, note, records_wanted
 from wbctool.device import cores
 from wbctool.errors import ImageError, UsageProblem, WbctoolError
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.pipeline.names import Names
-from wbctool.pipeline.output_folder import (
-    Output,
-    OutputFolder,
-    lies_in,
-    refuse_input_inside,
-    refuse_records_inside,
-)
+from wbctool.pipeline.output_folder import Output, OutputFolder, lies_in
 from wbctool.pipeline.parallel import in_processes, on_cluster
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import BatchStep, Execution, Outcome, Step, parse_shard
 from wbctool.records import ERROR, Record, error_record
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 # Starting worker processes takes about a second: the first images are processed before.
 _SERIAL_START = 16
@@ -77,11 +73,10 @@ def run_step(
         UsageProblem: options that cannot be used.
     """
     parse_shard(execution.shard)
-    refuse_input_inside(out, inputs)
     source = Source(inputs, selection)
     if source.first["schema"] != ERROR:
-        refuse_records_inside(out, source.first)
         step.check(source.first)
+    refuse_replacing("-o", out, inputs, [source.first])
     step = replace(step, settings={**step.settings, "inputs": source.names})
     output = folder_for(step, out, execution)
     return run_records(step, source, output, execution, on_record, source.tally, source.total(execution))

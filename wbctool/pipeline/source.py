@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
 from wbctool.console import note
 from wbctool.errors import InputError
-from wbctool.inputs.folders import absolute, how_many, read_inputs
+from wbctool.inputs.folders import how_many, names_of, read_inputs
 from wbctool.pipeline.step import Execution
 from wbctool.records import ERROR, Record
-from wbctool.records.selection import Selection, Tally
+from wbctool.records.selection import Selection
+from wbctool.records.tally import Tally
 
 
 class Source:
@@ -64,11 +64,6 @@ class Source:
         """Print what could not be read, what was left out, and what is missing."""
         for line in (*self.tally.failures(), *self.tally.notes()):
             note(line)
-
-
-def names_of(inputs: Sequence[str]) -> list[str]:
-    """Inputs as `run.json` names them: with their full paths."""
-    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
 
 
 def nothing_found(inputs: Sequence[str], tally: Tally) -> str:

@@ -1,8 +1,10 @@
 """Records: the contract between steps, one JSON object a line; their types, ids, paths, labels and groups."""
 
 from wbctool.records.paths import (
+    cell_id,
     group_of,
     has_image,
+    image_id_of,
     path_keys,
     preparation_of,
     source_of,
@@ -35,10 +37,12 @@ __all__ = [
     "PREDICTION",
     "SPLITS",
     "Record",
+    "cell_id",
     "error_record",
     "from_line",
     "group_of",
     "has_image",
+    "image_id_of",
     "path_keys",
     "preparation_of",
     "schema_text",

@@ -1,4 +1,4 @@
-"""Stratified assignment of whole groups to parts."""
+"""Stratified assignment of whole groups to subsets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wbctool.errors import UsageProblem
 
 
 def parse_ratio(text: str) -> dict[str, float]:
-    """`70/15/15` as shares of train, val and test; `80/20` as train and test.
+    """Parse `70/15/15` as fractions of train, val and test, or `80/20` as those of train and test.
 
     Raises:
         UsageProblem: it is not two or three numbers with a positive sum and some training.
     """
     try:
-        numbers = [float(part) for part in text.split("/")]
+        numbers = [float(number) for number in text.split("/")]
     except ValueError:
         numbers = []
     names = {2: ("train", "test"), 3: ("train", "val", "test")}.get(len(numbers))
@@ -25,42 +25,44 @@ def parse_ratio(text: str) -> dict[str, float]:
     return {name: number / sum(numbers) for name, number in zip(names, numbers, strict=True)}
 
 
-def assign(labels: Sequence[str | None], groups: Sequence[str], shares: Sequence[float], seed: int) -> np.ndarray:
-    """Assign items to parts, keeping groups whole and each class near its share in every part.
+def assign_groups(
+    labels: Sequence[str | None], groups: Sequence[str], fractions: Sequence[float], seed: int
+) -> np.ndarray:
+    """Assign items to subsets, keeping groups whole and each class near its fraction in every subset.
 
-    Groups are taken in random order, larger ones first; each goes to the part that lacks most of
-    the group's classes, and of such parts with one share to that which lacks most in all. Where every
-    group is one item, each class is within one item of its share. The result does not depend on the
-    order of the items.
+    Groups are assigned in random order, larger ones first. Each goes to the subset that lacks most of
+    the group's classes, and on a tie between subsets of one size to the one that lacks most in total.
+    If every group is one item, each class is within one item of its fraction. The result does not depend
+    on the order of the items.
 
     Args:
         labels: the class of each of n items; None is a class of its own.
         groups: the group of each item.
-        shares: the share of each part; they sum to 1. A part with share 0 stays empty.
+        fractions: the fraction of each subset; they sum to 1. A subset with fraction 0 stays empty.
         seed: of the random order.
 
     Returns:
-        The part of each item, shape (n,), int.
+        The index of each item's subset, shape (n,), int.
     """
     classes = sorted({label or "" for label in labels})
     names = sorted(set(groups))
-    class_at = {name: index for index, name in enumerate(classes)}
-    group_at = {name: index for index, name in enumerate(names)}
-    item_group = np.array([group_at[group] for group in groups])
+    class_index = {name: index for index, name in enumerate(classes)}
+    group_index = {name: index for index, name in enumerate(names)}
+    item_group = np.array([group_index[group] for group in groups])
     counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (item_group, np.array([class_at[label or ""] for label in labels], np.int64)), 1)
+    np.add.at(counts, (item_group, np.array([class_index[label or ""] for label in labels], np.int64)), 1)
     totals = counts.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
-    weights = np.asarray(shares, np.float64)
+    weights = np.asarray(fractions, np.float64)
     lacking = np.outer(weights, totals)
-    part = np.empty(len(names), np.int64)
+    subset = np.empty(len(names), np.int64)
     for group in order:
-        wish = (lacking * (counts[group] / totals)).sum(axis=1)
-        wish[weights <= 0] = -np.inf
-        wish = np.round(wish, 9)
-        first = int(np.argmax(wish))
-        alike = np.flatnonzero((wish == wish[first]) & (weights == weights[first]))
-        part[group] = first if len(alike) == 1 else alike[np.argmax(lacking[alike].sum(axis=1).round(9))]
-        lacking[part[group]] -= counts[group]
-    return part[item_group]
+        need = (lacking * (counts[group] / totals)).sum(axis=1)
+        need[weights <= 0] = -np.inf
+        need = np.round(need, 9)
+        best = int(np.argmax(need))
+        tied = np.flatnonzero((need == need[best]) & (weights == weights[best]))
+        subset[group] = best if len(tied) == 1 else tied[np.argmax(lacking[tied].sum(axis=1).round(9))]
+        lacking[subset[group]] -= counts[group]
+    return subset[item_group]

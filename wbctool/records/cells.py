@@ -1,4 +1,4 @@
-"""Which cells of a field are meant."""
+"""Choosing cells of a field of view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EDGE = ("keep", "drop")
 
 
 def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep") -> list[dict[str, Any]]:
-    """The cells of a mask record that are to be cropped, in its order.
+    """Return the cells of a mask record that are to be cropped, in its order.
 
     Args:
         record: a mask record.
@@ -30,17 +30,17 @@ def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
     cells = [cell for cell in record["cells"] if edge == "keep" or not cell.get("edge")]
     if kind is None:
-        found = [c for c in cells if c["kind"] == "wbc"] or [c for c in cells if c["kind"] == "platelet"]
+        chosen = [c for c in cells if c["kind"] == "wbc"] or [c for c in cells if c["kind"] == "platelet"]
     else:
-        found = [c for c in cells if kind in ("any", c["kind"])]
-    if which == "all" or len(found) < 2:
-        return found
+        chosen = [c for c in cells if kind in ("any", c["kind"])]
+    if which == "all" or len(chosen) < 2:
+        return chosen
     if which == "largest":
-        return [max(found, key=lambda cell: cell["area"])]
-    return [central(found, record["size"])]
+        return [max(chosen, key=lambda cell: cell["area"])]
+    return [central(chosen, record["size"])]
 
 
 def central(cells: Sequence[dict[str, Any]], size: Sequence[int]) -> dict[str, Any]:
-    """The cell, of one or more, whose centroid is nearest the centre of an image of this (width, height)."""
+    """Return the cell, of one or more, whose centroid is nearest the centre of an image of this (width, height)."""
     width, height = size
     return min(cells, key=lambda cell: hypot(cell["centroid"][0] - width / 2, cell["centroid"][1] - height / 2))

@@ -1,39 +1,46 @@
-"""Composites train, and never test: the rule that split, train and evaluate share.
+"""The rule of split, train and evaluate: composites are for training, never for validation or test.
 
-A record of a composite says `synthetic: true`, and of which images it was made in `sources`.
+A record of a composite has `synthetic: true`, and in `sources` the ids of the images it was made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from wbctool.errors import InputError
-from wbctool.records import CELL, Record
+from wbctool.errors import InputError, counted
+from wbctool.records import Record, image_id_of
 
 ALLOW = "--allow-synthetic"
 
 
 def is_composite(record: Record) -> bool:
-    """Whether a record is of a composite, or of a cell cut from one."""
+    """Return whether a record is of a composite, or of a cell cropped from one."""
     return bool(record.get("synthetic"))
 
 
 def refuse_unsplit(records: Iterable[Record]) -> None:
-    """For what shares images out: composites among them would end in validation and test.
+    """Refuse composites among records that are about to be split.
 
     Raises:
-        InputError: there are composites.
+        InputError: there are composites, which would end up in validation and test.
     """
-    made = [record["id"] for record in records if is_composite(record)]
-    if made:
+    composites = [record["id"] for record in records if is_composite(record)]
+    if composites:
         raise InputError(
-            f"{made[0]}: is a composite ({len(made):,} in all), which would reach validation or test; split the real "
-            f"images and make composites of the result, or add {ALLOW}"
+            f"{composites[0]}: is a composite ({len(composites):,} in all), which would reach validation or test; "
+            f"split the real images and make composites of the result, or add {ALLOW}"
         )
 
 
+def warning_of_tested(records: Iterable[Record]) -> str:
+    """Return a warning if composites are in validation or test, else an empty text."""
+    count = sum(is_composite(record) and record.get("split") in ("val", "test") for record in records)
+    text = "in validation or test: their figures say nothing about real images"
+    return f"{counted(count, 'composite is', 'composites are')} {text}" if count else ""
+
+
 def refuse_tested(splits: Mapping[str, Sequence[Record]]) -> None:
-    """For training: composites in validation or test, and composites made of what is held back.
+    """Refuse composites in validation or test, and training composites made of images from there.
 
     Args:
         splits: records by `train`, `val`, `test`.
@@ -41,19 +48,19 @@ def refuse_tested(splits: Mapping[str, Sequence[Record]]) -> None:
     Raises:
         InputError: there is one of either.
     """
-    held: dict[str, str] = {}
+    holdout: dict[str, str] = {}
     for name in ("val", "test"):
         for record in splits.get(name, ()):
             if is_composite(record):
                 raise InputError(f"{record['id']}: is a composite in {name}; leave it out, or add {ALLOW}")
-            held[record["id"].rpartition("#")[0] if record["schema"] == CELL else record["id"]] = name
+            holdout |= {record["id"]: name, image_id_of(record): name}
     for record in splits.get("train", ()):
         if not is_composite(record):
             continue
         sources = record.get("sources")
         for source in sources if isinstance(sources, list) else ():
-            if isinstance(source, str) and source in held:
+            if isinstance(source, str) and source in holdout:
                 raise InputError(
-                    f"{record['id']}: was made of {source}, which is in {held[source]}; make composites of this "
+                    f"{record['id']}: was made of {source}, which is in {holdout[source]}; make composites of this "
                     f"split's training images, or add {ALLOW}"
                 )

@@ -1,8 +1,8 @@
 """The record types: the contract between steps.
 
-A record is one JSON object on one line. Commands hold it as a plain `dict`, so that keys they do
-not know pass through untouched; the models below say which keys a record must have and are used
-to validate it where it enters. `wbctool --schema NAME` prints the JSON Schema of each.
+A record is one JSON object on one line. Commands keep it as a plain `dict`, so that unknown keys
+pass through unchanged. The models below declare the keys that a record must have; records are
+validated when they are read. `wbctool --schema NAME` prints the JSON Schema of each.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ ERROR = "wbctool.error/1"
 SPLITS = ("train", "val", "test")
 KINDS = ("wbc", "rbc", "platelet")
 
-_HUGE = re.compile(r"[eE]\+?\d{3}")  # numbers that may be read as infinite
-_DEEP = 64
+_HUGE = re.compile(r"[eE]\+?\d{3}")  # numbers that may overflow to infinity
+_MAX_DEPTH = 64
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]
@@ -82,7 +82,7 @@ class _Sample(_Base):
 
 
 class ImageRecord(_Sample):
-    """An image, with what is known of it."""
+    """An image, with its label, group and split, as far as they are known."""
 
     schema_: Literal["wbctool.image/1"] = Field(alias="schema")
 
@@ -108,9 +108,9 @@ class CellRecord(_Sample):
 
 
 class PredictionRecord(_Sample):
-    """One prediction: the class names with their probabilities, and the likeliest of them.
+    """One prediction: the class names with their probabilities, and the most probable class.
 
-    `missing`: what the run asks for beside the image, and did not get.
+    `missing`: inputs of the run, other than the image, that were not available.
     """
 
     schema_: Literal["wbctool.prediction/1"] = Field(alias="schema")
@@ -126,7 +126,7 @@ class PredictionRecord(_Sample):
 
 
 class ErrorRecord(_Base):
-    """An input that failed, and why."""
+    """An input that failed, and the reason."""
 
     schema_: Literal["wbctool.error/1"] = Field(alias="schema")
     id: Text
@@ -144,7 +144,7 @@ MODELS: dict[str, type[_Base]] = {
 
 
 def schema_text(name: str) -> str:
-    """The JSON Schema of one record type, by its short or full name.
+    """Return the JSON Schema of a record type, by its short or full name.
 
     Raises:
         UsageProblem: no record type has that name.
@@ -152,7 +152,7 @@ def schema_text(name: str) -> str:
     full = name if name in MODELS else f"wbctool.{name}/1"
     if full not in MODELS:
         short = ", ".join(known.split(".")[1].split("/")[0] for known in MODELS)
-        raise UsageProblem(f"--schema {name}: no such record; choose from {short}")
+        raise UsageProblem(f"--schema {name}: unknown record type; choose from {short}")
     schema = MODELS[full].model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = full
@@ -160,7 +160,7 @@ def schema_text(name: str) -> str:
 
 
 def to_line(record: Record) -> str:
-    """A record as one line of compact JSON, without the newline."""
+    """Return a record as one line of compact JSON, without the newline."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -169,17 +169,17 @@ def from_line(line: str, where: str) -> Record:
 
     Args:
         line: the text of the line.
-        where: what to name it in errors, such as `split.jsonl line 7`.
+        where: file and line for errors, such as `split.jsonl line 7`.
 
     Raises:
-        InputError: the line is not JSON, not a known record, or lacks what its schema demands.
+        InputError: the line is not JSON, not a known record type, or does not match its schema.
     """
     try:
-        record, sound = _parsed(line)
+        record, strict = _parse(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    if line.count("[") + line.count("{") > _DEEP and _is_deep(record):
-        raise InputError(f"{where}: objects within objects, over {_DEEP} deep")
+    if line.count("[") + line.count("{") > _MAX_DEPTH and _is_deep(record):
+        raise InputError(f"{where}: nested over {_MAX_DEPTH} levels deep")
     if not isinstance(record, dict):
         raise InputError(f"{where}: a record is a JSON object, this is a {type(record).__name__}")
     schema = record.get("schema")
@@ -188,11 +188,11 @@ def from_line(line: str, where: str) -> Record:
         raise InputError(f"{where}: unknown schema {str(schema)[:60]!r}; expected one of {', '.join(MODELS)}")
     try:
         model.model_validate(record)
-        if not sound or _HUGE.search(line):
+        if not strict or _HUGE.search(line):
             to_line(record).encode()
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(map(str, first["loc"]))
         raise InputError(f"{where}: {key}: {first['msg']}") from None
     except UnicodeEncodeError:
         raise InputError(f"{where}: the text is not valid Unicode") from None
@@ -201,10 +201,10 @@ def from_line(line: str, where: str) -> Record:
     return record
 
 
-def _parsed(line: str) -> tuple[Any, bool]:
-    """What a line says, and whether the strict reader, the quicker one, took it.
+def _parse(line: str) -> tuple[Any, bool]:
+    """Parse a line; return its value and whether the strict parser, the faster one, accepted it.
 
-    What only Python's takes is no JSON in the end (half a surrogate pair, NaN), but can be named.
+    What only Python's parser accepts (half a surrogate pair, NaN) is refused later, with a clear message.
     """
     try:
         return pydantic_core.from_json(line, allow_inf_nan=False), True
@@ -214,7 +214,7 @@ def _parsed(line: str) -> tuple[Any, bool]:
 
 def _is_deep(record: Record) -> bool:
     level: list[Any] = [record]
-    for _ in range(_DEEP):
+    for _ in range(_MAX_DEPTH):
         level = [
             inner
             for value in level
@@ -225,5 +225,5 @@ def _is_deep(record: Record) -> bool:
 
 
 def error_record(record_id: str, path: str | None, message: str) -> Record:
-    """An error record; the message is made one line."""
+    """Return an error record, with the message on one line."""
     return {"schema": ERROR, "id": record_id, "path": path, "error": " ".join(message.split()) or "failed"}

@@ -1,0 +1,178 @@
+"""Splitting records into train, validation and test, or into folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wbctool.console import note, warn
+from wbctool.errors import InputError, UsageProblem
+from wbctool.inputs.folders import read_inputs
+from wbctool.inputs.protection import refuse_replacing
+from wbctool.records import ERROR, SPLITS, Record, group_of, to_line
+from wbctool.records.assignment import parse_ratio
+from wbctool.records.composites import refuse_unsplit, warning_of_tested
+from wbctool.records.selection import Selection
+from wbctool.records.splits import add_folds, add_splits, check_folds
+from wbctool.records.storage import atomic
+from wbctool.records.tally import Tally
+
+_RATIO = "70/15/15"
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How records are split.
+
+    Attributes:
+        ratio: `train/val/test` or `train/test`, numbers of any sum; None for `70/15/15`.
+        folds: number of folds of a cross-validation, in place of a ratio; at least 3.
+        fold: which of them tests, from 1; the next one validates, the others train. None for the first.
+        near_duplicates: whether images are compared, and copies of one image stay in one split.
+        allow_synthetic: whether composites may be in validation and test.
+        seed: of the random assignment.
+
+    Raises:
+        UsageProblem: an invalid ratio or fold, or both.
+    """
+
+    ratio: str | None = None
+    folds: int | None = None
+    fold: int | None = None
+    near_duplicates: bool = False
+    allow_synthetic: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parse_ratio(self.ratio or _RATIO)
+        if self.folds is None and self.fold is not None:
+            raise UsageProblem("--fold goes with --folds")
+        if self.folds is not None and self.ratio is not None:
+            raise UsageProblem("--folds takes the place of --ratio; give one of them")
+        if self.folds is not None:
+            check_folds(self.folds, self.fold or 1)
+
+    @property
+    def names(self) -> list[str]:
+        """The splits that are made."""
+        fractions = parse_ratio(self.ratio or _RATIO)
+        return [name for name in SPLITS if self.folds or fractions.get(name)]
+
+    def apply(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records with their splits; error records as they are."""
+        if self.folds is not None:
+            return add_folds(records, self.folds, self.fold or 1, self.seed)
+        return add_splits(records, parse_ratio(self.ratio or _RATIO), self.seed)
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Records with their splits.
+
+    Attributes:
+        records: in the order of the inputs, with error records.
+        images: number of images by label, then by split.
+        groups: number of groups by split.
+        failed: number of inputs that could not be read.
+    """
+
+    records: list[Record]
+    images: dict[str, dict[str, int]]
+    groups: dict[str, int]
+    failed: int
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return sum(sum(counts.values()) for counts in self.images.values())
+
+
+def split_records(
+    inputs: Sequence[str],
+    options: SplitOptions | None = None,
+    selection: Selection | None = None,
+    out: Path | None = None,
+    quiet: bool = False,
+) -> SplitResult:
+    """Add train, val and test to records: stratified by class, every group in one split.
+
+    Args:
+        inputs: folders, images, record files, or `-` for records on stdin.
+        options: how they are split; by default 70/15/15.
+        selection: where labels and groups come from, and which classes are kept.
+        out: file to write the records to.
+        quiet: show no notes on stderr.
+
+    Raises:
+        InputError: there are no images or records, or composites among them.
+        UsageProblem: invalid options, or an `out` that is an input.
+    """
+    options, selection = options or SplitOptions(), selection or Selection()
+    if out:
+        _check_output(out, inputs, selection)
+    _warn_of_sum(options.ratio)
+    tally = Tally()
+    records = _read(inputs, selection, tally)
+    if not options.allow_synthetic:
+        refuse_unsplit(records)
+    unreadable = 0
+    if options.near_duplicates:
+        from wbctool.splitting.near_duplicates import group_near_duplicates
+
+        records, unreadable = group_near_duplicates(records, quiet)
+    records = options.apply(records)
+    if out:
+        with atomic(out, "w") as stream:
+            stream.writelines(to_line(record) + "\n" for record in records)
+    result = _count(records, options.names, tally.counts["damaged"] + unreadable)
+    if warning := warning_of_tested(records):
+        warn(warning)
+    if not quiet:
+        _warn_of_missing(result)
+        for line in (*tally.failures(), *tally.notes()):
+            note(line)
+    return result
+
+
+def _check_output(out: Path, inputs: Sequence[str], selection: Selection) -> None:
+    if out.is_dir():
+        raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
+    refuse_replacing("-o", out, [*inputs, *([selection.labels] if selection.labels else [])])
+
+
+def _warn_of_sum(ratio: str | None) -> None:
+    """Warn of a ratio that was probably meant to add up to 100; 4/1/1 was not."""
+    percent = sum(float(number) for number in ratio.split("/")) if ratio else 100
+    if ratio and 50 < percent < 200 and abs(percent - 100) > 1:
+        taken = "/".join(f"{100 * fraction:.1f}" for fraction in parse_ratio(ratio).values())
+        warn(f"--ratio {ratio} adds up to {percent:g}, not 100; taken as {taken}")
+
+
+def _read(inputs: Sequence[str], selection: Selection, tally: Tally) -> list[Record]:
+    records = list(read_inputs(inputs, selection, tally))
+    if all(record["schema"] == ERROR for record in records):
+        reason = f" ({tally.damages[0]})" if tally.damages else ""
+        raise InputError(f"{', '.join(inputs)}: no images or records to split{reason}")
+    return records
+
+
+def _count(records: Sequence[Record], names: Sequence[str], failed: int) -> SplitResult:
+    samples = [record for record in records if record["schema"] != ERROR]
+    images = {label: dict.fromkeys(names, 0) for label in sorted(map(_label_of, samples))}
+    groups: dict[str, set[str]] = {name: set() for name in names}
+    for record in samples:
+        images[_label_of(record)][record["split"]] += 1
+        groups[record["split"]].add(group_of(record))
+    return SplitResult(list(records), images, {name: len(members) for name, members in groups.items()}, failed)
+
+
+def _label_of(record: Record) -> str:
+    return record.get("label") or "(no label)"
+
+
+def _warn_of_missing(result: SplitResult) -> None:
+    for label, counts in result.images.items():
+        missing = [name for name, count in counts.items() if not count]
+        if missing:
+            warn(f"class {label} has no image in {', '.join(missing)}: too few groups")
