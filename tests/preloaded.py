@@ -19,6 +19,8 @@ import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
+import file_events
+
 PRELOADED = [f"wbctool.{name}" for name in ("cli", "explaining.run", "fusing.run", "naturalizing.step", "training.run")]
 PRELOADED += ["accelerate", "kornia", "matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
 
@@ -55,6 +57,7 @@ def _run(words, folder, environment, streams):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     from wbctool.cli import main
 
+    file_events.watch(environment)
     try:
         main()
     except SystemExit as ended:  # taking all that was imported down again would take seconds

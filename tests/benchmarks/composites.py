@@ -1,10 +1,10 @@
-"""Can a classifier tell composites from real fields? And how fast are they made?
+"""Can a classifier distinguish composites from real fields? And how fast are they made?
 
     python tests/benchmarks/composites.py [--add 60] [--network] [--sheet FILE.png]
 
-The PBC images with a subclass, half for composites, the other half as the real ones they are told from, so that
-no cell and no field is on both sides. A plain classifier sees colour, spectrum and noise statistics, in 5 folds;
-a harder one sees the steps along JPEG's grid, too. Of three models the one that tells best counts.
+The PBC images with a subclass, half for composites, the other half as the real ones they are compared with, so that
+no cell and no field is on both sides. A plain classifier uses colour, spectrum and noise statistics, in 5 folds; a
+stricter one uses the steps along JPEG's grid, too. Of three models the most accurate one counts.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def make_sets(place, add, algorithms=("natural", "paper"), every=1):
     return sets
 
 
-def seen(paths):
+def measure(paths):
     with multiprocessing.Pool() as workers:
         return np.array(workers.map(features, paths, chunksize=16))
 
@@ -165,10 +165,10 @@ def main():
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args()
     sets = make_sets(given.place, given.add)
-    known = {name: seen(paths) for name, paths in sets.items()}
+    measures = {name: measure(paths) for name, paths in sets.items()}
     print(f"{'':10}{'images':>8}{'plain AUC':>12}{'and JPEG grid':>15}   each model, plain")
     for name in ("natural", "paper"):
-        plain, full = auc(known["real"][:, :-GRID], known[name][:, :-GRID]), auc(known["real"], known[name])
+        plain, full = auc(measures["real"][:, :-GRID], measures[name][:, :-GRID]), auc(measures["real"], measures[name])
         each = "  ".join(f"{model} {value:.3f}" for model, value in plain.items())
         figure(f"composites {name}: AUC of a plain classifier", max(plain.values()))
         print(f"{name:10}{len(sets[name]):8}{max(plain.values()):12.3f}{max(full.values()):15.3f}   {each}", flush=True)
