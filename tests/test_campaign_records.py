@@ -1,4 +1,4 @@
-"""Fault campaign: mutated records, records and labels that mean harm, altered models."""
+"""Fault campaign: mutated records, malicious records and labels, altered models."""
 
 import json
 import random
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def outside(folder):
-    """What lies beside the folders that commands may write."""
+    """Return the files beside the folders that commands may write."""
     return {name: data for name, data in contents(folder, leave=("out.jsonl",)).items() if not name.startswith("out")}
 
 
@@ -39,34 +39,34 @@ VALUES = (
 
 
 def mutated(line, chance):
-    """A line of a record file, wrong in one way or another; maybe still right."""
-    way = chance.randrange(6)
-    if way == 0:
+    """Return a line of a record file with a random fault; by chance it may still be valid."""
+    kind = chance.randrange(6)
+    if kind == 0:
         cut = sorted(chance.randrange(len(line) + 1) for _ in range(2))
         return line[: cut[0]] + line[cut[1] :]
-    if way == 1:
+    if kind == 1:
         raw = bytearray(line.encode())
         for _ in range(chance.choice((1, 5))):
             raw[chance.randrange(len(raw))] = chance.choice(b'"{}[],:0e-\\nul\x00\xff')
         return bytes(raw).replace(b"\n", b" ")
-    if way == 2:
+    if kind == 2:
         return chance.choice(
             ("[" * 5000, '{"a":' * 900, "null", '"x"', "1", "NaN", '{"schema":"wbctool.mask/1"}', "{}")
         )
     record = json.loads(line)
-    place = record
+    container = record
     for _ in range(chance.randrange(4)):  # somewhere within
         inner = [
             value
-            for value in (place.values() if isinstance(place, dict) else place)
+            for value in (container.values() if isinstance(container, dict) else container)
             if isinstance(value, dict | list) and value
         ]
-        place = chance.choice(inner) if inner else place
-    key = chance.choice(sorted(place)) if isinstance(place, dict) else chance.randrange(len(place))
-    if way == 3:
-        del place[key]
+        container = chance.choice(inner) if inner else container
+    key = chance.choice(sorted(container)) if isinstance(container, dict) else chance.randrange(len(container))
+    if kind == 3:
+        del container[key]
     else:
-        place[key] = chance.choice(VALUES)
+        container[key] = chance.choice(VALUES)
     return json.dumps(record)
 
 
@@ -94,7 +94,7 @@ def test_mutated_record_lines_are_records_or_errors(cli, masks, cells, run_folde
             paths = {key: str((folder / record[key]).resolve()) for key in ("path", "mask", "source") if key in record}
             lines.append(json.dumps({**record, **paths, "split": chance.choice(("train", "val"))}))
     made = []
-    for number in range(count):  # ids of their own, so that they are not refused for these
+    for number in range(count):  # unique ids, so that they are not refused for these
         record = json.loads(chance.choice(lines))
         made.append(mutated(json.dumps({**record, "id": f"{number}/{record['id']}"}), chance))
     made = [line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass") for line in made]
@@ -116,7 +116,7 @@ def test_mutated_record_lines_are_records_or_errors(cli, masks, cells, run_folde
             assert len({json.loads(line)["id"] for line in done.out.splitlines()}) > len(lines)
         campaign(f"mutated record lines through {name}", count)
         return
-    per = {"evaluate": 5, "info": 5, "train": 5, "explain": 5}[name]  # of mutated lines at once, as each may refuse all
+    per = 5  # mutated lines per command, which may refuse all for one of them
     codes = set()
     for number, begin in enumerate(range(0, count, per)):
         file = tmp_path / "out.jsonl"
@@ -241,10 +241,10 @@ def test_names_and_labels_do_not_become_html(cli, run_folder, tmp_path, campaign
 def test_altered_models_are_refused(cli, run_folder, cells, tmp_path, campaign):
     chance = random.Random(3)
     whole = (run_folder / "weights.safetensors").read_bytes()
-    about = json.loads((run_folder / "model.json").read_text())
+    model = json.loads((run_folder / "model.json").read_text())
     header = struct.unpack("<Q", whole[:8])[0]
-    place = tmp_path / "run"
-    shutil.copytree(run_folder, place)
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
     weights = [whole[: chance.randrange(len(whole))] for _ in range(10)]
     for _ in range(20):
         data = bytearray(whole)
@@ -253,14 +253,14 @@ def test_altered_models_are_refused(cli, run_folder, cells, tmp_path, campaign):
     weights += [struct.pack("<Q", size) + whole[8:] for size in (0, 2**63, 2**40, header + 8)]
     weights += [whole + bytes(1000), b"", b"\x80\x04cos\nsystem\n(S'touch pwned'\ntR."]
     for data in weights:
-        (place / "weights.safetensors").write_bytes(data)
-        done = cli("predict", place, cells, "--device", "cpu", "-q")
+        (run / "weights.safetensors").write_bytes(data)
+        done = cli("predict", run, cells, "--device", "cpu", "-q")
         assert done.code == 3, done.err
         assert "weights.safetensors" in done.err
         assert "Traceback" not in done.err
-    (place / "weights.safetensors").write_bytes(whole)
+    (run / "weights.safetensors").write_bytes(whole)
     altered = 0
-    keys = [key for key in about if key != "checksums"]
+    keys = [key for key in model if key != "checksums"]
     large = {
         "dense": [10**9],
         "size": 10**9,
@@ -268,11 +268,11 @@ def test_altered_models_are_refused(cli, run_folder, cells, tmp_path, campaign):
         "classes": ["a"] * 100_000,
         "neighbours": [5, 10**9],
     }
-    hostile = [*((key, value) for key in keys for value in VALUES[::2] if value != about[key]), *large.items()]
+    hostile = [*((key, value) for key in keys for value in VALUES[::2] if value != model[key]), *large.items()]
     hostile += [("backbone_args", {key: "/etc/passwd"}) for key in ("checkpoint_path", "pretrained_cfg", "cache_dir")]
     for key, value in hostile:
-        (place / "model.json").write_text(json.dumps({**about, key: value}))
-        done = cli("predict", place, cells, "--device", "cpu", "-q")
+        (run / "model.json").write_text(json.dumps({**model, key: value}))
+        done = cli("predict", run, cells, "--device", "cpu", "-q")
         assert done.code in (0, 3), (key, value, done.err)
         assert "bug:" not in done.err, (key, value, done.err)
         altered += 1

@@ -1,9 +1,6 @@
-"""Composites: exact in their masks, the same bytes however they are made, and what cannot be made."""
+"""Composites: exact masks, the same bytes with any number of processes or shards, and clear refusals."""
 
-import signal
-import subprocess
-import sys
-import time
+import random
 from pathlib import Path
 
 import cv2
@@ -11,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import contents, in_shell, read_records, write_records
 
-from wbctool.naturalizing.plan import planned
+from wbctool.naturalizing.plan import CompositeOptions, plan_composites
 from wbctool.naturalizing.pool import read_pool
 
 
@@ -21,7 +18,7 @@ def absolute(records, folder):
     ]
 
 
-def test_records_say_what_they_are_of(composites, split_fields):
+def test_records_name_their_sources(composites, split_fields):
     sources = {r["id"]: r for r in split_fields}
     records = absolute(read_records(composites / "out" / "records.jsonl"), composites / "out")
     assert len(records) == 4 * 8
@@ -63,33 +60,33 @@ def test_the_cell_is_that_of_its_source_and_the_rest_that_of_its_field(composite
     sources = {r["id"]: r for r in split_fields}
     for record in absolute(read_records(composites / "out" / "records.jsonl"), composites / "out")[::5]:
         image = cv2.imread(record["path"]).astype(float)
-        how = record["naturalize"]
-        field = cv2.imread(sources[how["field"]]["path"]).astype(float)
-        field_labels = cv2.imread(sources[how["field"]]["mask"], cv2.IMREAD_UNCHANGED)
+        made = record["naturalize"]
+        field = cv2.imread(sources[made["field"]]["path"]).astype(float)
+        field_labels = cv2.imread(sources[made["field"]]["mask"], cv2.IMREAD_UNCHANGED)
         labels = cv2.imread(record["mask"], cv2.IMREAD_UNCHANGED)
         changed = cv2.absdiff(image, field).max(2) > 6
-        own = max((c for c in record["cells"] if c["kind"] in ("wbc", "platelet")), key=lambda c: c["area"])
+        subject = max((c for c in record["cells"] if c["kind"] in ("wbc", "platelet")), key=lambda c: c["area"])
         near = np.zeros(labels.shape, np.uint8)
-        x, y = how["cell"]["at"]
-        near[labels == own["value"]] = 1
-        old = [c for c in sources[how["field"]]["cells"] if c["kind"] != "rbc"]
+        x, y = made["cell"]["at"]
+        near[labels == subject["value"]] = 1
+        old = [c for c in sources[made["field"]]["cells"] if c["kind"] != "rbc"]
         for cell in old:
             near[(field_labels == cell["value"]) | (field_labels == cell.get("nucleus", {}).get("value", -1))] = 1
         # red cells that made room
         near[(field_labels > 0) & (labels == 0)] = 1
         reach = cv2.dilate(near, np.ones((35, 35), np.uint8)) > 0
         assert not (changed & ~reach).any()
-        source = sources[how["cell"]["source"]]
-        theirs = cv2.imread(source["path"])
-        cell = next(c for c in source["cells"] if c["kind"] == own["kind"] and c["area"] >= own["area"])
+        source = sources[made["cell"]["source"]]
+        source_image = cv2.imread(source["path"])
+        cell = next(c for c in source["cells"] if c["kind"] == subject["kind"] and c["area"] >= subject["area"])
         left, top, wide, high = (int(v) for v in cell["bbox"])
-        mean = theirs[top : top + high, left : left + wide].mean((0, 1))
-        x, y, wide, high = own["bbox"]
+        mean = source_image[top : top + high, left : left + wide].mean((0, 1))
+        x, y, wide, high = subject["bbox"]
         assert np.abs(image[y : y + high, x : x + wide].mean((0, 1)) - mean).max() < 25
 
 
-@pytest.mark.parametrize("way", ["jobs", "shards"])
-def test_the_same_bytes_whatever_the_way(composites, tmp_path, way):
+@pytest.mark.parametrize("mode", ["jobs", "shards"])
+def test_processes_and_shards_give_the_same_bytes(composites, tmp_path, mode):
     words = (
         "naturalize",
         composites / "split.jsonl",
@@ -100,42 +97,39 @@ def test_the_same_bytes_whatever_the_way(composites, tmp_path, way):
         "--add",
         4,
     )
-    if way == "jobs":
+    if mode == "jobs":
         assert in_shell(*words, "--jobs", 2).code == 0
     else:
         lines = [in_shell(*words, "--shard", shard).records for shard in ("2/3", "1/3", "3/3")]
-        ids = [record["id"] for part in lines for record in part]
+        ids = [record["id"] for records in lines for record in records]
         assert len(ids) == len(set(ids)) == 32
-    mine, theirs = contents(tmp_path / "out"), contents(composites / "out")
-    pictures = {name: data for name, data in theirs.items() if name.endswith((".jpg", ".png")) and "pool" not in name}
-    assert len(pictures) == 64
-    assert {name: mine[name] for name in pictures} == pictures
-    if way == "jobs":
-        assert mine["records.jsonl"] == theirs["records.jsonl"]
+    files, expected = contents(tmp_path / "out"), contents(composites / "out")
+    images = {name: data for name, data in expected.items() if name.endswith((".jpg", ".png")) and "pool" not in name}
+    assert len(images) == 64
+    assert {name: files[name] for name in images} == images
+    if mode == "jobs":
+        assert files["records.jsonl"] == expected["records.jsonl"]
 
 
 def test_a_pool_made_by_two_processes_is_the_same(composites, tmp_path):
     out = tmp_path / "out"
     assert in_shell("naturalize", composites / "split.jsonl", "-o", out, "--add", 0, "--jobs", 2).code == 0
-    mine, theirs = contents(out / "pool"), contents(composites / "out" / "pool")
-    mine.pop("records.jsonl"), theirs.pop("records.jsonl")  # paths relative to elsewhere
-    assert mine == theirs
+    files, expected = contents(out / "pool"), contents(composites / "out" / "pool")
+    files.pop("records.jsonl"), expected.pop("records.jsonl")  # paths are relative to another folder
+    assert files == expected
 
 
 def test_killed_and_run_again_it_ends_in_the_same_bytes(composites, tmp_path):
-    words = [sys.executable, "-m", "wbctool", "naturalize", composites / "split.jsonl", "-o", tmp_path / "out"]
-    words += ["--add", "4", "--jobs", "1", "-q"]
-    for seconds in (0.9, 1.3, 1.7):
-        process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = in_shell(*words[3:])
+    words = ("naturalize", composites / "split.jsonl", "--add", 4, "--jobs", 1, "-q", "-o")
+    whole = in_shell(*words, tmp_path / "whole", cwd=tmp_path, env={"EVENTS": str(tmp_path / "events")})
+    assert whole.code == 0, whole.err
+    events, rng = int((tmp_path / "events").read_text()), random.Random(0)
+    for _ in range(4):  # each time at a fixed change of a file
+        moment = rng.randint(1, events // 2)
+        assert in_shell(*words, tmp_path / "out", cwd=tmp_path, env={"KILL_AT": str(moment)}).code != 0
+    done = in_shell(*words, tmp_path / "out")
     assert done.code == 0, done.err
-    mine, theirs = contents(tmp_path / "out"), contents(composites / "out")
-    assert {n: d for n, d in mine.items() if not n.endswith("run.json") and n != "pool/records.jsonl"} == {
-        n: d for n, d in theirs.items() if not n.endswith("run.json") and n != "pool/records.jsonl"
-    }
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_composites_are_cropped_and_trained_on(composites, masks, split_fields, tmp_path):
@@ -158,7 +152,7 @@ def two_of_each(composites, out, *more):
     return in_shell("naturalize", composites / "split.jsonl", "-o", out, "--pool", pool, "--add", 2, *more)
 
 
-def test_paper_lays_boxes_apart_on_an_empty_slide(composites, tmp_path):
+def test_paper_lays_cells_on_a_background_without_overlapping_boxes(composites, tmp_path):
     done = two_of_each(composites, tmp_path, "--algorithm", "paper", "--rbc", 3)
     assert done.code == 0, done.err
     for record in done.records:
@@ -173,17 +167,17 @@ def test_paper_lays_boxes_apart_on_an_empty_slide(composites, tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 2, 6])
-def test_as_many_red_cells_as_asked_for(composites, tmp_path, count):
+def test_the_number_of_red_cells_is_as_wanted(composites, tmp_path, count):
     done = two_of_each(composites, tmp_path, "--rbc", count)
     assert done.code == 0, done.err
     for record in done.records:
         assert sum(cell["kind"] == "rbc" for cell in record["cells"]) == count
 
 
-def test_cells_are_used_evenly_and_the_uses_are_told(composites, tmp_path):
+def test_cells_are_used_evenly(composites, tmp_path):
     pool = read_pool(composites / "out" / "pool")
     uses = {}
-    for record in planned(pool, {"monocyte": 7}, "natural", None, 0, tmp_path):
+    for record in plan_composites(pool, {"monocyte": 7}, CompositeOptions(add=7), tmp_path):
         uses[record["naturalize"]["cell"]] = uses.get(record["naturalize"]["cell"], 0) + 1
     assert len(uses) == len(pool.subjects["monocyte"])
     assert max(uses.values()) - min(uses.values()) <= 1
@@ -193,25 +187,26 @@ def test_a_million_composites_are_planned_in_flat_memory(composites, tmp_path):
     import tracemalloc
 
     pool = read_pool(composites / "out" / "pool")
-    plan = planned(pool, {"monocyte": 500_000, "band": 500_000}, "natural", None, 0, tmp_path)
+    amounts = {"monocyte": 500_000, "band": 500_000}
+    plan = plan_composites(pool, amounts, CompositeOptions(add=500_000), tmp_path)
     tracemalloc.start()
-    held = []
+    peaks = []
     for _ in range(2):
         ids = {record["id"] for _, record in zip(range(20_000), plan, strict=False)}
         assert len(ids) == 20_000
         del ids
         tracemalloc.reset_peak()
         assert sum(1 for _ in zip(range(10_000), plan, strict=False)) == 10_000
-        held.append(tracemalloc.get_traced_memory()[1])
+        peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
-    assert held[1] < held[0] + 20_000
+    assert peaks[1] < peaks[0] + 20_000
 
 
-# What cannot be done.
+# Refusals.
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         ((), 2, "say how many composites to make"),
         (("--add", 1, "--balance-to", 5), 2, "one of them"),
@@ -223,19 +218,19 @@ def test_a_million_composites_are_planned_in_flat_memory(composites, tmp_path):
         (("--add", 1, "--rbc", 500, "--algorithm", "paper"), 4, "and 500 red cells have no room in 160×160"),
     ],
 )
-def test_what_cannot_be_done_is_told(composites, tmp_path, words, code, told):
+def test_invalid_options_are_refused(composites, tmp_path, words, code, message):
     done = in_shell(
         "naturalize", composites / "split.jsonl", "-o", tmp_path / "out", "--pool", composites / "out" / "pool", *words
     )
     assert done.code == code, done.err
-    assert told in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
     if code != 4:
         assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda r: {**r, "synthetic": True}, "is a composite itself"),
         (lambda r: {**r, "split": "test"}, "no training image to make composites of: 48 images of test"),
@@ -246,16 +241,16 @@ def test_what_cannot_be_done_is_told(composites, tmp_path, words, code, told):
         ),
     ],
 )
-def test_input_that_does_not_serve(split_fields, tmp_path, change, told):
+def test_unusable_records_are_refused(split_fields, tmp_path, change, message):
     records = [change(r) for r in split_fields]
     count = len(records)
     done = in_shell("naturalize", write_records(tmp_path / "s.jsonl", records), "-o", tmp_path / "out", "--add", 1)
     assert done.code == 3
-    assert told.replace("48", str(count)) in done.err
+    assert message.replace("48", str(count)) in done.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_of_which_no_image_serves(composites, split_fields, tmp_path):
+def test_a_class_without_usable_images_is_refused(composites, split_fields, tmp_path):
     records = []
     for record in split_fields:
         cells = [c for c in record["cells"] if c["kind"] == "rbc"] if record["label"] == "band" else record["cells"]
@@ -269,7 +264,7 @@ def test_a_class_of_which_no_image_serves(composites, split_fields, tmp_path):
     assert in_shell(*words, "--add", 2, "--classes", "monocyte").code == 0
 
 
-def test_without_red_cells_there_is_no_paper(split_fields, tmp_path):
+def test_paper_needs_red_cells_or_rbc_0(split_fields, tmp_path):
     records = [{**r, "cells": [c for c in r["cells"] if c["kind"] != "rbc"]} for r in split_fields]
     words = ("naturalize", write_records(tmp_path / "s.jsonl", records), "-o", tmp_path / "out", "--algorithm", "paper")
     done = in_shell(*words, "--add", 1)
@@ -278,7 +273,7 @@ def test_without_red_cells_there_is_no_paper(split_fields, tmp_path):
     assert in_shell(*words, "--add", 1, "--rbc", 0).code == 0
 
 
-def test_a_damaged_image_is_listed_and_the_others_serve(split_fields, tmp_path):
+def test_a_damaged_image_is_listed_and_the_others_are_used(split_fields, tmp_path):
     records = [dict(r) for r in split_fields]
     bad = next(r for r in records if r["split"] == "train")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
@@ -301,10 +296,11 @@ def test_an_output_that_cannot_be_written(composites, tmp_path):
 @pytest.mark.data
 @pytest.mark.slow
 def test_natural_composites_are_hard_to_tell_from_real_fields(tmp_path, monkeypatch):
-    """The benchmark, small: cells and fields of one half of the PBC images, told from the other half."""
+    """The benchmark, small: cells and fields of one half of the PBC images, against the other half."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "benchmarks"))
     import composites  # of the benchmarks
 
     sets = composites.make_sets(tmp_path, 30, ("natural",), every=2)
-    found = composites.auc(*(composites.seen(sets[name])[:, : -composites.GRID] for name in ("real", "natural")))
-    assert max(found.values()) <= 0.8, found
+    real, natural = (composites.measure(sets[name])[:, : -composites.GRID] for name in ("real", "natural"))
+    areas = composites.auc(real, natural)
+    assert max(areas.values()) <= 0.8, areas

@@ -1,4 +1,4 @@
-"""The pool: of training images only, of those that serve, and of what a person has left in it."""
+"""The pool: of training images only, of usable ones, and without the parts that a person has removed."""
 
 import shutil
 
@@ -9,18 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wbctool.errors import InputError
-from wbctool.naturalizing.background import CleanSlide, fit_light, light
-from wbctool.naturalizing.blocks import replaced
-from wbctool.naturalizing.plan import for_training
+from wbctool.naturalizing.background import fit_illumination, illumination, synthesize_background
+from wbctool.naturalizing.blocks import replace_region
+from wbctool.naturalizing.plan import training_fields
 from wbctool.naturalizing.pool import read_pool
-from wbctool.naturalizing.subjects import odd_ones, subject_of
+from wbctool.naturalizing.subjects import find_outliers, subject_of
 
 # Nothing of validation or test enters a pool.
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(["train", "val", "test", None]), min_size=1, max_size=20))
-def test_only_training_records_serve(splits):
+def test_only_training_records_are_used(splits):
     records = [
         {
             "schema": "wbctool.mask/1",
@@ -35,38 +35,38 @@ def test_only_training_records_serve(splits):
     ]
     if any(splits) and "train" not in splits:
         with pytest.raises(InputError, match="no training image"):
-            for_training(records)
+            training_fields(records)
         return
-    kept = {r["id"] for r in for_training(records)[0]}
-    wanted = [k for k, split in enumerate(splits) if split == "train" or not any(splits)]
-    assert kept == {str(k) for k in wanted}
+    used = {r["id"] for r in training_fields(records)[0]}
+    expected = [k for k, split in enumerate(splits) if split == "train" or not any(splits)]
+    assert used == {str(k) for k in expected}
 
 
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
 def test_no_image_of_validation_or_test_enters_a_pool(split_fields, tmp_path_factory, cli, monkeypatch, seed):
-    """Over random splits: what is opened, what is written and what is named are images of training alone."""
+    """With random splits, only training images are opened, written and named."""
     from wbctool.naturalizing import cutting
 
-    place = tmp_path_factory.mktemp("property")
+    folder = tmp_path_factory.mktemp("property")
     rng = np.random.default_rng(seed)
     records = [{**r, "split": str(rng.choice(["train", "val", "test"], p=[0.5, 0.2, 0.3]))} for r in split_fields]
-    held = {r["path"] for r in records if r["split"] != "train"} | {r["mask"] for r in records if r["split"] != "train"}
+    holdout = {r[key] for r in records if r["split"] != "train" for key in ("path", "mask")}
     opened = []
     for name in ("read_image", "read_coded", "read_labels"):
         real = getattr(cutting, name)
         monkeypatch.setattr(
             cutting, name, lambda path, *more, real=real: (opened.append(str(path)), real(path, *more))[1]
         )
-    words = ("naturalize", write_records(place / "in.jsonl", records), "-o", place / "out", "--add", 2, "--jobs", 1)
+    words = ("naturalize", write_records(folder / "in.jsonl", records), "-o", folder / "out", "--add", 2, "--jobs", 1)
     done = cli(*words)
     assert done.code in (0, 3, 4), done.err  # by chance a class has no cell, or no second field to lay it in
     monkeypatch.undo()
     assert opened
-    assert not held & set(opened)
+    assert not holdout & set(opened)
     training = {r["id"] for r in records if r["split"] == "train"}
-    assert {r["id"] for r in read_records(place / "out" / "pool" / "records.jsonl")} == training
+    assert {r["id"] for r in read_records(folder / "out" / "pool" / "records.jsonl")} == training
     for record in done.records:
         if record["schema"] == "wbctool.error/1":
             continue
@@ -83,27 +83,27 @@ def test_a_pool_of_another_split_is_refused(composites, split_fields, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# What a person does to the pool.
+# Parts that a person has removed.
 
 
 def test_parts_removed_by_hand_are_not_used(composites, tmp_path):
     shutil.copytree(composites / "out" / "pool", tmp_path / "pool")
-    gone = sorted((tmp_path / "pool" / "wbc" / "monocyte").rglob("*.png"))[0]
+    cut_out = sorted((tmp_path / "pool" / "wbc" / "monocyte").rglob("*.png"))[0]
     field = sorted((tmp_path / "pool" / "field").rglob("*.jpg"))[0]
-    names = [path.relative_to(tmp_path / "pool").as_posix() for path in (gone, field)]
-    gone.unlink(), field.unlink()
+    names = [path.relative_to(tmp_path / "pool").as_posix() for path in (cut_out, field)]
+    cut_out.unlink(), field.unlink()
     pool, whole = read_pool(tmp_path / "pool"), read_pool(composites / "out" / "pool")
-    assert pool.pruned == 2
+    assert pool.removed == 2
     assert len(pool.subjects["monocyte"]) == len(whole.subjects["monocyte"]) - 1
-    assert len(pool.fields) == len(whole.fields) - 1
+    assert len(pool.cleared) == len(whole.cleared) - 1
     words = ("naturalize", composites / "split.jsonl", "-o", tmp_path / "out", "--pool", tmp_path / "pool", "--add", 3)
     done = in_shell(*words)
     assert done.code == 0
-    assert "2 parts of the pool were removed by hand" in done.err
-    pieces = {r["id"]: r["pool"] for r in read_records(tmp_path / "pool" / "records.jsonl")}
+    assert "2 parts of the pool removed by hand" in done.err
+    parts = {r["id"]: r["pool"] for r in read_records(tmp_path / "pool" / "records.jsonl")}
     for record in done.records:
-        assert pieces[record["naturalize"]["cell"]["source"]]["subject"]["file"] != names[0]
-        assert pieces[record["naturalize"]["field"]]["field"]["file"] != names[1]
+        assert parts[record["naturalize"]["cell"]["source"]]["subject"]["file"] != names[0]
+        assert parts[record["naturalize"]["field"]]["field"]["file"] != names[1]
 
 
 def test_a_pool_that_names_files_outside_is_refused(composites, tmp_path):
@@ -117,7 +117,7 @@ def test_a_pool_that_names_files_outside_is_refused(composites, tmp_path):
     assert "lies outside the pool" in done.err
 
 
-# Which images serve.
+# Usable images.
 
 
 def cell(kind, x=50, y=50, edge=False):
@@ -125,7 +125,7 @@ def cell(kind, x=50, y=50, edge=False):
 
 
 @pytest.mark.parametrize(
-    ("cells", "why"),
+    ("cells", "reason"),
     [
         ([cell("wbc"), cell("wbc", 10, 10)], "2 white cells"),
         ([cell("wbc", edge=True)], "its cell is cut by the edge"),
@@ -134,15 +134,15 @@ def cell(kind, x=50, y=50, edge=False):
         ([cell("platelet", 10, 10), cell("platelet", 48, 52)], ""),
     ],
 )
-def test_one_subject(cells, why):
+def test_one_subject(cells, reason):
     record = {"schema": "wbctool.mask/1", "id": "a", "mask": "m", "size": [100, 100], "cells": cells}
-    found, told = subject_of(record)
-    assert told == why
-    if not why:
-        assert found is cells[-1] or found["kind"] == "wbc"
+    subject, message = subject_of(record)
+    assert message == reason
+    if not reason:
+        assert subject is cells[-1] or subject["kind"] == "wbc"
 
 
-def test_odd_ones_are_named():
+def test_outliers_are_named():
     rng = np.random.default_rng(0)
     area = lambda: float(np.exp(rng.normal(8, 0.1)))  # noqa: E731
     usual = [
@@ -152,9 +152,9 @@ def test_odd_ones_are_named():
     huge = {"label": "LY", "kind": "wbc", "area": 40_000.0, "nucleus": 32_000.0, "central": True}
     other = {"label": "LY", "kind": "platelet", "area": 300.0, "nucleus": 0, "central": True}
     aside = {**usual[0], "central": False}
-    found = odd_ones([*usual, huge, other, aside])
-    assert {k: why.split(" ")[0] for k, why in found.items() if k >= 30} == {30: "size", 31: "a", 32: "its"}
-    assert not [k for k in found if k < 30]
+    outliers = find_outliers([*usual, huge, other, aside])
+    assert {k: reason.split(" ")[0] for k, reason in outliers.items() if k >= 30} == {30: "size", 31: "a", 32: "its"}
+    assert not [k for k in outliers if k < 30]
 
 
 def test_left_out_images_are_listed(composites, split_fields, tmp_path):
@@ -180,9 +180,9 @@ def test_left_out_images_are_listed(composites, split_fields, tmp_path):
 
 def test_blocks_are_taken_whole_unless_another_cell_is_in_them():
     image, patch = np.zeros((32, 32, 3), np.float32), np.full((32, 32, 3), 100, np.float32)
-    wanted, kept = np.zeros((32, 32), bool), np.zeros((32, 32), bool)
-    wanted[10, 10] = wanted[26, 26] = kept[31, 31] = True
-    out = replaced(image, patch, wanted, kept)[..., 0]
+    region, keep = np.zeros((32, 32), bool), np.zeros((32, 32), bool)
+    region[10, 10] = region[26, 26] = keep[31, 31] = True
+    out = replace_region(image, patch, region, keep)[..., 0]
     assert (out[8:16, 8:16] == 100).all()
     assert 0 < out[26, 26] < 100  # a soft seam
     assert out[31, 31] < 1
@@ -191,16 +191,16 @@ def test_blocks_are_taken_whole_unless_another_cell_is_in_them():
     assert not out[outside].any()
 
 
-def test_the_light_of_a_slide_is_found_under_cells():
+def test_illumination_and_background_are_reconstructed_under_cells():
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0:240, 0:320]
-    slide = 200 + 20 * (columns / 320) - 10 * (rows / 240) ** 2
-    image = np.repeat(slide[..., None], 3, 2) + rng.normal(0, 2, (240, 320, 3))
+    background = 200 + 20 * (columns / 320) - 10 * (rows / 240) ** 2
+    image = np.repeat(background[..., None], 3, 2) + rng.normal(0, 2, (240, 320, 3))
     cells = (rows - 120) ** 2 + (columns - 160) ** 2 < 60**2
     image[cells] = 90
-    found = fit_light(image.astype(np.float32), cells)
-    there = light(found, (320, 240), (100, 60, 120, 120))
-    assert np.abs(there[..., 0] - slide[60:180, 100:220]).max() < 1
-    drawn = CleanSlide(image.astype(np.float32), cells, found, rng).everywhere
-    assert np.abs(drawn[cells].mean() - slide[cells].mean()) < 0.5
-    assert abs(drawn[cells].std() - np.hypot(2, slide[cells].std())) < 0.3
+    coefficients = fit_illumination(image.astype(np.float32), cells)
+    smooth = illumination(coefficients, (320, 240), (100, 60, 120, 120))
+    assert np.abs(smooth[..., 0] - background[60:180, 100:220]).max() < 1
+    drawn = synthesize_background(image.astype(np.float32), cells, coefficients, rng)
+    assert np.abs(drawn[cells].mean() - background[cells].mean()) < 0.5
+    assert abs(drawn[cells].std() - np.hypot(2, background[cells].std())) < 0.3

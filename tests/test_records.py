@@ -54,7 +54,7 @@ def test_unknown_keys_are_allowed_and_kept():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "key_word"),
     [
         ("{", "not JSON"),
         ("[]", "a list"),
@@ -70,11 +70,11 @@ def test_unknown_keys_are_allowed_and_kept():
         ),
     ],
 )
-def test_a_bad_line_is_named_with_its_number_and_fault(line, said):
+def test_a_bad_line_is_named_with_its_number_and_fault(line, key_word):
     with pytest.raises(InputError) as caught:
         from_line(line, "f.jsonl line 3")
     assert str(caught.value).startswith("f.jsonl line 3: ")
-    assert said in str(caught.value)
+    assert key_word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -82,8 +82,8 @@ def test_a_bad_line_is_named_with_its_number_and_fault(line, said):
 def test_a_mutated_line_is_read_or_refused_and_never_crashes(name, data):
     raw = list(EXAMPLES[name])
     for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(raw) - 1))
-        raw[place] = data.draw(st.characters())
+        position = data.draw(st.integers(0, len(raw) - 1))
+        raw[position] = data.draw(st.characters())
     try:
         record = from_line("".join(raw), "line 1")
     except InputError as error:

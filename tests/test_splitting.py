@@ -1,4 +1,4 @@
-"""Splits: exact shares, whole groups, no dependence on order."""
+"""Splits: exact fractions, whole groups, no dependence on order."""
 
 import json
 from collections import Counter
@@ -18,37 +18,37 @@ from wbctool.records.splits import add_folds, add_splits
     st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2), (0.5, 0.1, 0.4), (0.2,) * 5]),
     st.integers(0, 5),
 )
-def test_single_items_are_shared_out_to_within_one_of_each_class(labels, shares, seed):
-    parts = assign_groups(labels, [str(i) for i in range(len(labels))], shares, seed)
+def test_single_items_are_assigned_to_within_one_of_each_class(labels, fractions, seed):
+    subsets = assign_groups(labels, [str(i) for i in range(len(labels))], fractions, seed)
     for label in set(labels):
-        own = Counter(int(p) for p, name in zip(parts, labels, strict=True) if name == label)
-        for part, share in enumerate(shares):
-            assert abs(own[part] - share * labels.count(label)) < 1 + 1e-9
+        counts = Counter(int(s) for s, name in zip(subsets, labels, strict=True) if name == label)
+        for subset, fraction in enumerate(fractions):
+            assert abs(counts[subset] - fraction * labels.count(label)) < 1 + 1e-9
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.integers(0, 30)), min_size=1, max_size=150), st.integers(0, 9))
-def test_no_group_is_ever_parted(items, seed):
+def test_groups_stay_whole(items, seed):
     labels, groups = zip(*items, strict=True)
-    parts = assign_groups(labels, [str(g) for g in groups], (0.7, 0.15, 0.15), seed)
+    subsets = assign_groups(labels, [str(g) for g in groups], (0.7, 0.15, 0.15), seed)
     for group in set(groups):
-        assert len({int(p) for p, g in zip(parts, groups, strict=True) if g == group}) == 1
+        assert len({int(s) for s, g in zip(subsets, groups, strict=True) if g == group}) == 1
 
 
-def test_groups_of_many_sizes_come_near_their_shares():
+def test_groups_of_many_sizes_come_near_their_fractions():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(300), rng.integers(1, 12, 300)).astype(str)
     labels = rng.choice(list("ABC"), len(groups), p=[0.6, 0.3, 0.1])
-    parts = assign_groups(list(labels), list(groups), (0.7, 0.15, 0.15), 0)
+    subsets = assign_groups(list(labels), list(groups), (0.7, 0.15, 0.15), 0)
     for label in "ABC":
-        found = np.bincount(parts[labels == label], minlength=3) / (labels == label).sum()
-        assert np.allclose(found, (0.7, 0.15, 0.15), atol=0.02)
+        result = np.bincount(subsets[labels == label], minlength=3) / (labels == label).sum()
+        assert np.allclose(result, (0.7, 0.15, 0.15), atol=0.02)
 
 
 def test_the_split_does_not_depend_on_the_order_and_does_on_the_seed():
     labels, groups = list("AB" * 50), [str(i) for i in range(100)]
     first = assign_groups(labels, groups, (0.5, 0.5), 1)
-    turned = assign_groups(labels[::-1], groups[::-1], (0.5, 0.5), 1)
-    assert np.array_equal(first, turned[::-1])
+    reversed_order = assign_groups(labels[::-1], groups[::-1], (0.5, 0.5), 1)
+    assert np.array_equal(first, reversed_order[::-1])
     assert not np.array_equal(first, assign_groups(labels, groups, (0.5, 0.5), 2))
 
 
@@ -66,7 +66,7 @@ def test_errors_stay_in_place_and_have_no_split():
     assert all("split" in record for record in done if record is not broken)
 
 
-def test_folds_test_every_record_once_and_never_part_a_group():
+def test_folds_test_every_record_once_and_keep_groups_whole():
     tested = Counter()
     for fold in range(1, 6):
         done = add_folds(records(), 5, fold, seed=3)
@@ -79,10 +79,10 @@ def test_folds_test_every_record_once_and_never_part_a_group():
 
 
 @pytest.mark.parametrize(
-    ("text", "shares"), [("70/15/15", [0.7, 0.15, 0.15]), ("4/1", [0.8, 0.2]), ("1/0/1", [0.5, 0, 0.5])]
+    ("text", "fractions"), [("70/15/15", [0.7, 0.15, 0.15]), ("4/1", [0.8, 0.2]), ("1/0/1", [0.5, 0, 0.5])]
 )
-def test_ratios(text, shares):
-    assert list(parse_ratio(text).values()) == pytest.approx(shares)
+def test_ratios(text, fractions):
+    assert list(parse_ratio(text).values()) == pytest.approx(fractions)
 
 
 @pytest.mark.parametrize("text", ["", "70", "70/x", "0/50/50", "-1/2", "1/2/3/4", "nan/1", "inf/1"])
@@ -91,7 +91,7 @@ def test_a_bad_ratio_is_a_usage_error(text):
         parse_ratio(text)
 
 
-def test_the_command_keeps_unknown_keys_warns_of_lacking_classes_and_writes_a_file(cli, tmp_path):
+def test_the_command_keeps_unknown_keys_warns_of_missing_classes_and_writes_a_file(cli, tmp_path):
     lines = [{**record, "patient": {"age": i}} for i, record in enumerate(records(12))]
     lines.append({"schema": "wbctool.image/1", "id": "odd", "path": "odd", "label": "RARE"})
     done = cli("split", "-", "-o", tmp_path / "s.jsonl", stdin="\n".join(map(json.dumps, lines)))
@@ -102,11 +102,11 @@ def test_the_command_keeps_unknown_keys_warns_of_lacking_classes_and_writes_a_fi
 
 
 @pytest.mark.parametrize("count", [9, 10, 17, 30, 50])
-@pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.2,) * 5])
-def test_parts_of_one_share_are_as_large_in_all(count, shares):
+@pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.2,) * 5])
+def test_subsets_of_equal_fractions_have_equal_sizes(count, fractions):
     labels = [name for name in "ABCDE" for _ in range(count)]
-    parts = assign_groups(labels, [str(i) for i in range(len(labels))], shares, 0)
-    sizes = np.bincount(parts, minlength=len(shares))[1:]
+    subsets = assign_groups(labels, [str(i) for i in range(len(labels))], fractions, 0)
+    sizes = np.bincount(subsets, minlength=len(fractions))[1:]
     assert sizes.max() - sizes.min() <= 1
 
 
@@ -115,3 +115,14 @@ def test_more_folds_than_any_class_has_groups_are_refused():
     assert {record["fold"] for record in add_folds(records, 5, 1, 0)} == {1, 2, 3, 4, 5}
     with pytest.raises(UsageProblem, match="--folds 6: no class has more than 5 groups"):
         add_folds(records, 6, 1, 0)
+
+
+def test_the_stage_function_gives_records_and_counts_without_printing(drawn, capsys):
+    from wbctool.splitting import SplitOptions, split_records
+
+    result = split_records([str(drawn / "images")], SplitOptions(ratio="2/1", seed=1), quiet=True)
+    assert result.count == len(result.records) == 48
+    assert result.images["band"] == {"train": 4, "test": 2}
+    assert result.groups == {"train": 32, "test": 16}
+    assert result.failed == 0
+    assert capsys.readouterr() == ("", "")

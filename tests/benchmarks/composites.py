@@ -1,10 +1,10 @@
-"""Can a classifier tell composites from real fields? And how fast are they made?
+"""Can a classifier distinguish composites from real fields? And how fast are they made?
 
     python tests/benchmarks/composites.py [--add 60] [--network] [--sheet FILE.png]
 
-The PBC images with a subclass, half for composites, the other half as the real ones they are told from, so that
-no cell and no field is on both sides. A plain classifier sees colour, spectrum and noise statistics, in 5 folds;
-a harder one sees the steps along JPEG's grid, too. Of three models the one that tells best counts.
+The PBC images with a subclass, half for composites, the other half as the real ones they are compared with, so that
+no cell and no field is on both sides. A plain classifier uses colour, spectrum and noise statistics, in 5 folds; a
+stricter one uses the steps along JPEG's grid, too. Of three models the most accurate one counts.
 """
 
 import argparse
@@ -115,44 +115,44 @@ def sheet(path, rows):
     cv2.imwrite(str(path), np.vstack(lines))
 
 
-def network_auc(place, real, made):
+def network_auc(folder, real, made):
     """Fine-tune the given mobilenetv2_100 on two classes, and its AUC on a third of the images."""
     lines = [
         {"schema": "wbctool.image/1", "id": f"{label}/{k}", "path": str(path), "label": label}
         for label, paths in (("real", real), ("composite", made))
         for k, path in enumerate(paths)
     ]
-    (place / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run("split", place / "two.jsonl", "--ratio", "55/10/35", into=place / "two-split.jsonl")
+    (folder / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run("split", folder / "two.jsonl", "--ratio", "55/10/35", into=folder / "two-split.jsonl")
     weights = DATA / "weights" / "mobilenetv2_100.tf_in1k.safetensors"
     run(
-        *("train", place / "two-split.jsonl", "-o", place / "two", "--backbone", "mobilenetv2_100", "--size", 224),
+        *("train", folder / "two-split.jsonl", "-o", folder / "two", "--backbone", "mobilenetv2_100", "--size", 224),
         *("--backbone-arg", "pad_type=same", "--weights", weights, "--mean", 0.5, "--std", 0.5, "--epochs", 8),
         "--overwrite",
     )
-    tested = [r for r in records(place / "two" / "predictions.jsonl") if r.get("split") == "test"]
+    tested = [r for r in records(folder / "two" / "predictions.jsonl") if r.get("split") == "test"]
     return roc_auc_score([r["label"] == "composite" for r in tested], [r["probabilities"]["composite"] for r in tested])
 
 
-def make_sets(place, add, algorithms=("natural", "paper"), every=1):
+def make_sets(folder, add, algorithms=("natural", "paper"), every=1):
     """Paths of real fields and of composites of the other half's, so many of each class; of some of all images."""
-    place.mkdir(exist_ok=True)
-    run("split", DATA / "pbc", "--label-regex", LABEL, "--ratio", "50/50", "-q", into=place / "images.jsonl")
-    halves = [record for record in records(place / "images.jsonl") if record.get("label")][::every]
+    folder.mkdir(exist_ok=True)
+    run("split", DATA / "pbc", "--label-regex", LABEL, "--ratio", "50/50", "-q", into=folder / "images.jsonl")
+    halves = [record for record in records(folder / "images.jsonl") if record.get("label")][::every]
     sets = {"real": [record["path"] for record in halves if record["split"] == "test"]}
-    (place / "half.jsonl").write_text("".join(json.dumps(r) + "\n" for r in halves if r["split"] == "train"))
-    run("segment", place / "half.jsonl", "-o", place / "masks", "-q", "--skip-bad", into=place / "split.jsonl")
+    (folder / "half.jsonl").write_text("".join(json.dumps(r) + "\n" for r in halves if r["split"] == "train"))
+    run("segment", folder / "half.jsonl", "-o", folder / "masks", "-q", "--skip-bad", into=folder / "split.jsonl")
     for algorithm in algorithms:
-        out = place / algorithm
+        out = folder / algorithm
         run(
-            *("naturalize", place / "split.jsonl", "-o", out, "--pool", place / "pool", "--add", add),
+            *("naturalize", folder / "split.jsonl", "-o", out, "--pool", folder / "pool", "--add", add),
             *("--algorithm", algorithm, "-q", "--overwrite", "--skip-bad"),
         )
         sets[algorithm] = [out / r["path"] for r in records(out / "records.jsonl") if "cells" in r]
     return sets
 
 
-def seen(paths):
+def measure(paths):
     with multiprocessing.Pool() as workers:
         return np.array(workers.map(features, paths, chunksize=16))
 
@@ -160,44 +160,44 @@ def seen(paths):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--add", type=int, default=55)
-    parser.add_argument("--place", type=Path, default=Path("composites-benchmark"))
+    parser.add_argument("--place", dest="folder", type=Path, default=Path("composites-benchmark"))
     parser.add_argument("--network", action="store_true")
     parser.add_argument("--sheet", type=Path)
-    given = parser.parse_args()
-    sets = make_sets(given.place, given.add)
-    known = {name: seen(paths) for name, paths in sets.items()}
+    options = parser.parse_args()
+    sets = make_sets(options.folder, options.add)
+    measures = {name: measure(paths) for name, paths in sets.items()}
     print(f"{'':10}{'images':>8}{'plain AUC':>12}{'and JPEG grid':>15}   each model, plain")
     for name in ("natural", "paper"):
-        plain, full = auc(known["real"][:, :-GRID], known[name][:, :-GRID]), auc(known["real"], known[name])
+        plain, full = auc(measures["real"][:, :-GRID], measures[name][:, :-GRID]), auc(measures["real"], measures[name])
         each = "  ".join(f"{model} {value:.3f}" for model, value in plain.items())
         figure(f"composites {name}: AUC of a plain classifier", max(plain.values()))
         print(f"{name:10}{len(sets[name]):8}{max(plain.values()):12.3f}{max(full.values()):15.3f}   {each}", flush=True)
-    subprocess.run([sys.executable, __file__, "--speed", str(given.place)], check=True)
-    if given.sheet:
+    subprocess.run([sys.executable, __file__, "--speed", str(options.folder)], check=True)
+    if options.sheet:
         pick = np.random.default_rng(1)
-        sheet(given.sheet, [[paths[k] for k in pick.permutation(len(paths))[:6]] for paths in sets.values()])
-    if given.network:
+        sheet(options.sheet, [[paths[k] for k in pick.permutation(len(paths))[:6]] for paths in sets.values()])
+    if options.network:
         for name in ("natural", "paper"):
-            value = network_auc(given.place, sets["real"], sets[name])
+            value = network_auc(options.folder, sets["real"], sets[name])
             print(f"{name}: AUC of a fine-tuned mobilenetv2_100 {value:.3f}", flush=True)
 
 
-def speed(place):
+def speed(folder):
     """Composites per second in this process, cut-outs ready and the files written."""
     from wbctool.naturalizing.plan import CompositeOptions, plan_composites
     from wbctool.naturalizing.pool import read_pool
     from wbctool.naturalizing.step import compose_planned
 
-    pool = read_pool(place / "pool")
+    pool = read_pool(folder / "pool")
     for algorithm in ("natural", "paper"):
         few = 6 if algorithm == "paper" else None
         options = CompositeOptions(add=30, algorithm=algorithm, red_cells=few, seed=1)
-        plan = list(plan_composites(pool, dict.fromkeys(pool.subjects, 30), options, place))
+        plan = list(plan_composites(pool, dict.fromkeys(pool.subjects, 30), options, folder))
         for record in plan[:20]:
-            compose_planned(str(pool.folder), "", record, place / "speed", record["id"])
+            compose_planned(str(pool.folder), "", record, folder / "speed", record["id"])
         start = time.perf_counter()
         for record in plan:
-            compose_planned(str(pool.folder), "", record, place / "speed", record["id"])
+            compose_planned(str(pool.folder), "", record, folder / "speed", record["id"])
         rate = len(plan) / (time.perf_counter() - start)
         print(f"{algorithm:10}{rate:6.0f} composites/s")
         figure(f"composites {algorithm}: a second", rate)

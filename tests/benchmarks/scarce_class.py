@@ -2,7 +2,7 @@
 
     python tests/benchmarks/scarce_class.py [--seeds 3] [--epochs 10] [--size 160] [--to 60] [--others 0]
 
-The 11 PBC classes, whole fields, split 50/10/40; of the promyelocytes (PMY) in training 20 stay. Trained on: those;
+The 11 PBC classes, whole fields, split 50/10/40; of the promyelocytes (PMY) in training 20 are kept. Trained on: those;
 with the 20 repeated until the class is as large as the others; with `paper` or `natural` composites of the 20 in
 place of the repeats. With --others N, N of each other class, too: repeats, or composites. All else is the same.
 Figures are of real images only: none of the test is ever synthetic.
@@ -26,51 +26,61 @@ def write(path, lines):
     return path
 
 
-def figures(given, seed):
-    place = given.place / str(seed)
-    place.mkdir(parents=True, exist_ok=True)
-    run("split", given.place / "masks", "--ratio", "50/10/40", "--seed", seed, "-q", into=place / "split.jsonl")
-    every = [r for r in records(place / "split.jsonl") if r.get("label")]
-    scarce = [k for k, r in enumerate(every) if r["label"] == "PMY" and r["split"] == "train"]
-    stay = set(np.random.default_rng(seed).permutation(scarce)[:KEPT].tolist())
-    real = [r for k, r in enumerate(every) if k not in scarce or k in stay]
-    base = write(place / "real.jsonl", real)
-    counts = dict.fromkeys(sorted({r["label"] for r in every}), given.others) | {"PMY": given.to - KEPT}
+def figures(options, seed):
+    folder = options.folder / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    run("split", options.folder / "masks", "--ratio", "50/10/40", "--seed", seed, "-q", into=folder / "split.jsonl")
+    fields = [r for r in records(folder / "split.jsonl") if r.get("label")]
+    scarce = [k for k, r in enumerate(fields) if r["label"] == "PMY" and r["split"] == "train"]
+    kept = set(np.random.default_rng(seed).permutation(scarce)[:KEPT].tolist())
+    real = [r for k, r in enumerate(fields) if k not in scarce or k in kept]
+    base = write(folder / "real.jsonl", real)
+    counts = dict.fromkeys(sorted({r["label"] for r in fields}), options.others) | {"PMY": options.to - KEPT}
     repeats = []
     for label, count in counts.items():
-        own = [r for r in real if r["label"] == label and r["split"] == "train"]
-        turn = np.random.default_rng(seed).permutation(len(own))
+        candidates = [r for r in real if r["label"] == label and r["split"] == "train"]
+        turn = np.random.default_rng(seed).permutation(len(candidates))
         for k in range(count):
-            one = own[turn[k % len(own)]]
-            repeats.append({**one, "id": f"{one['id']}+{k // len(own)}"})
-    inputs = {"none": [base], "oversampling": [base, write(place / "repeats.jsonl", repeats)]}
+            one = candidates[turn[k % len(candidates)]]
+            repeats.append({**one, "id": f"{one['id']}+{k // len(candidates)}"})
+    inputs = {"none": [base], "oversampling": [base, write(folder / "repeats.jsonl", repeats)]}
     for algorithm in ("paper", "natural"):
-        out = place / algorithm
+        out = folder / algorithm
         inputs[algorithm] = [base]
-        for classes, count in ((["PMY"], given.to - KEPT), ([c for c in counts if c != "PMY"], given.others)):
+        for classes, count in ((["PMY"], options.to - KEPT), ([c for c in counts if c != "PMY"], options.others)):
             if count:
-                out = place / f"{algorithm}-{count}"
+                out = folder / f"{algorithm}-{count}"
                 run(
-                    *("naturalize", base, "-o", out, "--pool", place / "pool", "--add", count, "--seed", seed, "-q"),
+                    *("naturalize", base, "-o", out, "--pool", folder / "pool", "--add", count, "--seed", seed, "-q"),
                     *("--classes", ",".join(classes), "--algorithm", algorithm, "--overwrite"),
                     *(("--rbc", 6) if algorithm == "paper" else ()),
                 )
                 inputs[algorithm].append(out)
     weights = DATA / "weights" / "mobilenetv2_100.tf_in1k.safetensors"
-    found = {}
-    for arm in given.arms:
+    scores = {}
+    for arm in options.arms:
         run(
-            *("train", *inputs[arm], "-o", place / f"run-{arm}", "--backbone", "mobilenetv2_100", "--seed", seed, "-q"),
+            *(
+                "train",
+                *inputs[arm],
+                "-o",
+                folder / f"run-{arm}",
+                "--backbone",
+                "mobilenetv2_100",
+                "--seed",
+                seed,
+                "-q",
+            ),
             *("--backbone-arg", "pad_type=same", "--weights", weights, "--mean", 0.5, "--std", 0.5, "--overwrite"),
-            *("--epochs", given.epochs, "--size", given.size),
+            *("--epochs", options.epochs, "--size", options.size, "-q"),
         )
-        tested = [r for r in records(place / f"run-{arm}" / "predictions.jsonl") if r["split"] == "test"]
+        tested = [r for r in records(folder / f"run-{arm}" / "predictions.jsonl") if r["split"] == "test"]
         assert not any(r.get("synthetic") for r in tested)
-        truth, told = [r["label"] for r in tested], [r["predicted"] for r in tested]
-        pmy = recall_score(truth, told, labels=["PMY"], average="macro")
-        found[arm] = (f1_score(truth, told, average="macro"), pmy)
-        print(f"seed {seed}  {arm:14} macro F1 {found[arm][0]:.4f}  PMY recall {pmy:.3f}", flush=True)
-    return found
+        labels, predicted = [r["label"] for r in tested], [r["predicted"] for r in tested]
+        pmy = recall_score(labels, predicted, labels=["PMY"], average="macro")
+        scores[arm] = (f1_score(labels, predicted, average="macro"), pmy)
+        print(f"seed {seed}  {arm:14} macro F1 {scores[arm][0]:.4f}  PMY recall {pmy:.3f}", flush=True)
+    return scores
 
 
 def main():
@@ -81,14 +91,14 @@ def main():
     parser.add_argument("--to", type=int, default=60)
     parser.add_argument("--others", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--place", type=Path, default=Path("scarce-class-benchmark"))
-    given = parser.parse_args()
-    run("segment", DATA / "pbc", "-o", given.place / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
-    found = [figures(given, seed) for seed in range(given.seeds)]
-    print(f"\n{'':14}{'macro F1':>10}{'PMY recall':>12}   mean of {given.seeds} seeds; each")
+    parser.add_argument("--place", dest="folder", type=Path, default=Path("scarce-class-benchmark"))
+    options = parser.parse_args()
+    run("segment", DATA / "pbc", "-o", options.folder / "masks", "--label-regex", LABEL, "-q", "--skip-bad")
+    scores = [figures(options, seed) for seed in range(options.seeds)]
+    print(f"\n{'':14}{'macro F1':>10}{'PMY recall':>12}   mean of {options.seeds} seeds; each")
     means = {}
-    for arm in given.arms:
-        f1, recall = np.transpose([one[arm] for one in found])
+    for arm in options.arms:
+        f1, recall = np.transpose([one[arm] for one in scores])
         each = "  ".join(f"{a:.4f}/{b:.3f}" for a, b in zip(f1, recall, strict=True))
         print(f"{arm:14}{f1.mean():10.4f}{recall.mean():12.3f}   {each}")
         means[arm] = f1.mean(), recall.mean()

@@ -47,9 +47,9 @@ def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> It
     inputs = list(inputs)
     selector = Selector(selection, tally)
     paths = names_of(inputs)
-    if twice := [given for number, given in enumerate(inputs) if paths[number] in paths[:number]]:
+    if twice := [text for number, text in enumerate(inputs) if paths[number] in paths[:number]]:
         raise UsageProblem(f"{twice[0]}: is given twice; give it once")
-    sources = [_open_input(given, several=len(inputs) > 1) for given in inputs]  # errors before the first record
+    sources = [_open_input(text, several=len(inputs) > 1) for text in inputs]  # errors before the first record
     unique = UniqueIds(sources) if len(sources) > 1 else None
     prefixes = unique.prefixes if unique else {}
     tally.prefixes = list(prefixes.values())
@@ -62,16 +62,16 @@ def read_inputs(inputs: Iterable[str], selection: Selection, tally: Tally) -> It
 
 def names_of(inputs: Iterable[str]) -> list[str]:
     """Return the absolute paths of inputs; `-` stays as it is."""
-    return [given if given == "-" else str(absolute(Path(given))) for given in inputs]
+    return [text if text == "-" else str(absolute(Path(text))) for text in inputs]
 
 
 def how_many(inputs: Iterable[str]) -> int | None:
     """Count the records of inputs, roughly and fast, for progress; None if that is not known beforehand."""
     count = 0
-    for given in inputs:
-        path = Path(given)
+    for text in inputs:
+        path = Path(text)
         files = record_files(path) if path.is_dir() else [path] if path.suffix.lower() in RECORD_SUFFIXES else []
-        if given == "-" or any(not file.is_file() for file in files):
+        if text == "-" or any(not file.is_file() for file in files):
             return None
         for file in files:
             with open(file, "rb") as stream:
@@ -103,12 +103,12 @@ def record_files(folder: Path) -> list[Path]:
     return [shards[key] for key in sorted(shards)]
 
 
-def _open_input(given: str, several: bool) -> InputSource:
-    if given == "-":
+def _open_input(text: str, several: bool) -> InputSource:
+    if text == "-":
         if sys.stdin.isatty():
             raise UsageProblem("-: stdin is a terminal; pipe records into it, or give a folder")
-        return _record_source("stdin", given, Path.cwd(), {"stdin": _pipe(lambda: sys.stdin.buffer, several)})
-    path = Path(given)
+        return _record_source("stdin", text, Path.cwd(), {"stdin": _pipe(lambda: sys.stdin.buffer, several)})
+    path = Path(text)
     whole = absolute(path)
     if path.is_dir():
         files = record_files(path)
@@ -117,14 +117,14 @@ def _open_input(given: str, several: bool) -> InputSource:
         refuse_run(path)
         return InputSource(whole.name, str(whole), partial(find_images, path), lambda: find_images(path, Tally()))
     if not path.exists():
-        raise InputError(f"{given}: no such file or folder")
-    if has_image_suffix(given):
+        raise InputError(f"{text}: no such file or folder")
+    if has_image_suffix(text):
         read_image = partial(_read_image, path)
         return InputSource(whole.parent.name, f"{whole.parent}/", read_image, lambda: read_image(Tally()))
     if not path.is_file():
         return _record_source("pipe", str(whole), path.parent, {path: _pipe(partial(_open, path), several)})
     if path.suffix.lower() not in RECORD_SUFFIXES:
-        raise InputError(f"{given}: is neither a folder, an image nor a .jsonl file of records")
+        raise InputError(f"{text}: is neither a folder, an image nor a .jsonl file of records")
     is_output = path.stem == "records" or _SHARD.search(path.name)
     name = whole.parent.name if is_output else path.stem
     return _record_source(name, str(whole), path.parent, {path: partial(_open, path)})

@@ -111,11 +111,11 @@ def compose_natural(pool: Pool, index: int, red_cells: int | None, rng: np.rando
 
 def _similar_fields(pool: Pool, index: int) -> np.ndarray:
     """Return the fields that look most like a cell's own, had a cell of its kind and have room for its window."""
-    fields, own = np.array(pool.cleared, np.int64), pool.properties[index]
+    fields, wanted = np.array(pool.cleared, np.int64), pool.properties[index]
     properties = pool.properties[fields]
     _, _, width, height = pool.fields[index].parts["subject"]["window"]
     has_room = (properties[:, 2] >= width) & (properties[:, 3] >= height)
-    fields = fields[(properties[:, :2] == own[:2]).all(1) & has_room & (fields != index)]
+    fields = fields[(properties[:, :2] == wanted[:2]).all(1) & has_room & (fields != index)]
     if not len(fields):
         raise ImageError(f"{pool.fields[index].id}: no other field of the pool can hold its cell; give more fields")
     return fields[pool.by_similarity(index, fields)[:SIMILAR]]
@@ -198,9 +198,9 @@ def _paste(pool: Pool, donor: PooledField, best: _Arrangement, scene: Scene) -> 
     """Put the cell into the scene, adapted to its noise, illumination and background."""
     subject, window, cell = donor.parts["subject"], best.window, best.cell
     patch = apply_symmetry(pool.read_image(subject["exact"])[0], best.symmetry)
-    own = apply_symmetry(illumination(donor.illumination, donor.size, tuple(subject["window"])), best.symmetry)
-    patch = _match_noise(patch - own, donor, best, pool) + own
-    patch = patch * np.clip(best.illumination / np.maximum(own, 8), *_GAIN)
+    light = apply_symmetry(illumination(donor.illumination, donor.size, tuple(subject["window"])), best.symmetry)
+    patch = _match_noise(patch - light, donor, best, pool) + light
+    patch = patch * np.clip(best.illumination / np.maximum(light, 8), *_GAIN)
     is_background = (scene.labels[window] == 0) & ~dilate(best.mask > 0, 3)
     patch = patch + _background_difference(scene.image[window] - patch, is_background)
     keep = ((scene.labels[window] > 0) | dilate(best.mask == OTHER, _RIM)) & ~cell
@@ -227,14 +227,14 @@ def _background_difference(difference: np.ndarray, is_background: np.ndarray) ->
 
 def _match_noise(residual: np.ndarray, donor: PooledField, best: _Arrangement, pool: Pool) -> np.ndarray:
     """Give a cell's window, its illumination subtracted, the noise of the field that it goes into."""
-    own, wanted = (pooled.parts["traits"]["noise"] for pooled in (donor, best.field))
-    if own > _NOISY * wanted:
-        sigma = float(np.interp(wanted / own, _LEFT, _SIGMA))
+    noise, wanted = (pooled.parts["traits"]["noise"] for pooled in (donor, best.field))
+    if noise > _NOISY * wanted:
+        sigma = float(np.interp(wanted / noise, _LEFT, _SIGMA))
         return cv2.GaussianBlur(residual, (0, 0), sigma)
-    if wanted > _NOISY * own:
+    if wanted > _NOISY * noise:
         grain = pool.read_image(best.field.parts["field"]["background"])[0][best.window] - best.illumination
         grain = grain - cv2.GaussianBlur(grain, (0, 0), 2)
-        return residual + grain * np.float32(np.sqrt(1 - (own / wanted) ** 2))
+        return residual + grain * np.float32(np.sqrt(1 - (noise / wanted) ** 2))
     return residual
 
 
@@ -269,9 +269,9 @@ def _add_red_cell(pool: Pool, field: PooledField, scene: Scene, near: np.ndarray
     mask = cut_out[..., 3] == 255
     if (scene.labels[window][dilate(mask, 2)] > 0).any():
         return False
-    own = apply_symmetry(illumination(donor.illumination, donor.size, tuple(cell["window"])), symmetry)
-    there = illumination(field.illumination, field.size, (x, y, width, height))
-    patch = cut_out[..., :3] * np.clip(there / np.maximum(own, 8), *_GAIN)
+    light = apply_symmetry(illumination(donor.illumination, donor.size, tuple(cell["window"])), symmetry)
+    field_light = illumination(field.illumination, field.size, (x, y, width, height))
+    patch = cut_out[..., :3] * np.clip(field_light / np.maximum(light, 8), *_GAIN)
     alpha = cut_out[..., 3:].astype(np.float32) / 255
     scene.image[window] += (patch - scene.image[window]) * alpha
     scene.add("rbc", mask.astype(np.uint8), (x, y), whole=True, area=int(mask.sum()))

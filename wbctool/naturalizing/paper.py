@@ -32,10 +32,10 @@ def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.
     donor = pool.fields[index]
     scene = _empty_scene(pool, index, rng)
     inner = pool.read_labels(donor.parts["subject"]["mask"])
-    own = _trim(pool.read_cut_out(donor.parts["subject"]["file"]), inner)
+    subject = _trim(pool.read_cut_out(donor.parts["subject"]["file"]), inner)
     for _ in range(_ROUNDS):
         drawn = [pool.red_cells[int(k)] for k in rng.integers(len(pool.red_cells), size=wanted)]
-        layers = [*(_trim(pool.read_cut_out(cell["file"]), None) for _, cell in drawn), own]
+        layers = [*(_trim(pool.read_cut_out(cell["file"]), None) for _, cell in drawn), subject]
         positions = _random_positions([mask.shape for _, mask in layers], scene.size, rng)
         if positions:
             break
@@ -49,7 +49,7 @@ def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.
     for position, (_, mask), (source, _) in zip(positions, layers, drawn, strict=False):
         scene.add("rbc", mask, position, whole=True, area=int((mask > 0).sum()))
         scene.provenance["red_cells"].append({"source": pool.fields[source].id, **placement(0, *position)})
-    scene.add(donor.parts["subject"]["kind"], own[1], positions[-1])
+    scene.add(donor.parts["subject"]["kind"], subject[1], positions[-1])
     scene.provenance["cell"] = placement(0, *positions[-1])
     return scene
 
