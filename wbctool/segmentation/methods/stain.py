@@ -1,0 +1,29 @@
+"""Nuclei by their stain, cell borders by a closed shortest path around each; the default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wbctool.pipeline.parameters import Parameters
+from wbctool.segmentation.method import Method, Splitting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from wbctool.imaging.label_image import Objects
+
+
+def find(image: np.ndarray, _parameters: Parameters, _splitting: Splitting | None) -> Objects:
+    """Find white cells with nuclei, red cells and platelets; touching ones are always split."""
+    from wbctool.segmentation.stain import segment
+
+    return segment(image)
+
+
+STAIN = Method(
+    "stain",
+    "nuclei by their stain, cell borders by a shortest path around each",
+    "this package",
+    find,
+    objects="whole white cells, red cells and platelets",
+)
