@@ -85,7 +85,7 @@ def test_segment_split_crop_naturalize_and_evaluate_import_neither_torch_nor_tim
         (["segment"], 2, "wbctool segment --help"),
         (["segment", "gone/", "-o", "out"], 3, "gone/: no such file or folder"),
         (["segment", ".", "-o", "out"], 3, "no images or records found"),
-        (["segment", ".", "-o", "out", "--method", "x"], 2, "choose from stain"),
+        (["segment", ".", "-o", "out", "--method", "x"], 2, "choose from cyan-otsu"),
         (["segment", ".", "-o", "out", "--shard", "3/2"], 2, "--shard 3/2"),
         (["segment", ".", "-o", "out", "--jobs", "-1"], 2, "--jobs"),
         (["crop", "gone.jsonl", "-o", "out"], 3, "gone.jsonl"),
@@ -145,7 +145,7 @@ def test_completion_offers_methods_recipes_backbones_and_choices():
     from wbctool.segmentation import METHODS as masks
     from wbctool.training.recipe import recipe_names
 
-    assert complete("wbctool segment --method ") == list(masks)
+    assert complete("wbctool segment --method ") == masks.names()
     assert complete("wbctool explain runs/a cells --method ") == list(maps)
     assert complete("wbctool train --recipe ") == recipe_names()
     assert complete("wbctool train --attention ") == ["none", "cbam"]

@@ -9,12 +9,6 @@ import cv2
 import numpy as np
 
 
-def saturation(image: np.ndarray) -> np.ndarray:
-    """Saturation of HSV, 0 to 1."""
-    peak = image.max(axis=2).astype(np.float32)
-    return (peak - image.min(axis=2)) / np.maximum(peak, 1)
-
-
 def cyan(image: np.ndarray) -> np.ndarray:
     """The cyan of CMYK with full black replacement, 0 to 1: (max(R, G, B) − R) / max(R, G, B)."""
     peak = image.max(axis=2).astype(np.float32)

@@ -12,9 +12,11 @@ from wbctool.pipeline.parameters import Parameters, checked, parameter
 from wbctool.pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy import ndarray as Image
 
     from wbctool.imaging.label_image import Objects
+else:  # names that modules of methods can import without NumPy
+    Image = Objects = Any
 
 PANEL = "Constants of the published methods"
 
@@ -37,9 +39,13 @@ class Refinement(Parameters):
     smooth: float = parameter(1.0, "σ of a Gaussian on the mask.", low=0, high=99, form="PX", panel=PANEL)
 
 
-def as_published_switch() -> Any:
-    """Declare `as_published`, for methods whose published rule selects the background."""
-    return parameter(False, "The rule to the letter (inverted).")
+AS_PUBLISHED = "The rule to the letter (inverted)."
+
+
+class PublishedRule(Refinement):
+    """Refinement, and a switch to the published rule of a method where that selects the background."""
+
+    as_published: bool = parameter(False, AS_PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Method:
     name: str
     help: str
     source: str
-    find: Callable[[np.ndarray, Any, Splitting | None], Objects]
+    find: Callable[[Image, Any, Splitting | None], Objects]
     parameters: type[Parameters] = Parameters
     objects: str = "nuclei only"
     always_splits: bool = False
@@ -90,7 +96,7 @@ class ConfiguredMethod:
     parameters: Parameters
     splitting: Splitting | None
 
-    def find(self, image: np.ndarray) -> Objects:
+    def find(self, image: Image) -> Objects:
         """Find cells in an RGB image (height, width, 3), uint8."""
         return self.method.find(image, self.parameters, self.splitting)
 
@@ -142,7 +148,7 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def find_objects(image: np.ndarray, method: str = "stain", parameters: Mapping[str, Any] | None = None) -> Objects:
+def find_objects(image: Image, method: str = "stain", parameters: Mapping[str, Any] | None = None) -> Objects:
     """Find cells in an image.
 
     Args:

@@ -6,15 +6,8 @@ EfficientNetV2-S paper.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wbctool.pipeline.parameters import Parameters, parameter
-from wbctool.segmentation.method import PANEL, Method, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import PANEL, Image, Method, Objects, Splitting
 
 
 class CyanOtsuParameters(Parameters):
@@ -24,7 +17,7 @@ class CyanOtsuParameters(Parameters):
     min_area: float = parameter(80.0, "Least object.", low=1, high=1e9, form="PX", panel=PANEL)
 
 
-def find(image: np.ndarray, parameters: CyanOtsuParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: CyanOtsuParameters, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     from wbctool.imaging.colour import cyan
     from wbctool.segmentation.regions import otsu, tidy

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.segmentation.method import Method, Refinement, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import Image, Method, Objects, Refinement, Splitting
 
 
-def find(image: np.ndarray, parameters: Refinement, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: Refinement, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     from wbctool.imaging.colour import haematoxylin
     from wbctool.segmentation.regions import otsu

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import PANEL, Method, Refinement, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement, Splitting
 
 
 class HsvParameters(Refinement):
@@ -21,7 +14,7 @@ class HsvParameters(Refinement):
     min_saturation: float = parameter(0.2, "Least saturation.", low=0, high=1, form="S", panel=PANEL)
 
 
-def find(image: np.ndarray, parameters: HsvParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: HsvParameters, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     import cv2
     import numpy as np

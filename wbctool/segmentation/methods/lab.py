@@ -6,23 +6,10 @@ above Otsu's threshold, as chromatin is the most purple of all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.segmentation.method import Method, Refinement, Splitting, as_published_switch
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import Image, Method, Objects, PublishedRule, Splitting
 
 
-class LabParameters(Refinement):
-    """Which rule is applied."""
-
-    as_published: bool = as_published_switch()
-
-
-def find(image: np.ndarray, parameters: LabParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: PublishedRule, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     import cv2
     import numpy as np
@@ -35,4 +22,4 @@ def find(image: np.ndarray, parameters: LabParameters, splitting: Splitting | No
     return refined_nuclei(mask.astype(np.uint8), parameters, splitting)
 
 
-LAB = Method("lab", "Otsu's threshold on a* of L*a*b*", "EfficientNetV2-S paper, section 5.3", find, LabParameters)
+LAB = Method("lab", "Otsu's threshold on a* of L*a*b*", "EfficientNetV2-S paper, section 5.3", find, PublishedRule)

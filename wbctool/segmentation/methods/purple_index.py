@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import PANEL, Method, Refinement, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement, Splitting
 
 
 class PurpleIndexParameters(Refinement):
@@ -19,7 +12,7 @@ class PurpleIndexParameters(Refinement):
     theta: float | None = parameter(None, "Threshold; by default Otsu's.", low=-1, high=1, form="T", panel=PANEL)
 
 
-def find(image: np.ndarray, parameters: PurpleIndexParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: PurpleIndexParameters, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     from wbctool.segmentation.regions import otsu
     from wbctool.segmentation.thresholds import refined_nuclei

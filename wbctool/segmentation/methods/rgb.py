@@ -6,17 +6,12 @@ purple: red and green do not exceed their thresholds, and blue exceeds green.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Strict
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import PANEL, Method, Refinement, Splitting, as_published_switch
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import AS_PUBLISHED, PANEL, Image, Method, Objects, Refinement, Splitting
 
 RgbValues = Annotated[tuple[float, float, float], Strict(False)]  # records hold lists
 
@@ -24,11 +19,11 @@ RgbValues = Annotated[tuple[float, float, float], Strict(False)]  # records hold
 class RgbParameters(Refinement):
     """The thresholds, 0 to 1, and which rule is applied."""
 
-    as_published: bool = as_published_switch()
+    as_published: bool = parameter(False, AS_PUBLISHED)
     rgb_thresholds: RgbValues = parameter((0.5, 0.3, 0.4), "Thresholds.", form="R,G,B", panel=PANEL)
 
 
-def find(image: np.ndarray, parameters: RgbParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: RgbParameters, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     from wbctool.segmentation.thresholds import refined_nuclei
 

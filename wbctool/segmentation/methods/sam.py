@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
 from wbctool.pipeline.parameters import Parameters, parameter
-from wbctool.segmentation.method import Method, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import Image, Method, Objects, Splitting
 
 PANEL = "Segment Anything"
 
@@ -39,7 +34,7 @@ def prepare(parameters: SamParameters) -> None:
     load(parameters.sam_checkpoint, parameters.sam_model, parameters.device)
 
 
-def find(image: np.ndarray, parameters: SamParameters, _splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: SamParameters, _splitting: Splitting | None) -> Objects:
     """Find white cells with nuclei, red cells and platelets; each mask is one object already."""
     from wbctool.segmentation.sam import automatic_masks, load, sort_masks
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wbctool.pipeline.parameters import Parameters
-from wbctool.segmentation.method import Method, Splitting
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import Image, Method, Objects, Splitting
 
 
-def find(image: np.ndarray, _parameters: Parameters, _splitting: Splitting | None) -> Objects:
+def find(image: Image, _parameters: Parameters, _splitting: Splitting | None) -> Objects:
     """Find white cells with nuclei, red cells and platelets; touching ones are always split."""
     from wbctool.segmentation.stain import segment
 

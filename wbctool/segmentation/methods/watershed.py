@@ -5,23 +5,10 @@ As published the bright side of the threshold is taken, which is the background;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.segmentation.method import Method, Refinement, Splitting, as_published_switch
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from wbctool.imaging.label_image import Objects
+from wbctool.segmentation.method import Image, Method, Objects, PublishedRule, Splitting
 
 
-class WatershedParameters(Refinement):
-    """Which rule is applied."""
-
-    as_published: bool = as_published_switch()
-
-
-def find(image: np.ndarray, parameters: WatershedParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: PublishedRule, splitting: Splitting | None) -> Objects:
     """Find nuclei."""
     import cv2
     import numpy as np
@@ -38,6 +25,6 @@ WATERSHED = Method(
     "Otsu's threshold on grey; touching nuclei are always split",
     "EfficientNetV2-S paper, section 4.2.7",
     find,
-    WatershedParameters,
+    PublishedRule,
     always_splits=True,
 )
