@@ -64,9 +64,8 @@ def test_pixels_nearer_to_another_nucleus_are_not_of_the_cell():
     density, truth, nucleus, red = cell_in_field()
     nearest = np.ones(truth.shape, np.int32)
     nearest[:, :70] = 2
-    outline = cell_outline(
-        density, Region.from_mask(nucleus), nearest, 1, RedCellColours.of(density[(red > 0) & (truth == 0)])
-    )
+    colours = RedCellColours.of(density[(red > 0) & (truth == 0)])
+    outline = cell_outline(density, Region.from_mask(nucleus), nearest, 1, colours)
     assert outline[:, 0].min() > 64
 
 

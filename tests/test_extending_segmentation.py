@@ -9,21 +9,21 @@ from conftest import Result
 
 MODULE = '''"""Nuclei where green is low."""
 
-from wbctool.pipeline.parameters import Parameters, parameter
+from wbctool.pipeline.parameters import parameter
 from wbctool.segmentation.method import Image, Method, Objects, Splitting
 
 
-class DarkGreenParameters(Parameters):
+class DarkGreenParameters(Splitting):
     """The threshold."""
 
     darkness: int = parameter(90, "Highest level of green.", low=0, high=255)
 
 
-def find(image: Image, parameters: DarkGreenParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: DarkGreenParameters) -> Objects:
     """Find nuclei."""
     from wbctool.segmentation.thresholds import nuclei_of
 
-    return nuclei_of((image[..., 1] <= parameters.darkness).astype("uint8"), 80.0, splitting)
+    return nuclei_of((image[..., 1] <= parameters.darkness).astype("uint8"), 80.0, parameters)
 
 
 DARK_GREEN = Method("dark-green", "pixels of little green", "an example", find, DarkGreenParameters)

@@ -9,11 +9,12 @@ from skimage.filters import threshold_otsu
 from wbctool.drawing import draw_field
 from wbctool.errors import UsageProblem
 from wbctool.imaging.colour import haematoxylin
-from wbctool.segmentation import configure, find_objects
+from wbctool.segmentation import METHODS, find_objects
 from wbctool.segmentation.method import Refinement, Splitting
 from wbctool.segmentation.regions import disk, otsu_level
 from wbctool.segmentation.thresholds import refine, split_touching
 
+SPLITTING = {"split_peak_share": 0.5, "split_peak_area": 127.0, "split_marker_radius": 2, "split_cut": 0.4}
 BARE = {"radius": 0, "iterations": 0, "min_area": 1.0, "smooth": 0.0}
 
 
@@ -28,6 +29,18 @@ def mask_of(objects, shape):
         assert whole is nucleus  # these methods find nuclei only
         mask |= whole.to_mask(shape) > 0
     return mask
+
+
+def configure(method, values):
+    return METHODS.get(method, "--method").configured(values)
+
+
+def settings(method, values=None):
+    return METHODS.get(method).settings(configure(method, values or {}))
+
+
+def constants(method, values=None):
+    return METHODS.get(method).constants(configure(method, values or {}))
 
 
 def unrefined(image, method, **parameters):
@@ -123,9 +136,8 @@ def test_an_object_too_small_for_a_marker_stays_whole():
 def test_splitting_goes_with_every_method(field):
     parameters = {"split_touching": True, "split_cut": 0.5}
     for method in ("cyan-otsu", "purple-index", "watershed", "stain"):
-        settings = configure(method, parameters).settings()
-        assert settings["split_cut"] == 0.5
-        assert settings["split_peak_share"] == 0.5
+        assert settings(method, parameters)["split_cut"] == 0.5
+        assert settings(method, parameters)["split_peak_share"] == 0.5
         assert find_objects(field, method, parameters).ridges is not None
 
 
@@ -153,25 +165,25 @@ def test_a_parameter_that_a_method_does_not_take_is_refused(method, parameters, 
 
 def test_settings_hold_every_parameter_and_constants_those_that_differ(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rgb = configure("rgb", {"radius": 2, "as_published": True, "rgb_thresholds": [0.6, 0.3, 0.4]})
-    assert list(rgb.settings()) == ["as_published", "rgb_thresholds", "radius", "iterations", "min_area", "smooth"]
-    assert rgb.constants() == {"as_published": True, "rgb_thresholds": [0.6, 0.3, 0.4], "radius": 2}
-    sam = configure("sam", {"sam_checkpoint": "weights.pth", "device": "cpu"})
-    assert sam.settings() == {"sam_checkpoint": str(tmp_path / "weights.pth"), "sam_model": "vit_b", "sam_points": 32}
-    splitting = {"split_peak_share": 0.5, "split_peak_area": 127.0, "split_marker_radius": 2, "split_cut": 0.4}
-    assert configure("stain", {}).settings() == configure("watershed", {}).constants() == {}
-    assert configure("stain", {"split_touching": True}).constants() == splitting
-    assert configure("watershed", {"split_cut": 0.3}).constants() == {"split_cut": 0.3}
-    assert configure("watershed", {}).settings().items() >= splitting.items()
+    rgb = {"radius": 2, "as_published": True, "rgb_thresholds": [0.6, 0.3, 0.4]}
+    names = ["as_published", "rgb_thresholds", "radius", "iterations", "min_area", "smooth"]
+    assert list(settings("rgb", rgb)) == names
+    assert list(settings("rgb", {**rgb, "split_touching": True})) == [*names, *SPLITTING]
+    assert constants("rgb", rgb) == rgb
+    sam = {"sam_checkpoint": str(tmp_path / "weights.pth"), "sam_model": "vit_b", "sam_points": 32}
+    assert settings("sam", {"sam_checkpoint": "weights.pth", "device": "cpu"}) == sam
+    assert settings("stain") == constants("watershed") == {}
+    assert constants("stain", {"split_touching": True}) == SPLITTING
+    assert constants("watershed", {"split_cut": 0.3}) == {"split_cut": 0.3}
+    assert settings("watershed").items() >= SPLITTING.items()
 
 
 def test_a_run_repeats_the_constants_of_its_records():
     from wbctool.segmentation.step import step_of
 
     for values in ({"theta": 0.2, "radius": 2}, {"split_touching": True, "split_cut": 0.5}):
-        configured = configure("purple-index", values)
-        step = step_of({"method": "purple-index", **configured.constants()})
-        assert step.settings == {"method": "purple-index", **configured.settings(), "overlay": False}
+        step = step_of({"method": "purple-index", **constants("purple-index", values)})
+        assert step.settings == {"method": "purple-index", **settings("purple-index", values), "overlay": False}
 
 
 def test_otsu_of_a_histogram_is_that_of_scikit_image():

@@ -112,15 +112,15 @@ def square(y, x, side, shape=(40, 50)):
     return mask
 
 
+def region(y, x, side):
+    return Region.from_mask(square(y, x, side))
+
+
 def test_the_label_image_and_its_list_agree():
     objects = Objects(
-        cells=[(Region.from_mask(square(10, 10, 12)), Region.from_mask(square(12, 12, 5)))],
-        platelets=[Region.from_mask(square(0, 30, 6))],
-        red_cells=[
-            Region.from_mask(square(18, 18, 10)),
-            Region.from_mask(square(11, 11, 3)),
-            Region.from_mask(square(30, 2, 4)),
-        ],
+        cells=[(region(10, 10, 12), region(12, 12, 5))],
+        platelets=[region(0, 30, 6)],
+        red_cells=[region(18, 18, 10), region(11, 11, 3), region(30, 2, 4)],
     )
     labels, cells = to_labels(objects, (40, 50))
     assert labels.dtype == np.uint8
@@ -136,7 +136,7 @@ def test_the_label_image_and_its_list_agree():
 
 
 def test_many_objects_take_16_bits():
-    red = [Region.from_mask(square(y, x, 1)) for y in range(0, 40, 2) for x in range(0, 50, 2)]
+    red = [region(y, x, 1) for y in range(0, 40, 2) for x in range(0, 50, 2)]
     labels, cells = to_labels(Objects(red_cells=red), (40, 50))
     assert labels.dtype == np.uint16
     assert len(cells) == 500 == labels.max()

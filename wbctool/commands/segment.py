@@ -9,14 +9,12 @@ import typer
 
 from wbctool.commands.generated import GivenOptions, options_of
 from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
-from wbctool.segmentation.method import METHODS, Splitting
+from wbctool.segmentation.method import METHODS
 
 if TYPE_CHECKING:
     MethodOptions = GivenOptions
-    SplittingOptions = GivenOptions
 else:
     MethodOptions = options_of("MethodOptions", {method.name: method.parameters for method in METHODS})
-    SplittingOptions = options_of("SplittingOptions", {"": Splitting})
 
 
 def _methods() -> str:
@@ -41,10 +39,6 @@ def segment(
     out: Out,
     method: Annotated[str, typer.Option(metavar="NAME", help=_methods())] = "stain",
     method_options: MethodOptions,
-    split_touching: Annotated[
-        bool, typer.Option("--split-touching", help="Marker watershed; stain always splits touching cells.")
-    ] = False,
-    splitting_options: SplittingOptions,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
     coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,
     selection: SelectionOptions,
@@ -58,7 +52,7 @@ def segment(
         inputs,
         out,
         method,
-        {**method_options.given(), "split_touching": split_touching, **splitting_options.given()},
+        method_options.given(),
         overlays=overlay,
         coco=coco,
         selection=selection.selection(),

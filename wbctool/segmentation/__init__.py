@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wbctool.segmentation.method import METHODS, Method, configure, find_objects
+from wbctool.segmentation.method import METHODS, Method, find_objects
 
 if TYPE_CHECKING:
     from wbctool.segmentation.step import segment_images
 
-__all__ = ["METHODS", "Method", "configure", "find_objects", "segment_images"]
+__all__ = ["METHODS", "Method", "find_objects", "segment_images"]
 
 
 def __getattr__(name: str) -> Any:

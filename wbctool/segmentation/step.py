@@ -12,11 +12,12 @@ from typing import Any
 
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.label_image import to_labels
+from wbctool.pipeline.parameters import Parameters
 from wbctool.pipeline.runner import Execution, Outcome, Step, added, parse_shard, run_step, same_id
 from wbctool.records import MASK, Record
 from wbctool.records.selection import Selection
 from wbctool.segmentation.coco import CocoFile
-from wbctool.segmentation.method import ConfiguredMethod, Splitting, configure
+from wbctool.segmentation.method import METHODS, Method, Splitting
 from wbctool.segmentation.overlay import overlay
 
 
@@ -62,7 +63,7 @@ def segment_images(
         inputs: folders, images, record files, or `-` for records on stdin.
         out: output folder.
         method: name of a method in `METHODS`.
-        parameters: of the method, by name; `split_touching` and the constants of its marker watershed, too.
+        parameters: of the method, by name, that are not to have their default.
         overlays: also draw outlines on each image, into `overlays/`.
         coco: also write COCO annotations into this file.
         selection: labels, groups and classes; by default labels are folder names.
@@ -72,10 +73,10 @@ def segment_images(
         UsageProblem: a method, parameter or file that cannot be used.
         InputError: no images, or the method lacks what it needs, such as weights.
     """
-    configured = configure(method, parameters or {})
+    chosen = METHODS.get(method, "--method")
     execution = execution or Execution()
-    execution = replace(execution, jobs=execution.jobs or configured.method.jobs)
-    step = _step(configured, overlays)
+    execution = replace(execution, jobs=execution.jobs or chosen.jobs)
+    step = _step(chosen, chosen.configured(parameters or {}), overlays)
     annotations = CocoFile(coco, out, parse_shard(execution.shard)) if coco else None
     result = SegmentationResult()
 
@@ -100,19 +101,20 @@ def step_of(preparation: Mapping[str, Any]) -> Step:
         UsageProblem: there is no such method, or it does not take these constants.
         InputError: the method lacks what it needs, such as weights.
     """
+    method = METHODS.get(preparation["method"], "--method")
     constants = {name: value for name, value in preparation.items() if name != "method"}
     split = not Splitting.model_fields.keys().isdisjoint(constants)
-    return _step(configure(preparation["method"], {**constants, "split_touching": split}), overlays=False)
+    return _step(method, method.configured({**constants, "split_touching": split}), overlays=False)
 
 
-def _step(configured: ConfiguredMethod, overlays: bool) -> Step:
-    if configured.method.prepare:
-        configured.method.prepare(configured.parameters)
+def _step(method: Method, parameters: Parameters, overlays: bool) -> Step:
+    if method.prepare:
+        method.prepare(parameters)
     return Step(
         name="segment",
-        settings={"method": configured.method.name, **configured.settings(), "overlay": overlays},
+        settings={"method": method.name, **method.settings(parameters), "overlay": overlays},
         expected=same_id,
-        work=partial(_segment, configured, configured.constants(), overlays),
+        work=partial(_segment, method, parameters, overlays),
         compose=added,
         made=("schema", "size", "method", "seconds", "mask", "cells", "constants"),
         reserved=("overlays",),
@@ -120,11 +122,11 @@ def _step(configured: ConfiguredMethod, overlays: bool) -> Step:
 
 
 def _segment(
-    configured: ConfiguredMethod, constants: dict[str, Any], overlays: bool, record: Record, folder: Path, name: str
+    method: Method, parameters: Parameters, overlays: bool, record: Record, folder: Path, name: str
 ) -> list[Record]:
     image = read_image(record["path"])
     start = time.perf_counter()
-    objects = configured.find(image)
+    objects = method.find(image, parameters)
     labels, cells = to_labels(objects, image.shape[:2])
     seconds = round(time.perf_counter() - start, 4)
     mask = folder / f"{name}.png"
@@ -134,9 +136,10 @@ def _segment(
     result = {
         "schema": MASK,
         "size": [image.shape[1], image.shape[0]],
-        "method": configured.method.name,
+        "method": method.name,
         "seconds": seconds,
         "mask": str(mask),
         "cells": cells,
     }
+    constants = method.constants(parameters)
     return [{**result, "constants": constants} if constants else result]

@@ -14,9 +14,9 @@ from wbctool.segmentation.method import Refinement, Splitting
 from wbctool.segmentation.regions import components, depth_of, disk, gather_lobes
 
 
-def refined_nuclei(mask: np.ndarray, parameters: Refinement, splitting: Splitting | None) -> Objects:
+def refined_nuclei(mask: np.ndarray, parameters: Refinement) -> Objects:
     """Refine a mask and return its nuclei; see `nuclei_of`."""
-    return nuclei_of(refine(mask, parameters), parameters.min_area, splitting)
+    return nuclei_of(refine(mask, parameters), parameters.min_area, parameters)
 
 
 def refine(mask: np.ndarray, parameters: Refinement) -> np.ndarray:
@@ -29,15 +29,15 @@ def refine(mask: np.ndarray, parameters: Refinement) -> np.ndarray:
     return mask
 
 
-def nuclei_of(mask: np.ndarray, min_area: float, splitting: Splitting | None) -> Objects:
+def nuclei_of(mask: np.ndarray, min_area: float, splitting: Splitting) -> Objects:
     """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus.
 
     Args:
         mask: uint8, 0 or 1.
         min_area: of a nucleus, pixels; smaller ones are dropped.
-        splitting: constants of the marker watershed that splits touching nuclei; None leaves them whole.
+        splitting: whether touching nuclei are split, and how.
     """
-    if splitting is None:
+    if not splitting.split_touching:
         return Objects(cells=[(nucleus, nucleus) for nucleus in gather_lobes(mask, min_area)])
     nuclei, ridges = split_touching(mask, splitting)
     return Objects(cells=[(nucleus, nucleus) for nucleus in nuclei if nucleus.area >= min_area], ridges=ridges)

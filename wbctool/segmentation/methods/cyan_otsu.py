@@ -6,24 +6,24 @@ EfficientNetV2-S paper.
 
 from __future__ import annotations
 
-from wbctool.pipeline.parameters import Parameters, parameter
+from wbctool.pipeline.parameters import parameter
 from wbctool.segmentation.method import PANEL, Image, Method, Objects, Splitting
 
 
-class CyanOtsuParameters(Parameters):
+class CyanOtsuParameters(Splitting):
     """Size of the opening and closing, and of the least nucleus."""
 
     radius: int = parameter(1, "Radius of the opening.", low=0, high=99, form="PX", panel=PANEL)
     min_area: float = parameter(80.0, "Least object.", low=1, high=1e9, form="PX", panel=PANEL)
 
 
-def find(image: Image, parameters: CyanOtsuParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: CyanOtsuParameters) -> Objects:
     """Find nuclei."""
     from wbctool.imaging.colour import cyan
     from wbctool.segmentation.regions import otsu, tidy
     from wbctool.segmentation.thresholds import nuclei_of
 
-    return nuclei_of(tidy(otsu(cyan(image)), parameters.radius), parameters.min_area, splitting)
+    return nuclei_of(tidy(otsu(cyan(image)), parameters.radius), parameters.min_area, parameters)
 
 
 CYAN_OTSU = Method(

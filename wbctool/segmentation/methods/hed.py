@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from wbctool.segmentation.method import Image, Method, Objects, Refinement, Splitting
+from wbctool.segmentation.method import Image, Method, Objects, Refinement
 
 
-def find(image: Image, parameters: Refinement, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: Refinement) -> Objects:
     """Find nuclei."""
     from wbctool.imaging.colour import haematoxylin
     from wbctool.segmentation.regions import otsu
     from wbctool.segmentation.thresholds import refined_nuclei
 
-    return refined_nuclei(otsu(haematoxylin(image)), parameters, splitting)
+    return refined_nuclei(otsu(haematoxylin(image)), parameters)
 
 
 HED = Method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement, Splitting
+from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement
 
 
 class HsvParameters(Refinement):
@@ -14,7 +14,7 @@ class HsvParameters(Refinement):
     min_saturation: float = parameter(0.2, "Least saturation.", low=0, high=1, form="S", panel=PANEL)
 
 
-def find(image: Image, parameters: HsvParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: HsvParameters) -> Objects:
     """Find nuclei."""
     import cv2
     import numpy as np
@@ -24,7 +24,7 @@ def find(image: Image, parameters: HsvParameters, splitting: Splitting | None) -
     hue, saturation, _ = cv2.split(cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2HSV))
     distance = np.abs((hue - parameters.hue + 180.0) % 360.0 - 180.0)
     mask = (distance <= parameters.hue_width) & (saturation > parameters.min_saturation)
-    return refined_nuclei(mask.astype(np.uint8), parameters, splitting)
+    return refined_nuclei(mask.astype(np.uint8), parameters)
 
 
 HSV = Method(

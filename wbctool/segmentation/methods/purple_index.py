@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement, Splitting
+from wbctool.segmentation.method import PANEL, Image, Method, Objects, Refinement
 
 
 class PurpleIndexParameters(Refinement):
@@ -12,7 +12,7 @@ class PurpleIndexParameters(Refinement):
     theta: float | None = parameter(None, "Threshold; by default Otsu's.", low=-1, high=1, form="T", panel=PANEL)
 
 
-def find(image: Image, parameters: PurpleIndexParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: PurpleIndexParameters) -> Objects:
     """Find nuclei."""
     from wbctool.segmentation.regions import otsu
     from wbctool.segmentation.thresholds import refined_nuclei
@@ -20,7 +20,7 @@ def find(image: Image, parameters: PurpleIndexParameters, splitting: Splitting |
     colour = image.astype("float32") / 255.0
     index = (colour[..., 0] + colour[..., 2]) / 2 - colour[..., 1]
     mask = otsu(index) if parameters.theta is None else (index >= parameters.theta).astype("uint8")
-    return refined_nuclei(mask, parameters, splitting)
+    return refined_nuclei(mask, parameters)
 
 
 PURPLE_INDEX = Method(

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Strict
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.segmentation.method import AS_PUBLISHED, PANEL, Image, Method, Objects, Refinement, Splitting
+from wbctool.segmentation.method import AS_PUBLISHED, PANEL, Image, Method, Objects, Refinement
 
 RgbValues = Annotated[tuple[float, float, float], Strict(False)]  # records hold lists
 
@@ -23,7 +23,7 @@ class RgbParameters(Refinement):
     rgb_thresholds: RgbValues = parameter((0.5, 0.3, 0.4), "Thresholds.", form="R,G,B", panel=PANEL)
 
 
-def find(image: Image, parameters: RgbParameters, splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: RgbParameters) -> Objects:
     """Find nuclei."""
     from wbctool.segmentation.thresholds import refined_nuclei
 
@@ -33,7 +33,7 @@ def find(image: Image, parameters: RgbParameters, splitting: Splitting | None) -
         mask = (red > limits[0]) & (green > limits[1]) & (blue > limits[2])
     else:
         mask = (red <= limits[0]) & (green <= limits[1]) & (blue > green)
-    return refined_nuclei(mask.astype("uint8"), parameters, splitting)
+    return refined_nuclei(mask.astype("uint8"), parameters)
 
 
 RGB = Method("rgb", "thresholds on red, green and blue", "EfficientNetV2-S paper, equation 6", find, RgbParameters)

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from wbctool.pipeline.parameters import Parameters, parameter
+from wbctool.pipeline.parameters import parameter
 from wbctool.segmentation.method import Image, Method, Objects, Splitting
 
 PANEL = "Segment Anything"
 
 
-class SamParameters(Parameters):
+class SamParameters(Splitting):
     """Weights of Segment Anything, its grid of points, and where it runs."""
 
     sam_checkpoint: str | None = parameter(None, "Weights (.pth).", form="FILE", panel=PANEL)
@@ -34,7 +34,7 @@ def prepare(parameters: SamParameters) -> None:
     load(parameters.sam_checkpoint, parameters.sam_model, parameters.device)
 
 
-def find(image: Image, parameters: SamParameters, _splitting: Splitting | None) -> Objects:
+def find(image: Image, parameters: SamParameters) -> Objects:
     """Find white cells with nuclei, red cells and platelets; each mask is one object already."""
     from wbctool.segmentation.sam import automatic_masks, load, sort_masks
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from wbctool.pipeline.parameters import Parameters
 from wbctool.segmentation.method import Image, Method, Objects, Splitting
 
 
-def find(image: Image, _parameters: Parameters, _splitting: Splitting | None) -> Objects:
+def find(image: Image, _parameters: Splitting) -> Objects:
     """Find white cells with nuclei, red cells and platelets; touching ones are always split."""
     from wbctool.segmentation.stain import segment
 
@@ -18,5 +17,6 @@ STAIN = Method(
     "nuclei by their stain, cell borders by a shortest path around each",
     "this package",
     find,
+    Splitting,
     objects="whole white cells, red cells and platelets",
 )

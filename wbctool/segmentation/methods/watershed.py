@@ -5,10 +5,17 @@ As published the bright side of the threshold is taken, which is the background;
 
 from __future__ import annotations
 
-from wbctool.segmentation.method import Image, Method, Objects, PublishedRule, Splitting
+from wbctool.pipeline.parameters import parameter
+from wbctool.segmentation.method import Image, Method, Objects, PublishedRule
 
 
-def find(image: Image, parameters: PublishedRule, splitting: Splitting | None) -> Objects:
+class WatershedParameters(PublishedRule):
+    """The published rule, with touching nuclei always split."""
+
+    split_touching: bool = parameter(True, "Marker watershed.")
+
+
+def find(image: Image, parameters: WatershedParameters) -> Objects:
     """Find nuclei."""
     import cv2
     import numpy as np
@@ -17,7 +24,7 @@ def find(image: Image, parameters: PublishedRule, splitting: Splitting | None) -
     from wbctool.segmentation.thresholds import refined_nuclei
 
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (5, 5), 2.0).astype(np.float32)
-    return refined_nuclei(otsu(grey if parameters.as_published else -grey), parameters, splitting)
+    return refined_nuclei(otsu(grey if parameters.as_published else -grey), parameters)
 
 
 WATERSHED = Method(
@@ -25,6 +32,5 @@ WATERSHED = Method(
     "Otsu's threshold on grey; touching nuclei are always split",
     "EfficientNetV2-S paper, section 4.2.7",
     find,
-    PublishedRule,
-    always_splits=True,
+    WatershedParameters,
 )
