@@ -21,7 +21,3 @@ class CropParameters(Parameters):
     which: Literal["central", "largest", "all"] = parameter("central", "Which of an image's cells.")
     edge: Literal["keep", "drop"] = parameter("keep", "Cells cut by the image's edge.")
     denoise: Literal["nlm"] | None = parameter(None, "Denoise crops by non-local means.")
-
-    def with_margin(self) -> CropParameters:
-        """The same with the method's own margin where none is given."""
-        return self if self.margin is not None else self.model_copy(update={"margin": MARGINS[self.method]})

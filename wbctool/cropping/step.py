@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.cropping.parameters import CropParameters
+from wbctool.cropping.parameters import MARGINS, CropParameters
 from wbctool.cropping.windows import Window, box_window, cut, roi_window
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.enhancement import non_local_means
@@ -96,8 +96,9 @@ def step_of(preparation: Mapping[str, Any], kind: str, edge: str) -> Step:
 
 
 def crop_step(parameters: CropParameters) -> Step:
-    """The step for some parameters."""
-    parameters = parameters.with_margin()
+    """The step for some parameters; without a margin the method's own is used."""
+    if parameters.margin is None:
+        parameters = parameters.model_copy(update={"margin": MARGINS[parameters.method]})
     return Step(
         name="crop",
         settings=parameters.model_dump(),

@@ -48,7 +48,7 @@ MORPHOLOGIES: dict[str, Morphology] = {
     "basophil": Morphology((1.4, 1.7), "bilobed", (0.62, 0.7), (0.30, 0.42, 0.12), (40, 60), (1.0, 1.5, 0.5), 0.10),
     "band": Morphology((1.5, 1.8), "band", (0.66, 0.74), (0.14, 0.24, 0.06), *_NEUTROPHIL_GRANULES),
     "eosinophil": Morphology(
-        (1.5, 1.8), "bilobed", (0.62, 0.7), (0.12, 0.34, 0.18), (70, 110), (0.10, 0.45, 0.35), 0.075
+        (1.5, 1.8), "bilobed", (0.62, 0.7), (0.12, 0.34, 0.18), (70, 110), (0.1, 0.45, 0.35), 0.075
     ),
     "erythroblast": Morphology((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20), chromatin=1.25),
     "lymphocyte": Morphology((1.05, 1.3), "round", (0.8, 0.88), (0.50, 0.42, 0.10)),

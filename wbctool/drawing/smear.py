@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from wbctool.imaging.label_image import Objects, Region, to_labels
 from wbctool.records import MASK, Record, to_line, with_relative_paths
 from wbctool.records.storage import atomic, write_bytes
 
+Painter = Callable[[int, np.ndarray, float, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 CLASSES = (*MORPHOLOGIES, "platelet")
 _RED: np.ndarray = np.array([0.10, 0.42, 0.30], np.float32)
 _PLATELET: np.ndarray = np.array([0.55, 0.75, 0.20], np.float32)
@@ -72,6 +73,15 @@ def draw_field(
     density = np.zeros((size, size, 3), np.float32)
     truth = Objects()
     drawn: list[tuple[np.ndarray, float]] = []  # centres and radii
+
+    def draw(paint: Painter, into: list[Region], centre: np.ndarray, radius: float, spacing: float) -> None:
+        if all(np.hypot(*(centre - other)) > radius * spacing + reach for other, reach in drawn):
+            mask, absorbance = paint(size, centre, radius, rng)
+            density[:] += absorbance
+            if mask.max() >= 0.5:
+                into.append(_region(mask))
+                drawn.append((centre, radius))
+
     middle = np.array([size / 2, size / 2]) + rng.normal(0, 0.04 * size, 2)
     if name != "platelet":
         cell = draw_cell(name, size, middle, unit, rng)
@@ -83,30 +93,16 @@ def draw_field(
     platelets += [rng.uniform(0, size, 2) for _ in range(int(rng.integers(0, 3)))]
     for number, centre in enumerate(platelets):
         radius = unit * rng.uniform(0.3, 0.45) * (1.2 if number == 0 and name == "platelet" else 1.0)
-        if _is_free(centre, radius * 1.3, drawn):
-            mask, absorbance = _draw_platelet(size, centre, radius, rng)
-            density += absorbance
-            truth.platelets.append(_region(mask))
-            drawn.append((centre, radius))
+        draw(_draw_platelet, truth.platelets, centre, radius, 1.3)
     for _ in range(red_cells * 4):
-        if len(truth.red_cells) == red_cells:
-            break
-        centre, radius = rng.uniform(-0.05 * size, 1.05 * size, 2), unit * rng.normal(1, 0.07)
-        if _is_free(centre, radius * 1.03, drawn):
-            mask, absorbance = _draw_red_cell(size, centre, radius, rng)
-            density += absorbance
-            if mask.max() >= 0.5:
-                truth.red_cells.append(_region(mask))
-                drawn.append((centre, radius))
+        if len(truth.red_cells) < red_cells:
+            centre, radius = rng.uniform(-0.05 * size, 1.05 * size, 2), unit * rng.normal(1, 0.07)
+            draw(_draw_red_cell, truth.red_cells, centre, radius, 1.03)
     return _photograph(density, slide, rng), truth
 
 
 def _region(mask: np.ndarray) -> Region:
     return Region.from_mask((mask >= 0.5).astype(np.uint8))
-
-
-def _is_free(centre: np.ndarray, radius: float, drawn: Sequence[tuple[np.ndarray, float]]) -> bool:
-    return all(np.hypot(*(centre - other)) > radius + reach for other, reach in drawn)
 
 
 def _draw_red_cell(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wbctool.enhancing.parameters import EnhanceParameters
 from wbctool.errors import ImageError, UsageProblem
@@ -19,14 +18,8 @@ from wbctool.records.selection import Selection
 from wbctool.records.storage import write_json
 
 
-@dataclass
-class EnhanceResult:
-    """What `enhance_images` did.
-
-    Attributes:
-        outcome: counts of inputs and records, and the exit code.
-        steps: the constants of each step, by its name, in the order in which they were applied.
-    """
+class EnhanceResult(NamedTuple):
+    """Counts of inputs and records; and the constants of each step by its name, in the order of application."""
 
     outcome: Outcome
     steps: dict[str, dict[str, Any]]

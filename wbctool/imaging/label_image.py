@@ -60,8 +60,21 @@ class Region:
 
     def to_mask(self, shape: tuple[int, int]) -> np.ndarray:
         """Return a mask of the whole image of this (height, width), uint8, 0 or 1."""
+        return self.in_window(0, 0, shape)
+
+    def in_window(self, x: int, y: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a mask of a window of the image, uint8; pixels outside the window are cut off.
+
+        Args:
+            x: column of the window's first pixel.
+            y: row of it.
+            shape: (height, width) of the window.
+        """
         mask = np.zeros(shape, np.uint8)
-        mask[self.window] = self.mask
+        top, left = self.y - y, self.x - x
+        height, width = self.mask.shape
+        common = mask[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+        common[:] = self.mask[max(0, -top) :, max(0, -left) :][: common.shape[0], : common.shape[1]]
         return mask
 
     def scaled(self, scale: float, shape: tuple[int, int]) -> Region:
@@ -139,7 +152,7 @@ def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, lis
     value = 1
     for whole, nucleus in objects.cells:
         visible = _draw(labels, whole, value)
-        nucleus_mask = _in_window(nucleus, whole) & visible
+        nucleus_mask = nucleus.in_window(whole.x, whole.y, visible.shape) & visible
         labels[whole.window][nucleus_mask > 0] = value + 1
         if entry := _entry(visible, whole, value, "wbc", shape):
             cells.append({**entry, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(nucleus_mask))}})
@@ -162,16 +175,6 @@ def _draw(labels: np.ndarray, region: Region, value: int) -> np.ndarray:
     visible = region.mask & (window == 0).astype(np.uint8)
     window[visible > 0] = value
     return visible
-
-
-def _in_window(nucleus: Region, cell: Region) -> np.ndarray:
-    """The mask of a nucleus in the window of its cell, outside of which it is cut off."""
-    mask = np.zeros_like(cell.mask)
-    top, left = nucleus.y - cell.y, nucleus.x - cell.x
-    height, width = nucleus.mask.shape
-    common = mask[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
-    common[:] = nucleus.mask[max(0, -top) :, max(0, -left) :][: common.shape[0], : common.shape[1]]
-    return mask
 
 
 def _entry(visible: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def cell_outline(
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     density = density[window]
     foreign = (nearest[window] != number).astype(np.uint8)
-    hull_mask = Region(int(hull.x - low[0]), int(hull.y - low[1]), hull.mask).to_mask(foreign.shape)
+    hull_mask = hull.in_window(int(low[0]), int(low[1]), foreign.shape)
     centre = (centre - np.subtract(low, [hull.x, hull.y])).astype(np.float32)
     return _outline_in_window(density, hull_mask, foreign, red, centre, radius) + low
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation.regions import components, disk, fill_holes
+from wbctool.segmentation.regions import components, depth_of, disk, fill_holes
 
 MIN_RADIUS = 4.0  # of a red cell that can be recognised, pixels of the working copy
 PALLOR = 400  # area of the largest central pallor, pixels of the working copy
@@ -81,9 +81,8 @@ def _areas_of_single_cells(filled: np.ndarray, dark: np.ndarray) -> list[float]:
 
 
 def _depth(mask: np.ndarray, blur: float) -> np.ndarray:
-    """Distance to the nearest pixel outside the mask, smoothed; what the image's edge cuts goes on beyond it."""
-    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    return cv2.GaussianBlur(cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1], (0, 0), blur)
+    """Distance to the nearest pixel outside the mask, smoothed; cells cut by the image's edge go on beyond it."""
+    return cv2.GaussianBlur(depth_of(mask, cv2.BORDER_REPLICATE), (0, 0), blur)
 
 
 def red_cells(mask: np.ndarray, red_area: float) -> tuple[list[Region], np.ndarray]:

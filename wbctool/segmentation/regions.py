@@ -73,9 +73,14 @@ def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
     return fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, element))
 
 
-def depth_of(mask: np.ndarray) -> np.ndarray:
-    """Return the distance of each pixel of a mask to the nearest one outside it; the image's edge is outside."""
-    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+def depth_of(mask: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """Return the distance of each pixel of a mask to the nearest one outside it.
+
+    Args:
+        mask: uint8, 0 or 1.
+        border: what lies beyond the image's edge: background, or with `cv2.BORDER_REPLICATE` more of the same.
+    """
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, border, value=0)
     return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
 
@@ -95,10 +100,8 @@ def union_of(regions: list[Region]) -> Region:
     left, top = min(r.x for r in regions), min(r.y for r in regions)
     right = max(r.x + r.mask.shape[1] for r in regions)
     bottom = max(r.y + r.mask.shape[0] for r in regions)
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    for r in regions:
-        mask[r.y - top : r.y - top + r.mask.shape[0], r.x - left : r.x - left + r.mask.shape[1]] |= r.mask
-    return Region(left, top, mask)
+    masks = [r.in_window(left, top, (bottom - top, right - left)) for r in regions]
+    return Region(left, top, np.bitwise_or.reduce(masks))
 
 
 def hull_of(region: Region) -> Region:

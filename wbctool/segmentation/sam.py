@@ -156,14 +156,7 @@ def _nucleus(regions: list[Region], cell: Region, stained: Region) -> Region:
 
 def _common(a: Region, b: Region) -> int:
     """Number of pixels that two regions have in common."""
-    top, left = max(a.y, b.y), max(a.x, b.x)
-    bottom = min(a.y + a.mask.shape[0], b.y + b.mask.shape[0])
-    right = min(a.x + a.mask.shape[1], b.x + b.mask.shape[1])
-    if bottom <= top or right <= left:
-        return 0
-    first = a.mask[top - a.y : bottom - a.y, left - a.x : right - a.x]
-    second = b.mask[top - b.y : bottom - b.y, left - b.x : right - b.x]
-    return int(cv2.countNonZero(first & second))
+    return int(cv2.countNonZero(a.mask & b.in_window(a.x, a.y, a.mask.shape)))
 
 
 def _fraction_in(region: Region, mask: np.ndarray) -> float:

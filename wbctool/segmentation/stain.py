@@ -186,6 +186,5 @@ def _platelet(core: Region, filled: np.ndarray) -> Region:
     rows = slice(top, core.y + core.mask.shape[0] + reach)
     columns = slice(left, core.x + core.mask.shape[1] + reach)
     near = filled[rows, columns]
-    mask = np.zeros_like(near)
-    mask[core.y - top :, core.x - left :][: core.mask.shape[0], : core.mask.shape[1]] = core.mask
+    mask = core.in_window(left, top, near.shape)
     return Region(left, top, fill_holes((cv2.dilate(mask, disk(reach)) & near) | mask))
