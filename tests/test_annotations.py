@@ -96,7 +96,7 @@ def test_each_shard_has_a_coco_file_of_its_own(drawn, cli, tmp_path):
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
 
 
-def test_what_has_holes_is_given_as_run_lengths(tmp_path):
+def test_cells_with_holes_are_given_as_run_lengths(tmp_path):
     from pycocotools import mask as coder
 
     from wbctool.segmentation.coco import _is_solid, _runs
@@ -116,15 +116,15 @@ def test_what_has_holes_is_given_as_run_lengths(tmp_path):
 
 def test_overlays_show_outlines_in_the_colour_of_their_kind(annotated):
     out, records = annotated
-    seen = set()
+    colours = set()
     for record in records:
         path = out / "masks" / "overlays" / record["id"].replace(".jpg", ".png")
         image, drawn = read_image(record["path"]), read_image(path)
         assert drawn.shape == image.shape
         changed = {tuple(colour) for colour in drawn[(drawn != image).any(axis=2)].tolist()}
         assert changed <= set(COLOURS.values()) | {RIDGE}
-        seen |= changed
-    assert set(COLOURS.values()) <= seen
+        colours |= changed
+    assert set(COLOURS.values()) <= colours
 
 
 def test_ridges_are_red_and_the_image_itself_is_left_alone():
@@ -134,7 +134,7 @@ def test_ridges_are_red_and_the_image_itself_is_left_alone():
     ridges[50:60, 70] = 1
     square = np.zeros(image.shape[:2], np.uint8)
     square[10:20, 10:20] = 1
-    drawn = overlay(image, Objects(red_cells=[Region.of(square)], ridges=ridges))
+    drawn = overlay(image, Objects(red_cells=[Region.from_mask(square)], ridges=ridges))
     assert np.array_equal(image, before)
     assert (drawn[50:60, 70] == RIDGE).all()
     assert (drawn[10, 10:20] == COLOURS["rbc"]).all()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wbctool.cropping.step import CropOptions, crop_step
+from wbctool.cropping import CropParameters
+from wbctool.cropping.step import crop_step, step_of
 from wbctool.cropping.windows import box_window, cut, roi_window
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.records.cells import choose_cells
@@ -68,15 +69,32 @@ def test_labels_are_never_blended():
 
 
 @pytest.mark.parametrize(
-    "options", [CropOptions(method="x"), CropOptions(which="x"), CropOptions(kind="x")], ids=["method", "which", "kind"]
+    "words", [("--method", "x"), ("--which", "x"), ("--kind", "x"), ("--edge", "cut"), ("--denoise", "median")]
 )
-def test_an_unknown_choice_is_a_usage_error(options):
-    with pytest.raises(UsageProblem, match="choose from"):
-        crop_step(options)
+def test_an_unknown_choice_is_a_usage_error(cli, masks, tmp_path, words):
+    done = cli("crop", masks, "-o", tmp_path / "out", *words)
+    assert (done.code, f"{words[0]} {words[1]}: choose from" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "limits"), [(("--margin", "-0.1"), "from 0 to 10"), (("--size", "7"), "from 8 to 4096")]
+)
+def test_a_number_out_of_its_bounds_is_a_usage_error(cli, masks, tmp_path, words, limits):
+    done = cli("crop", masks, "-o", tmp_path / "out", *words)
+    assert (done.code, words[0] in done.err, limits in done.err) == (2, True, True)
+
+
+def test_a_run_crops_all_cells_as_its_own_were_cropped():
+    step = step_of({"method": "box", "margin": 0.0, "size": 48, "denoise": "nlm"}, "wbc", "drop")
+    assert step.settings == {
+        "method": "box", "margin": 0.0, "size": 48, "kind": "wbc", "which": "all", "edge": "drop", "denoise": "nlm",
+    }  # fmt: skip
+    with pytest.raises(UsageProblem, match="shape"):
+        step_of({"method": "box", "shape": "round"}, "wbc", "keep")
 
 
 def test_a_record_without_a_mask_is_an_error_with_the_next_step():
-    step = crop_step(CropOptions())
+    step = crop_step(CropParameters())
     for record in ({"schema": "wbctool.image/1", "id": "a", "path": "a"}, {**FIELD, "mask": None}):
         with pytest.raises(ImageError, match="wbctool segment"):
             step.expected(record)
@@ -105,9 +123,3 @@ def test_crops_are_denoised_and_their_masks_are_not(cli, masks, tmp_path):
         assert other["crop"] == {**one["crop"], "denoise": "nlm"}
     again = cli("crop", masks, "-o", tmp_path / "plain", "--size", 40, "--denoise", "nlm", "--jobs", 1)
     assert (again.code, "denoise" in again.err) == (2, True)
-
-
-@pytest.mark.parametrize("words", [("--edge", "cut"), ("--denoise", "median")])
-def test_unknown_words_for_edge_and_denoise_are_usage_errors(cli, masks, tmp_path, words):
-    done = cli("crop", masks, "-o", tmp_path / "out", *words)
-    assert (done.code, f"{words[0]} {words[1]}: choose from" in done.err) == (2, True)

@@ -1,4 +1,4 @@
-"""Near-same images: the hash, local features, and splits and audits that use them."""
+"""Near-duplicates: the hash, local features, and splits and audits that use them."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wbctool.imaging.duplicates import Duplicates, find_duplicates
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
-from wbctool.imaging.local_features import copies, describe
+from wbctool.imaging.local_features import find_copies, local_features
 from wbctool.imaging.perceptual_hash import WITHIN, near_pairs, perceptual_hash
 
 
@@ -41,7 +41,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_near_same_images_have_near_hashes_and_others_do_not(fields, change):
+def test_near_duplicates_have_near_hashes_and_others_do_not(fields, change):
     hashes = [perceptual_hash(image) for image in fields[:24]]
     changed = [perceptual_hash(CHANGES[change](image)) for image in fields[:24]]
     assert [apart(*pair) <= WITHIN for pair in zip(hashes, changed, strict=True)] == [True] * 24
@@ -80,13 +80,14 @@ def affine(image, degrees=0.0, shear=0.0, mirror=False, shift=0):
 )
 def test_turned_and_sheared_copies_are_found_and_nothing_else(fields, change):
     images = [cv2.resize(image, (320, 320), interpolation=cv2.INTER_CUBIC) for image in fields[:16]]
-    seen = [describe(image) for image in [*images, *(jpeg(affine(image, **change), 80) for image in images)]]
-    found = {tuple(pair) for pair in copies(seen).tolist()}
+    changed = [jpeg(affine(image, **change), 80) for image in images]
+    features = [local_features(image) for image in [*images, *changed]]
+    found = {tuple(pair) for pair in find_copies(features).tolist()}
     assert found <= {(i, i + 16) for i in range(16)}
     assert len(found) >= 14
 
 
-def test_pictures_of_nothing_and_of_little_do_not_disturb(tmp_path):
+def test_images_of_one_colour_and_unreadable_ones_do_not_disturb(tmp_path):
     for name, value in (("a", 255), ("b", 255), ("c", 128)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
     (tmp_path / "d.png").write_bytes(b"no image")

@@ -10,8 +10,8 @@ from skimage.color import rgb2hed
 from wbctool.errors import ImageError
 from wbctool.imaging.files import write_png
 from wbctool.measuring.batches import Measuring
-from wbctool.measuring.morphology import family_of, measured, names, vector_of
-from wbctool.measuring.view import View, view_of
+from wbctool.measuring.morphology import family_of, measure, names, vector_of
+from wbctool.measuring.view import CellView, view_of
 
 
 def disc(side, centre, radius):
@@ -25,11 +25,11 @@ def view():
     image = cv2.GaussianBlur(rng.integers(40, 230, (160, 160, 3), np.uint8), (0, 0), 1.2)
     image[:20] = 240
     nucleus = cv2.ellipse(np.zeros((160, 160), np.uint8), (76, 84), (32, 16), 30, 0, 360, 1, -1).astype(bool)
-    return View(image, disc(160, (80, 82), 50), nucleus)
+    return CellView(image, disc(160, (80, 82), 50), nucleus)
 
 
 def test_a_disc_and_an_ellipse_measure_what_they_are(view):
-    found = measured(view)
+    found = measure(view)
     assert found["cell.area"] == view.cell.sum()
     assert found["cell.circularity"] == pytest.approx(1, abs=0.03)
     assert found["cell.perimeter"] == pytest.approx(2 * np.pi * 50, rel=0.02)
@@ -65,29 +65,31 @@ def test_lobes_and_pieces_of_a_nucleus_are_counted(centres, bridge, lobes, piece
     for one, other in itertools.pairwise(centres):
         if bridge:
             cv2.line(drawn, one, other, 1, bridge)
-    found = measured(View(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 75), drawn.astype(bool)))
+    found = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 75), drawn.astype(bool)))
     assert (found["nucleus.lobes"], found["nucleus.pieces"]) == (lobes, pieces)
 
 
 def test_a_ring_has_a_hole():
     ring = disc(160, (80, 80), 40) & ~disc(160, (80, 80), 15)
-    found = measured(View(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 60), ring))
+    found = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 60), ring))
     assert found["nucleus.holes"] == 1
 
 
 def test_a_cell_measures_the_same_however_it_lies(view):
-    plain = measured(view)
+    plain = measure(view)
     for turn in range(1, 4):
-        turned = View(*[np.ascontiguousarray(np.rot90(part, turn)) for part in (view.image, view.cell, view.nucleus)])
-        for name, value in measured(turned).items():
+        turned = CellView(
+            *[np.ascontiguousarray(np.rot90(part, turn)) for part in (view.image, view.cell, view.nucleus)]
+        )
+        for name, value in measure(turned).items():
             assert value == pytest.approx(plain[name], rel=0.02, abs=0.02), name
-    mirrored = View(*[np.ascontiguousarray(part[:, ::-1]) for part in (view.image, view.cell, view.nucleus)])
-    for name, value in measured(mirrored).items():
+    mirrored = CellView(*[np.ascontiguousarray(part[:, ::-1]) for part in (view.image, view.cell, view.nucleus)])
+    for name, value in measure(mirrored).items():
         assert value == pytest.approx(plain[name], rel=0.02, abs=0.02), name
 
 
 def test_colours_are_those_of_the_pixels(view):
-    found = measured(view)
+    found = measure(view)
     pixels = view.image[view.nucleus]
     lab = cv2.cvtColor(view.image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     assert found["colour.nucleus.lab.a.mean"] == pytest.approx(lab[view.nucleus][:, 1].mean(), rel=1e-4)
@@ -101,7 +103,7 @@ def test_an_even_cell_has_no_texture_and_grains_show():
     even = np.full((120, 120, 3), 140, np.uint8)
     even[:30] = 240
     cell, nucleus = disc(120, (60, 75), 40), disc(120, (60, 75), 15)
-    plain = measured(View(even, cell, nucleus))
+    plain = measure(CellView(even, cell, nucleus))
     assert plain["texture.cytoplasm.contrast1"] == 0
     assert plain["texture.cytoplasm.entropy1"] == pytest.approx(0, abs=1e-9)
     assert plain["texture.cytoplasm.grain2.dark.green"] == 0
@@ -109,14 +111,14 @@ def test_an_even_cell_has_no_texture_and_grains_show():
     for y in range(45, 110, 8):
         for x in range(25, 100, 8):
             cv2.circle(grained, (x, y), 1, (90, 40, 120), -1)
-    found = measured(View(grained, cell, nucleus))
+    found = measure(CellView(grained, cell, nucleus))
     assert found["texture.cytoplasm.contrast1"] > 1
     assert found["texture.cytoplasm.grain2.dark.green"] > 0.02
     assert found["texture.cytoplasm.grain2.pale.green"] < 0.001
 
 
 def test_names_are_fixed_unique_and_sorted_into_families(view):
-    assert set(measured(view)) | set(measured(View(view.image, view.cell, None))) == set(names())
+    assert set(measure(view)) | set(measure(CellView(view.image, view.cell, None))) == set(names())
     assert len(set(names())) == len(names()) > 300
     assert {family_of(name) for name in names()} == {"cell shape", "nucleus shape", "colour", "texture"}
     assert not any(letter in name for name in names() for letter in "[]< ")

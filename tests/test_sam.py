@@ -1,4 +1,4 @@
-"""Segment Anything: how its masks are sorted, what is said without weights, and the whole path."""
+"""Segment Anything: how its masks are sorted, errors without weights, and the whole path."""
 
 from functools import partial
 
@@ -17,18 +17,18 @@ def dice(a, b):
 
 
 def masks_of(objects, shape):
-    """All that was found as bare masks; parts of them, the slide, and everything too, in no order."""
-    masks = [region.drawn(shape) for cell in objects.cells for region in cell]
-    masks += [region.drawn(shape) for region in [*objects.platelets, *objects.red_cells]]
-    slide = 1 - np.bitwise_or.reduce(masks)
+    """The masks of all objects, of parts of them, of the background and of the whole image, in random order."""
+    masks = [region.to_mask(shape) for cell in objects.cells for region in cell]
+    masks += [region.to_mask(shape) for region in [*objects.platelets, *objects.red_cells]]
+    background = 1 - np.bitwise_or.reduce(masks)
     parts = [cv2.erode(mask, np.ones((11, 11), np.uint8)) for mask in masks]
-    every = [*masks, *[part for part in parts if part.any()], slide, np.ones(shape, np.uint8)]
+    every = [*masks, *[part for part in parts if part.any()], background, np.ones(shape, np.uint8)]
     return [every[index] for index in np.random.default_rng(0).permutation(len(every))]
 
 
-def share_found(wanted, found, shape):
-    drawn = [region.drawn(shape) for region in found]
-    return [max((dice(one.drawn(shape), other) for other in drawn), default=0.0) > 0.85 for one in wanted]
+def are_found(wanted, found, shape):
+    drawn = [region.to_mask(shape) for region in found]
+    return [max((dice(one.to_mask(shape), other) for other in drawn), default=0.0) > 0.85 for one in wanted]
 
 
 @pytest.mark.data
@@ -40,10 +40,10 @@ def test_masks_of_real_fields_are_sorted_by_colour_and_size(data):
         shape = image.shape[:2]
         truth = find_objects(image, "stain")
         found = sort_masks(image, masks_of(truth, shape))
-        white += share_found([whole for whole, _ in truth.cells], [whole for whole, _ in found.cells], shape)
+        white += are_found([whole for whole, _ in truth.cells], [whole for whole, _ in found.cells], shape)
         whole_red = [region for region in truth.red_cells if not region.overlapped and region.area > 900]
-        red += share_found(whole_red, found.red_cells, shape)
-        platelets += share_found(truth.platelets, found.platelets, shape)
+        red += are_found(whole_red, found.red_cells, shape)
+        platelets += are_found(truth.platelets, found.platelets, shape)
         counts.append((len(found.cells), len(truth.cells)))
     assert np.mean(white) >= 0.95
     assert np.mean(red) >= 0.9
@@ -57,8 +57,8 @@ def test_masks_of_a_drawn_field_are_sorted_and_the_nucleus_is_found_within():
     found = sort_masks(image, masks_of(truth, shape))
     assert len(found.cells) == 1
     whole, nucleus = found.cells[0]
-    assert dice(whole.drawn(shape), truth.cells[0][0].drawn(shape)) > 0.9
-    assert dice(nucleus.drawn(shape), truth.cells[0][1].drawn(shape)) > 0.85
+    assert dice(whole.to_mask(shape), truth.cells[0][0].to_mask(shape)) > 0.9
+    assert dice(nucleus.to_mask(shape), truth.cells[0][1].to_mask(shape)) > 0.85
     assert sort_masks(image, []).cells == []
 
 
@@ -84,7 +84,7 @@ def tiny_sam(monkeypatch):
                 iou_head_depth=2, iou_head_hidden_dim=16,
             ),
         )  # fmt: skip
-        torch.nn.init.constant_(sam.mask_decoder.iou_prediction_head.layers[-1].bias, 1.0)  # sure of every mask
+        torch.nn.init.constant_(sam.mask_decoder.iou_prediction_head.layers[-1].bias, 1.0)  # confident of every mask
         return sam
 
     for name in ("vit_b", "vit_h"):

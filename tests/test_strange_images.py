@@ -9,7 +9,7 @@ import pytest
 from wbctool.imaging.files import read_labels
 from wbctool.segmentation import METHODS
 
-CLASSICAL = [name for name in METHODS if name != "sam"]
+CLASSICAL = [name for name in METHODS.names() if name != "sam"]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_every_image_gives_a_record_whose_list_is_the_label_image(cli, strange, 
         nuclei = {cell["nucleus"]["value"] for cell in record["cells"] if "nucleus" in cell}
         assert set(np.unique(labels)) - {0} <= listed | nuclei
         for cell in record["cells"]:
-            own = [cell["value"]] + ([cell["nucleus"]["value"]] if "nucleus" in cell else [])
-            mask = np.isin(labels, own)
+            values = [cell["value"]] + ([cell["nucleus"]["value"]] if "nucleus" in cell else [])
+            mask = np.isin(labels, values)
             assert cell["area"] == mask.sum()
             rows, columns = np.nonzero(mask)
             x, y, width, height = cell["bbox"]

@@ -93,7 +93,7 @@ def on_pbc(method: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--methods", default=",".join(name for name in METHODS if name != "sam"))
+    parser.add_argument("--methods", default=",".join(name for name in METHODS.names() if name != "sam"))
     parser.add_argument("--fields", action="store_true")
     parser.add_argument("--worst", action="store_true")
     options = parser.parse_args()

@@ -17,10 +17,8 @@ from pathlib import Path
 import cv2
 from figures import figure
 
-from wbctool.pipeline.runner import Execution, run_step
-from wbctool.records.selection import Selection
-from wbctool.segmentation import METHODS
-from wbctool.segmentation.step import segment_step
+from wbctool.pipeline.step import Execution
+from wbctool.segmentation import METHODS, segment_images
 
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -37,14 +35,14 @@ def segmented(folder: Path, out: Path, method: str, jobs: int) -> float:
     """Seconds of the whole step, from the folder to masks and records."""
     start = time.perf_counter()
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        run_step(segment_step(method), [str(folder)], out, Selection(), Execution(jobs=jobs, quiet=True, json=True))
+        segment_images([str(folder)], out, method, execution=Execution(jobs=jobs, quiet=True, json=True))
     return time.perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--methods", default=",".join(name for name in METHODS if name != "sam"))
+    parser.add_argument("--methods", default=",".join(name for name in METHODS.names() if name != "sam"))
     parser.add_argument("--jobs", default="1")
     options = parser.parse_args()
     if not DATA.is_dir():

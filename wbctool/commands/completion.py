@@ -43,7 +43,7 @@ def _one_of(names: list[str]) -> Callable[[str], Iterable[str]]:
 def _segmentation_methods(_incomplete: str) -> Iterable[str]:
     from wbctool.segmentation import METHODS
 
-    return METHODS
+    return METHODS.names()
 
 
 def _explanation_methods(_incomplete: str) -> Iterable[str]:

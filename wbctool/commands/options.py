@@ -131,19 +131,17 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def numbers(option: str, text: str | None, count: int) -> tuple[float, ...] | None:
-    """Numbers with commas between them; None stays None.
+def numbers(option: str, text: str, count: int) -> tuple[float, ...]:
+    """Numbers with commas between them.
 
     Raises:
-        UsageProblem: they are no numbers, or not so many.
+        UsageProblem: they are not numbers, or not `count` of them.
     """
-    if text is None:
-        return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != count or not all(abs(value) < float("inf") for value in values):
+    if len(values) != count:
         raise UsageProblem(f"{option} {text}: give {count} numbers with commas between")
     return values
 

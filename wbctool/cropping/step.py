@@ -2,75 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wbctool.cropping.windows import DEFAULT_MARGIN, DENOISE, METHODS, box_window, cut, roi_window
-from wbctool.errors import ImageError, InputError, UsageProblem
+import numpy as np
+
+from wbctool.cropping.parameters import MARGINS, CropParameters
+from wbctool.cropping.windows import Window, box_window, cut, roi_window
+from wbctool.errors import ImageError, InputError
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
-from wbctool.pipeline.step import Step
+from wbctool.pipeline.parameters import checked
+from wbctool.pipeline.runner import run_step
+from wbctool.pipeline.step import Execution, Outcome, Step
 from wbctool.records import CELL, IMAGE, MASK, Record, cell_id
-from wbctool.records.cells import EDGE, KIND_CHOICES, WHICH, choose_cells
+from wbctool.records.cells import choose_cells
+from wbctool.records.selection import Selection
 
-# Of a field's record these do not hold for a cell cut from it.
+# Keys of a field's record that do not hold for a cell cropped from it.
 _OF_THE_FIELD = ("size", "seconds", "mask", "cells")
-_MADE = ("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nucleus", "crop", "cells")
 
 
-@dataclass(frozen=True)
-class CropOptions:
-    """How cells are cropped.
+@dataclass
+class CropResult:
+    """What `crop_cells` cropped.
 
     Attributes:
-        method: of `METHODS`.
-        margin: added on each side, a share of the cell's size; None for the method's own.
-        size: side of the crops, pixels.
-        kind: `wbc`, `platelet`, `rbc`, `any`; None takes white cells, or platelets where there are none.
-        which: `central`, `largest` or `all` of an image's cells.
-        edge: `keep` or `drop` cells that the image's edge cuts.
-        denoise: `nlm` for non-local means before cropping; None for none.
+        outcome: counts of inputs and records, and the exit code.
+        kinds: number of cells of each kind: `wbc`, `platelet`, `rbc`.
+        labels: number of cells of each class; `(no label)` counts those without one.
+        empty: number of images without such a cell.
     """
 
-    method: str = "roi"
-    margin: float | None = None
-    size: int = 224
-    kind: str | None = None
-    which: str = "central"
-    edge: str = "keep"
-    denoise: str | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+    kinds: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    empty: int = 0
 
-    @property
-    def share(self) -> float:
-        """The margin: the method's where none is given."""
-        return DEFAULT_MARGIN[self.method] if self.margin is None else self.margin
+    def count(self, record: Record) -> None:
+        """Count a cell, or an image without one."""
+        if "value" in record:
+            self.kinds[record["kind"]] += 1
+            self.labels[record.get("label") or "(no label)"] += 1
+        else:
+            self.empty += "cells" in record
 
 
-def crop_step(options: CropOptions) -> Step:
-    """The step for some options.
+def crop_cells(
+    inputs: Sequence[str],
+    out: Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+) -> CropResult:
+    """Crop one image, and its mask, per cell.
+
+    Writes crops, their masks (into `masks/`), `records.jsonl` and `run.json` into `out`; a rerun skips what is done.
+
+    Args:
+        inputs: folders with masks, files of mask records, or `-` for records on stdin.
+        out: output folder.
+        parameters: fields of `CropParameters` that are not to have their default.
+        selection: labels, groups and classes; by default those of the records.
+        execution: processes, shard, scheduler, and what is printed.
 
     Raises:
-        UsageProblem: an option out of its range.
+        UsageProblem: a parameter or output folder that cannot be used.
+        InputError: no records, or records without masks.
     """
-    for name, value, choices in (
-        ("--method", options.method, METHODS),
-        ("--which", options.which, WHICH),
-        ("--kind", options.kind or "any", KIND_CHOICES),
-        ("--edge", options.edge, EDGE),
-        ("--denoise", options.denoise or "nlm", DENOISE),
-    ):
-        if value not in choices:
-            raise UsageProblem(f"{name} {value}: choose from {', '.join(choices)}")
-    options = replace(options, margin=options.share)
+    step = crop_step(checked(CropParameters, parameters or {}, "--{}".format))
+    result = CropResult()
+    result.outcome = run_step(step, inputs, out, selection or Selection(), execution or Execution(), result.count)
+    return result
+
+
+def step_of(preparation: Mapping[str, Any], kind: str, edge: str) -> Step:
+    """The step that crops all cells of a field as those of a run were cropped.
+
+    Args:
+        preparation: the `crop` of a record.
+        kind: `wbc`, `platelet`, `rbc` or `any`.
+        edge: `keep` or `drop` cells cut by the image's edge.
+
+    Raises:
+        UsageProblem: a parameter is unknown or out of its bounds.
+    """
+    parameters = {**preparation, "kind": kind, "which": "all", "edge": edge}
+    return crop_step(checked(CropParameters, parameters, "--{}".format))
+
+
+def crop_step(parameters: CropParameters) -> Step:
+    """The step for some parameters; without a margin the method's own is used."""
+    if parameters.margin is None:
+        parameters = parameters.model_copy(update={"margin": MARGINS[parameters.method]})
     return Step(
         name="crop",
-        settings=asdict(options),
-        expected=partial(_expected, options),
-        work=partial(_crop, options),
+        settings=parameters.model_dump(),
+        expected=partial(_expected, parameters),
+        work=partial(_crop, parameters),
         compose=_compose,
-        made=_MADE,
+        made=("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nucleus", "crop", "cells"),
         reserved=("masks",),
         check=_check,
     )
@@ -83,18 +119,14 @@ def _check(record: Record) -> None:
         raise InputError(f"{record['id']}: has no mask; run `wbctool segment IN -o masks/` and give masks/")
 
 
-def _expected(options: CropOptions, record: Record) -> set[str]:
+def _chosen(parameters: CropParameters, record: Record) -> list[dict[str, Any]]:
+    return choose_cells(record, parameters.kind, parameters.which, parameters.edge)
+
+
+def _expected(parameters: CropParameters, record: Record) -> set[str]:
     if record["schema"] != MASK:
-        raise ImageError(f"{record['id']}: is no mask record; run `wbctool segment` on it first")
-    chosen = choose_cells(record, options.kind, options.which, options.edge)
-    return {cell_id(record["id"], cell["value"]) for cell in chosen} or {record["id"]}
-
-
-def _in_image(window: tuple[int, int, int, int], shape: tuple[int, int]) -> bool:
-    """Whether a window is one, meets the image, and is no wider than three of it."""
-    x, y, width, height = window
-    meets = x < shape[1] and y < shape[0] and x + width > 0 and y + height > 0
-    return meets and 0 < width <= 3 * shape[1] + 64 and 0 < height <= 3 * shape[0] + 64
+        raise ImageError(f"{record['id']}: is not a mask record; run `wbctool segment` on it first")
+    return {cell_id(record["id"], cell["value"]) for cell in _chosen(parameters, record)} or {record["id"]}
 
 
 def _compose(record: Record, made: Record) -> Record:
@@ -104,33 +136,22 @@ def _compose(record: Record, made: Record) -> Record:
     return {**kept, **made}
 
 
-def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list[Record]:
-    shown: dict[str, Any] = {"method": options.method, "margin": options.margin, "size": options.size}
-    if options.denoise:
-        shown["denoise"] = options.denoise
-    chosen = choose_cells(record, options.kind, options.which, options.edge)
-    if not chosen:
-        return [{"schema": MASK, "cells": [], "crop": shown}]
+def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -> list[Record]:
+    recorded = parameters.model_dump(include={"method", "margin", "size", "denoise"}, exclude_none=True)
+    cells = _chosen(parameters, record)
+    if not cells:
+        return [{"schema": MASK, "cells": [], "crop": recorded}]
     image = read_image(record["path"])
     labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
     made = []
-    for cell in chosen:
-        nucleus = cell.get("nucleus")
-        values = [cell["value"], nucleus["value"]] if nucleus else [cell["value"]]
-        window = box_window(cell["bbox"], options.share)
-        if not _in_image(window, image.shape[:2]):
-            raise ImageError(f"{record['id']}: the bbox of cell {cell['value']} does not lie in the image")
-        if options.method == "roi":
-            mask = (labels == values[0]) | (labels == values[-1])
-            if not mask.any():
-                raise ImageError(f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again")
-            window = roi_window(mask, options.share)
+    for cell in cells:
+        window = _window(parameters, record, cell, labels)
         path = folder / f"{name}_{cell['value']}.png"
         mask_path = folder / "masks" / f"{name}_{cell['value']}.png"
-        write_png(mask_path, cut(labels, window, options.size, labels=True))
-        picture = cut(image, window, options.size)
-        write_png(path, non_local_means(picture) if options.denoise else picture)
-        one = {
+        write_png(mask_path, cut(labels, window, parameters.size, labels=True))
+        crop = cut(image, window, parameters.size)
+        write_png(path, non_local_means(crop) if parameters.denoise else crop)
+        cell_record = {
             "schema": CELL,
             "id": cell_id(record["id"], cell["value"]),
             "path": str(path),
@@ -140,5 +161,32 @@ def _crop(options: CropOptions, record: Record, folder: Path, name: str) -> list
             "value": cell["value"],
             "kind": cell["kind"],
         }
-        made.append({**one, **({"nucleus": nucleus} if nucleus else {}), "crop": shown})
+        nucleus = {"nucleus": cell["nucleus"]} if cell.get("nucleus") else {}
+        made.append({**cell_record, **nucleus, "crop": recorded})
     return made
+
+
+def _window(parameters: CropParameters, record: Record, cell: Mapping[str, Any], labels: np.ndarray) -> Window:
+    """The window by which a cell is cropped.
+
+    Raises:
+        ImageError: the cell's box lies outside the image, or the mask has no pixel of the cell.
+    """
+    margin = parameters.margin or 0.0
+    window = box_window(cell["bbox"], margin)
+    if not _meets_image(window, labels.shape):
+        raise ImageError(f"{record['id']}: the bbox of cell {cell['value']} does not lie in the image")
+    if parameters.method == "box":
+        return window
+    nucleus = cell.get("nucleus") or cell
+    mask = (labels == cell["value"]) | (labels == nucleus["value"])
+    if not mask.any():
+        raise ImageError(f"{record['mask']}: has no pixel of cell {cell['value']}; run `wbctool segment` again")
+    return roi_window(mask, margin)
+
+
+def _meets_image(window: Window, shape: tuple[int, ...]) -> bool:
+    """Whether a window has pixels of the image, and is not wider than three of it."""
+    x, y, width, height = window
+    meets = x < shape[1] and y < shape[0] and x + width > 0 and y + height > 0
+    return meets and 0 < width <= 3 * shape[1] + 64 and 0 < height <= 3 * shape[0] + 64

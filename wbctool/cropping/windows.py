@@ -1,4 +1,4 @@
-"""By which window a cell is cropped, and the crop itself."""
+"""The window by which a cell is cropped, and the crop itself."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import numpy as np
 
 Window = tuple[int, int, int, int]
 
-METHODS = ("roi", "box")
-DENOISE = ("nlm",)
-DEFAULT_MARGIN = {"roi": 0.3, "box": 0.0}
-
 
 def roi_window(mask: np.ndarray, margin: float) -> Window:
-    """The square about a cell: centre by moments, half side its farthest pixel × (1 + margin).
+    """Return the square about a cell: centre by moments, half side its farthest pixel × (1 + margin).
 
     Source: the attentive-CNN paper, section 2.2, whose margin is 0.3.
 
     Args:
         mask: the cell, shape (height, width), bool.
-        margin: share added to the radius.
+        margin: added to the radius, as a fraction of it.
 
     Returns:
         x, y, width, height in pixels of the image; may reach outside it.
@@ -32,11 +28,11 @@ def roi_window(mask: np.ndarray, margin: float) -> Window:
 
 
 def box_window(bbox: list[float], margin: float) -> Window:
-    """The bounding box of a cell, widened on each side by a share of its size.
+    """Return the bounding box of a cell, widened on each side by a fraction of its size.
 
     Args:
         bbox: x, y, width and height in pixels.
-        margin: the share, 0 or more.
+        margin: the fraction, 0 or more.
 
     Returns:
         x, y, width, height in pixels of the image; may reach outside it.
@@ -55,7 +51,7 @@ def cut(image: np.ndarray, window: Window, size: int, labels: bool = False) -> n
     Args:
         image: (height, width, 3), uint8, or labels (height, width), uint8 or uint16.
         window: x, y, width and height in its pixels; may reach outside.
-        size: side of what is made.
+        size: side of the result.
         labels: whether it is a label image.
 
     Returns:
@@ -68,8 +64,8 @@ def cut(image: np.ndarray, window: Window, size: int, labels: bool = False) -> n
     if top or left or bottom or right:
         border = cv2.BORDER_CONSTANT if labels else cv2.BORDER_REFLECT_101
         image = cv2.copyMakeBorder(image, top, bottom, left, right, border, value=0)
-    part = image[y + top : y + top + height, x + left : x + left + width]
+    cropped = image[y + top : y + top + height, x + left : x + left + width]
     if labels:
-        return cv2.resize(part, (size, size), interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(cropped, (size, size), interpolation=cv2.INTER_NEAREST)
     shrinking = width >= size and height >= size
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    return cv2.resize(cropped, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)

@@ -1,7 +1,7 @@
-"""White cells by their morphology: outlines, nuclei and what lies in the cytoplasm.
+"""White cells by their morphology: outlines, nuclei and granules.
 
-Masks are float32 of shape (size, size), 0 to 1, with soft edges. Stains are absorbances of red,
-green and blue (natural logarithm, per unit of thickness).
+Masks are float32 of shape (size, size), 0 to 1, with soft edges. Stains are absorbances of red, green and blue (natural
+logarithm, per unit of thickness).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _SHIFT = 4  # OpenCV draws on a grid of 1/16 pixel
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Morphology of a white cell.
+class Morphology:
+    """Morphology of a class of white cells.
 
     Attributes:
         radius: of the cell, in radii of a red cell (low, high).
         nucleus: a function of `_NUCLEI`.
-        share: radius of the nucleus, in radii of the cell (low, high).
+        nucleus_radius: in radii of the cell (low, high).
         cytoplasm: its stain.
-        granules: how many per cell (low, high), 0 for none.
+        granules: number per cell (low, high), 0 for none.
         granule_stain: their stain.
         granule_radius: in radii of the cell.
         chromatin: density of the nucleus, 1 for that of most.
@@ -34,7 +34,7 @@ class Kind:
 
     radius: tuple[float, float]
     nucleus: str
-    share: tuple[float, float]
+    nucleus_radius: tuple[float, float]
     cytoplasm: Stain
     granules: tuple[int, int] = (0, 0)
     granule_stain: Stain = (0.0, 0.0, 0.0)
@@ -42,48 +42,54 @@ class Kind:
     chromatin: float = 1.0
 
 
-KINDS: dict[str, Kind] = {
-    "basophil": Kind((1.4, 1.7), "bilobed", (0.62, 0.7), (0.30, 0.42, 0.12), (40, 60), (1.0, 1.5, 0.5), 0.10),
-    "band": Kind((1.5, 1.8), "band", (0.66, 0.74), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
-    "eosinophil": Kind((1.5, 1.8), "bilobed", (0.62, 0.7), (0.12, 0.34, 0.18), (70, 110), (0.10, 0.45, 0.35), 0.075),
-    "erythroblast": Kind((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20), chromatin=1.25),
-    "lymphocyte": Kind((1.05, 1.3), "round", (0.8, 0.88), (0.50, 0.42, 0.10)),
-    "monocyte": Kind((1.8, 2.2), "indented", (0.62, 0.72), (0.34, 0.34, 0.12), (4, 10), (-0.25, -0.25, -0.08), 0.06),
-    "neutrophil": Kind((1.5, 1.8), "segmented", (0.68, 0.76), (0.14, 0.24, 0.06), (30, 60), (0.12, 0.25, 0.08), 0.03),
+_NEUTROPHIL_GRANULES = ((30, 60), (0.12, 0.25, 0.08), 0.03)
+
+MORPHOLOGIES: dict[str, Morphology] = {
+    "basophil": Morphology((1.4, 1.7), "bilobed", (0.62, 0.7), (0.30, 0.42, 0.12), (40, 60), (1.0, 1.5, 0.5), 0.10),
+    "band": Morphology((1.5, 1.8), "band", (0.66, 0.74), (0.14, 0.24, 0.06), *_NEUTROPHIL_GRANULES),
+    "eosinophil": Morphology(
+        (1.5, 1.8), "bilobed", (0.62, 0.7), (0.12, 0.34, 0.18), (70, 110), (0.1, 0.45, 0.35), 0.075
+    ),
+    "erythroblast": Morphology((1.05, 1.25), "round", (0.64, 0.72), (0.30, 0.38, 0.20), chromatin=1.25),
+    "lymphocyte": Morphology((1.05, 1.3), "round", (0.8, 0.88), (0.50, 0.42, 0.10)),
+    "monocyte": Morphology(
+        (1.8, 2.2), "indented", (0.62, 0.72), (0.34, 0.34, 0.12), (4, 10), (-0.25, -0.25, -0.08), 0.06
+    ),
+    "neutrophil": Morphology((1.5, 1.8), "segmented", (0.68, 0.76), (0.14, 0.24, 0.06), *_NEUTROPHIL_GRANULES),
 }
 
 
-def blob(size: int, centre: tuple[float, float], radius: float, rough: float, rng: np.random.Generator) -> np.ndarray:
-    """A rounded blob: a circle whose radius wavers by a few harmonics.
+def rounded_shape(
+    size: int, centre: tuple[float, float] | np.ndarray, radius: float, roughness: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a circle whose radius varies by a few harmonics.
 
     Args:
         size: side of the mask, pixels.
         centre: x, y in pixels.
         radius: mean radius, pixels.
-        rough: amplitude of the wavering, a share of the radius.
-        rng: chance.
+        roughness: amplitude of the variation, as a fraction of the radius.
+        rng: source of randomness.
     """
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     reach = np.ones_like(angle)
     for order in range(2, 6):
-        reach += rough * rng.normal() / order * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+        reach += roughness * rng.normal() / order * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
     x = centre[0] + radius * reach * np.cos(angle)
     y = centre[1] + radius * reach * np.sin(angle)
-    return _polygon(size, np.stack([x, y], axis=1))
-
-
-def _polygon(size: int, points: np.ndarray) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
-    fixed = np.round(points * 2**_SHIFT).astype(np.int32)
-    cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(mask, [_on_grid(np.stack([x, y], axis=1))], 255, cv2.LINE_AA, _SHIFT)
     return mask.astype(np.float32) / 255
 
 
 def _line(size: int, points: np.ndarray, width: float) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
-    fixed = np.round(points * 2**_SHIFT).astype(np.int32)
-    cv2.polylines(mask, [fixed], False, 255, max(1, round(width)), cv2.LINE_AA, _SHIFT)
+    cv2.polylines(mask, [_on_grid(points)], False, 255, max(1, round(width)), cv2.LINE_AA, _SHIFT)
     return mask.astype(np.float32) / 255
+
+
+def _on_grid(points: np.ndarray) -> np.ndarray:
+    return np.round(points * 2**_SHIFT).astype(np.int32)
 
 
 def _arc(centre: np.ndarray, radius: float, start: float, sweep: float, count: int) -> np.ndarray:
@@ -92,14 +98,14 @@ def _arc(centre: np.ndarray, radius: float, start: float, sweep: float, count: i
 
 
 def _round(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-    return blob(size, tuple(centre), radius, 0.04, rng)
+    return rounded_shape(size, centre, radius, 0.04, rng)
 
 
 def _indented(size: int, centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-    whole = blob(size, tuple(centre), radius, 0.08, rng)
+    whole = rounded_shape(size, centre, radius, 0.08, rng)
     angle = rng.uniform(0, 2 * np.pi)
-    bite = centre + radius * 0.95 * np.array([np.cos(angle), np.sin(angle)])
-    return whole * (1 - blob(size, tuple(bite), radius * rng.uniform(0.45, 0.6), 0.06, rng))
+    indentation = centre + radius * 0.95 * np.array([np.cos(angle), np.sin(angle)])
+    return whole * (1 - rounded_shape(size, indentation, radius * rng.uniform(0.45, 0.6), 0.06, rng))
 
 
 def _lobes(
@@ -107,10 +113,10 @@ def _lobes(
 ) -> np.ndarray:
     start = rng.uniform(0, 2 * np.pi)
     path = _arc(centre, radius * 0.62, start, sweep, count)
-    lobe = radius * (0.52 if count == 2 else 0.40)
+    lobe_radius = radius * (0.52 if count == 2 else 0.40)
     mask = _line(size, _arc(centre, radius * 0.62, start, sweep, 24), max(2.0, radius * 0.14))
     for point in path:
-        mask = np.maximum(mask, blob(size, tuple(point), lobe * rng.uniform(0.88, 1.1), 0.08, rng))
+        mask = np.maximum(mask, rounded_shape(size, point, lobe_radius * rng.uniform(0.88, 1.1), 0.08, rng))
     return mask
 
 
@@ -142,9 +148,9 @@ class DrawnCell:
     """A drawn white cell.
 
     Attributes:
-        whole: soft mask of the cell, (h, w), 0 to 1.
-        nucleus: likewise.
-        density: absorbance, (h, w, 3).
+        whole: soft mask of the cell, (size, size), 0 to 1.
+        nucleus: soft mask of its nucleus.
+        density: absorbance, (size, size, 3).
     """
 
     whole: np.ndarray
@@ -156,35 +162,44 @@ def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.ran
     """Draw one white cell.
 
     Args:
-        name: a key of `KINDS`.
+        name: a key of `MORPHOLOGIES`.
         size: side of the field, pixels.
         centre: x, y, shape (2,).
         unit: radius of a red cell, pixels.
-        rng: chance.
+        rng: source of randomness.
     """
-    kind = KINDS[name]
-    radius = unit * rng.uniform(*kind.radius)
-    whole = blob(size, tuple(centre), radius, 0.06, rng)
-    share = rng.uniform(*kind.share)
-    drift = rng.normal(0, 0.35, 2) * radius * max(0.0, 0.95 - share)
-    drift *= min(1.0, radius * max(0.0, 0.97 - share) / max(float(np.hypot(*drift)), 1e-6))
-    nucleus = _NUCLEI[kind.nucleus](size, centre + drift, radius * share, rng) * whole
+    morphology = MORPHOLOGIES[name]
+    radius = unit * rng.uniform(*morphology.radius)
+    whole = rounded_shape(size, centre, radius, 0.06, rng)
+    ratio = rng.uniform(*morphology.nucleus_radius)
+    offset = rng.normal(0, 0.35, 2) * radius * max(0.0, 0.95 - ratio)
+    offset *= min(1.0, radius * max(0.0, 0.97 - ratio) / max(float(np.hypot(*offset)), 1e-6))
+    nucleus = _NUCLEI[morphology.nucleus](size, centre + offset, radius * ratio, rng) * whole
     texture = _texture(size, unit * 0.12, rng)
-    density = whole[..., None] * np.array(kind.cytoplasm, np.float32) * (1 + 0.25 * texture[..., None])
-    grains = np.zeros_like(whole)
-    for _ in range(int(rng.integers(*kind.granules)) if kind.granules[1] else 0):
-        angle, reach = rng.uniform(0, 2 * np.pi), radius * 0.92 * np.sqrt(rng.uniform())
-        place = (centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle))
-        grain = blob(size, place, max(0.8, radius * kind.granule_radius * rng.uniform(0.6, 1.3)), 0.1, rng)
-        grains = np.maximum(grains, grain)
-    over = 0.8 if name == "basophil" else 0.1  # basophil granules lie over the nucleus, too
-    grains *= whole * (1 - nucleus * (1 - over))
-    density += grains[..., None] * np.array(kind.granule_stain, np.float32)
-    dark = kind.chromatin * np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
+    density = whole[..., None] * np.array(morphology.cytoplasm, np.float32) * (1 + 0.25 * texture[..., None])
+    granules = _granules(morphology, size, centre, radius, rng)
+    over_nucleus = 0.8 if name == "basophil" else 0.1  # basophil granules lie over the nucleus, too
+    granules *= whole * (1 - nucleus * (1 - over_nucleus))
+    granule_stain = np.array(morphology.granule_stain, np.float32)
+    density += granules[..., None] * granule_stain
+    dark = morphology.chromatin * np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
     density = density * (1 - nucleus[..., None]) + nucleus[..., None] * (
-        dark + 0.3 * grains[..., None] * np.array(kind.granule_stain, np.float32)
+        dark + 0.3 * granules[..., None] * granule_stain
     )
     return DrawnCell(whole, nucleus, np.maximum(density, 0))
+
+
+def _granules(
+    morphology: Morphology, size: int, centre: np.ndarray, radius: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Soft mask of a cell's granules."""
+    mask = np.zeros((size, size), np.float32)
+    for _ in range(int(rng.integers(*morphology.granules)) if morphology.granules[1] else 0):
+        angle, reach = rng.uniform(0, 2 * np.pi), radius * 0.92 * np.sqrt(rng.uniform())
+        position = (centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle))
+        granule_radius = max(0.8, radius * morphology.granule_radius * rng.uniform(0.6, 1.3))
+        mask = np.maximum(mask, rounded_shape(size, position, granule_radius, 0.1, rng))
+    return mask
 
 
 def _texture(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:

@@ -2,83 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from wbctool.enhancing.parameters import EnhanceParameters
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.imaging.enhancement import StainProfile, clahe, non_local_means, reinhard
 from wbctool.imaging.files import read_image, write_png
-from wbctool.pipeline.step import Step, added, same_id
+from wbctool.pipeline.parameters import checked
+from wbctool.pipeline.runner import run_step
+from wbctool.pipeline.step import Execution, Outcome, Step, added, same_id
 from wbctool.records import Record
-
-DENOISE = ("nlm",)
-
-
-@dataclass(frozen=True)
-class EnhanceOptions:
-    """What is done, in this order: non-local means, Reinhard, CLAHE.
-
-    Attributes:
-        denoise: `nlm` for non-local means; None for none.
-        strength: of non-local means: the filter's h, grey levels.
-        profile: that Reinhard's normalisation brings images to; None for none.
-        clahe: whether contrast is equalised.
-        clip: limit of its histograms.
-        tiles: on each side.
-    """
-
-    denoise: str | None = None
-    strength: float = 5.0
-    profile: StainProfile | None = None
-    clahe: bool = False
-    clip: float = 2.0
-    tiles: int = 8
-
-    def as_record(self) -> dict[str, Any]:
-        """As records and run folders keep it: enough to do the same to other images."""
-        done: dict[str, Any] = {}
-        if self.denoise:
-            done["denoise"] = {"method": self.denoise, "strength": self.strength}
-        if self.profile:
-            done["reinhard"] = {"mean": list(self.profile.mean), "std": list(self.profile.std)}
-        if self.clahe:
-            done["clahe"] = {"clip": self.clip, "tiles": self.tiles}
-        return done
+from wbctool.records.selection import Selection
+from wbctool.records.storage import write_json
 
 
-def enhance_step(options: EnhanceOptions) -> Step:
-    """The step for some options.
+class EnhanceResult(NamedTuple):
+    """Counts of inputs and records; and the constants of each step by its name, in the order of application."""
+
+    outcome: Outcome
+    steps: dict[str, dict[str, Any]]
+
+
+def enhance_images(
+    inputs: Sequence[str],
+    out: Path,
+    parameters: Mapping[str, Any] | None = None,
+    reinhard: Path | None = None,
+    *,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+) -> EnhanceResult:
+    """Denoise images, bring their stain to that of a reference, and even out their contrast, in this order.
+
+    Writes enhanced images, `records.jsonl`, `run.json` and, with a reference, `profile.json` into `out`; a rerun skips
+    what is done.
+
+    Args:
+        inputs: folders, images, record files, or `-` for records on stdin.
+        out: output folder.
+        parameters: fields of `EnhanceParameters` that are not to have their default.
+        reinhard: reference image, or the `profile.json` of an enhanced folder; None for no normalisation.
+        selection: labels, groups and classes; by default labels are folder names.
+        execution: processes, shard, scheduler, and what is printed.
 
     Raises:
-        UsageProblem: nothing is to be done, or an option is out of its range.
+        UsageProblem: a parameter or output folder that cannot be used, or nothing to do.
+        InputError: no images, or no such reference.
     """
-    if options.denoise not in (None, *DENOISE):
-        raise UsageProblem(f"--denoise {options.denoise}: choose from {', '.join(DENOISE)}")
-    if not options.as_record():
+    given = parameters or {}
+    if not given.get("clahe") and not given.keys().isdisjoint(("clip", "tiles")):
+        raise UsageProblem("--clip and --tiles go with --clahe")
+    if not given.get("denoise") and "strength" in given:
+        raise UsageProblem("--strength goes with --denoise nlm")
+    chosen = checked(EnhanceParameters, given, "--{}".format)
+    profile = StainProfile.read(reinhard) if reinhard else None
+    step = _step(chosen, profile)
+    outcome = run_step(step, inputs, out, selection or Selection(), execution or Execution())
+    if profile:
+        write_json(out / "profile.json", profile.as_json())
+    return EnhanceResult(outcome, step.settings)
+
+
+def step_of(preparation: Mapping[str, Any]) -> Step:
+    """The step that enhances images as those of a run were enhanced.
+
+    Args:
+        preparation: the `enhance` of a record.
+
+    Raises:
+        UsageProblem: a constant is unknown or out of its bounds, or there is nothing to do.
+    """
+    denoise, stain, contrast = (preparation.get(name) for name in ("denoise", "reinhard", "clahe"))
+    parameters: dict[str, Any] = {}
+    if denoise:
+        parameters |= {"denoise": denoise["method"], "strength": denoise["strength"]}
+    if contrast:
+        parameters |= {"clahe": True, **contrast}
+    profile = StainProfile(mean=stain["mean"], std=stain["std"]) if stain else None
+    return _step(checked(EnhanceParameters, parameters, "--{}".format), profile)
+
+
+def _step(parameters: EnhanceParameters, profile: StainProfile | None) -> Step:
+    steps: dict[str, Any] = {}
+    if parameters.denoise:
+        steps["denoise"] = {"method": parameters.denoise, "strength": parameters.strength}
+    if profile:
+        steps["reinhard"] = {"mean": list(profile.mean), "std": list(profile.std)}
+    if parameters.clahe:
+        steps["clahe"] = {"clip": parameters.clip, "tiles": parameters.tiles}
+    if not steps:
         raise UsageProblem("nothing to do; give --clahe, --reinhard REF or --denoise nlm")
     return Step(
         name="enhance",
-        settings=options.as_record(),
+        settings=steps,
         expected=same_id,
-        work=partial(_enhance, options),
+        work=partial(_enhance, parameters, profile, steps),
         compose=added,
         made=("path", "original", "enhance"),
         origin="original",
     )
 
 
-def _enhance(options: EnhanceOptions, record: Record, folder: Path, name: str) -> list[Record]:
+def _enhance(
+    parameters: EnhanceParameters,
+    profile: StainProfile | None,
+    steps: dict[str, Any],
+    record: Record,
+    folder: Path,
+    name: str,
+) -> list[Record]:
     if record.get("enhance"):
         raise ImageError(f"{record['path']}: was enhanced before; enhance its original, or leave it as it is")
     image = read_image(record["path"])
-    if options.denoise:
-        image = non_local_means(image, options.strength)
-    if options.profile:
-        image = reinhard(image, options.profile)
-    if options.clahe:
-        image = clahe(image, options.clip, options.tiles)
+    if parameters.denoise:
+        image = non_local_means(image, parameters.strength)
+    if profile:
+        image = reinhard(image, profile)
+    if parameters.clahe:
+        image = clahe(image, parameters.clip, parameters.tiles)
     path = folder / f"{name}.png"
     write_png(path, image)
-    return [{"path": str(path), "original": record["path"], "enhance": options.as_record()}]
+    return [{"path": str(path), "original": record["path"], "enhance": steps}]

@@ -1,1 +1,1 @@
-"""Reading and writing images, and what is done to whole images."""
+"""Reading and writing images; colour, enhancement, near-duplicates and label images."""

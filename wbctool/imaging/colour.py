@@ -9,12 +9,6 @@ import cv2
 import numpy as np
 
 
-def saturation(image: np.ndarray) -> np.ndarray:
-    """Saturation of HSV, 0 to 1."""
-    peak = image.max(axis=2).astype(np.float32)
-    return (peak - image.min(axis=2)) / np.maximum(peak, 1)
-
-
 def cyan(image: np.ndarray) -> np.ndarray:
     """The cyan of CMYK with full black replacement, 0 to 1: (max(R, G, B) − R) / max(R, G, B)."""
     peak = image.max(axis=2).astype(np.float32)
@@ -22,10 +16,10 @@ def cyan(image: np.ndarray) -> np.ndarray:
 
 
 def background_colour(image: np.ndarray) -> np.ndarray:
-    """Colour of the empty slide: the median colour at the brightest mode of green.
+    """Colour of the background: the median colour at the brightest mode of green.
 
     Green is what stains and haemoglobin both absorb. A mode counts when it is at least 15 % as
-    high as the highest, so that glare and borders are passed over.
+    high as the highest, so that glare and borders are ignored.
 
     Returns:
         RGB, shape (3,), float32, 1 to 255.
@@ -41,14 +35,14 @@ def background_colour(image: np.ndarray) -> np.ndarray:
 
 
 def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Absorbance of each channel against the empty slide (Beer–Lambert), natural logarithm.
+    """Absorbance of each channel against the background (Beer–Lambert), natural logarithm.
 
     Args:
         image: RGB, uint8.
-        background: RGB of the empty slide, shape (3,).
+        background: its RGB, shape (3,).
 
     Returns:
-        Shape (height, width, 3), float32; 0 where the slide is empty.
+        Shape (height, width, 3), float32; 0 in the background.
     """
     levels = np.arange(256, dtype=np.float32)
     planes = [
@@ -71,3 +65,14 @@ def stain_chroma(density: np.ndarray) -> np.ndarray:
 
 # haematoxylin, eosin, DAB as absorbances of red, green, blue (Ruifrok and Johnston 2001)
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_HAEMATOXYLIN = np.linalg.inv(STAINS)[:, 0]
+
+
+def haematoxylin(image: np.ndarray) -> np.ndarray:
+    """Density of haematoxylin by colour deconvolution (Ruifrok and Johnston 2001), as scikit-image's `rgb2hed`."""
+    levels = np.log(np.maximum(np.arange(256, dtype=np.float64) / 255.0, 1e-6)) / np.log(1e-6)
+    planes = [
+        cv2.LUT(np.ascontiguousarray(image[..., channel]), (levels * weight).astype(np.float32))
+        for channel, weight in enumerate(_HAEMATOXYLIN)
+    ]
+    return np.maximum(planes[0] + planes[1] + planes[2], 0.0)

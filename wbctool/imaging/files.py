@@ -1,6 +1,6 @@
 """Decoding images of every kind to RGB, and writing label images and crops.
 
-Everywhere in wbctool an image is an RGB array of shape (height, width, 3), uint8.
+In wbctool an image is an RGB array of shape (height, width, 3), uint8.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from wbctool.errors import ImageError
 from wbctool.records.storage import write_bytes
 
-cv2.setNumThreads(1)  # images are shared out to processes; threads on top only get in the way
+cv2.setNumThreads(1)  # processes work on images in parallel; threads on top slow them down
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # In JPEG's entropy-coded data 0xFF is followed by 0 or a restart number; all else is a marker.
@@ -33,8 +33,8 @@ _JPEG_IN_SCANS = frozenset(b"\xc4\xcc\xda\xdb\xdc\xdd\xfe") | frozenset(range(0x
 def read_image(path: str | Path) -> np.ndarray:
     """Decode an image file: grey, palette, CMYK, 16-bit and alpha too, turned as its EXIF says.
 
-    16-bit samples are scaled by the depth that holds their maximum (8, 10, 12, 14 or 16 bits), as
-    cameras store fewer bits than the file has. A transparent PNG lies on white, as a smear does.
+    16-bit samples are scaled by the depth that holds their maximum (8, 10, 12, 14 or 16 bits), as cameras store fewer
+    bits than the file has. A transparent PNG lies on white, as a smear does.
 
     Args:
         path: the file.
@@ -43,57 +43,60 @@ def read_image(path: str | Path) -> np.ndarray:
         RGB, shape (height, width, 3), uint8.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, damaged, too large or no image.
+        ImageError: the file is missing, empty, truncated, damaged, too large or not an image.
     """
+    return decode(_read(path), str(path))
+
+
+def _read(path: str | Path, advice: str = "") -> bytes:
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from None
-    return decode(data, str(path))
+        raise ImageError(f"{path}: {error.strerror or error}{advice}") from None
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file; see `read_image`."""
-    if not data:
-        raise ImageError(f"{name}: the file is empty")
-    fault = _fault_of(data)
-    if fault:
-        raise ImageError(f"{name}: {fault}; get the file again from its source")
-    alpha = data.startswith(_PNG) and data[25] in (4, 6)
-    deep = (data.startswith(_PNG) and data[24] == 16) or data[:4] in (b"II*\0", b"MM\0*") or data[4:8] == b"jP  "
-    flag = cv2.IMREAD_UNCHANGED if alpha or deep else cv2.IMREAD_COLOR_RGB
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        if deep and image is not None and image.dtype == np.uint8 and not alpha:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            deep = False
-    except cv2.error as error:
-        if "CV_IO_MAX" in str(error):
-            raise ImageError(f"{name}: over {MAX_PIXELS:,} pixels; cut it into tiles first") from None
-        raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from None
+    alpha = data.startswith(_PNG) and data[25:26] in (b"\4", b"\6")
+    deep = data.startswith(_PNG) and data[24:25] == b"\20"
+    deep = deep or data[:4] in (b"II*\0", b"MM\0*") or data[4:8] == b"jP  "
+    image, fault = _decoded(data, cv2.IMREAD_UNCHANGED if alpha or deep else cv2.IMREAD_COLOR_RGB)
+    if image is not None and deep and not alpha and image.dtype == np.uint8:
+        image, fault = _decoded(data, cv2.IMREAD_COLOR_RGB)
+        deep = False
     if image is None:
-        raise ImageError(f"{name}: no image that can be decoded ({len(data):,} bytes); remove it or get it again")
+        large = fault.startswith("over")
+        advice = "cut it into tiles first" if large else "get the file again from its source"
+        raise ImageError(f"{name}: {fault}; {advice}")
     return _as_rgb(image, name) if alpha or deep else image
 
 
 def decode_unchanged(data: bytes) -> tuple[np.ndarray | None, str]:
-    """Decode the bytes of a mask or a cut-out as they are: grey, BGR or BGRA of any depth, nothing turned.
+    """Decode the bytes of a mask or a cut-out as they are: grey, BGR or BGRA of any depth, not turned.
 
     Returns:
         The array, (height, width) or (height, width, channels), or None; and what is wrong with it, else "".
     """
+    return _decoded(data, cv2.IMREAD_UNCHANGED)
+
+
+def _decoded(data: bytes, flag: int) -> tuple[np.ndarray | None, str]:
+    """The array, or None; and what is wrong with the data, else ""."""
     fault = _fault_of(data) if data else "the file is empty"
     if fault:
         return None, fault
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:
-        return None, f"over {MAX_PIXELS:,} pixels" if "CV_IO_MAX" in str(error) else _reason(error)
-    return image, "" if image is not None else "no image that can be decoded"
+        if "CV_IO_MAX" in str(error):
+            return None, f"over {MAX_PIXELS:,} pixels"
+        reason = str(error.err if getattr(error, "err", None) else error).strip().splitlines()[0][:120]
+        return None, f"cannot be decoded ({reason})"
+    return image, "" if image is not None else f"not an image that can be decoded ({len(data):,} bytes)"
 
 
 def _as_rgb(image: np.ndarray, name: str) -> np.ndarray:
-    """An undecorated OpenCV array (grey, BGR or BGRA; any depth) as 8-bit RGB."""
+    """Convert an array as OpenCV decodes it (grey, BGR or BGRA; any depth) to 8-bit RGB."""
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{name}: holds {image.dtype} samples; convert it to 8 or 16 bits")
     if image.dtype == np.uint16:
@@ -110,14 +113,13 @@ def _as_rgb(image: np.ndarray, name: str) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if image.shape[2] == 4:
-        share = image[..., 3:].astype(np.float32) / 255.0
-        mixed = image[..., :3] * share + 255.0 * (1.0 - share)
-        image = np.round(mixed).astype(np.uint8)
+        alpha = image[..., 3:].astype(np.float32) / 255.0
+        image = np.round(image[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _fault_of(data: bytes) -> str | None:
-    """What is wrong with a JPEG or PNG that a decoder would pass over in silence."""
+    """What is wrong with a JPEG, PNG or BMP that the decoder does not report."""
     if data.startswith(b"\xff\xd8"):
         return _jpeg_fault(data)
     if data.startswith(_PNG):
@@ -129,7 +131,7 @@ def _fault_of(data: bytes) -> str | None:
 
 def _jpeg_fault(data: bytes) -> str | None:
     position, kind = 2, 0
-    while kind != 0xDA:  # the segments before the picture data, thumbnails within them stepped over
+    while kind != 0xDA:  # segments before the picture data, with thumbnails inside them
         while data[position : position + 2] == b"\xff\xff":
             position += 1
         if position + 4 > len(data):
@@ -168,35 +170,26 @@ def _png_fault(data: bytes) -> str | None:
     return f"truncated PNG: the end is missing after {len(data):,} bytes"
 
 
-def _reason(error: cv2.error) -> str:
-    return str(error.err if getattr(error, "err", None) else error).strip().splitlines()[0][:120]
-
-
 def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a label image.
 
     Args:
         path: a grey PNG, 8 or 16 bits.
-        size: the (width, height) it must have, if known.
+        size: its expected (width, height), if known.
 
     Returns:
         Shape (height, width), uint8 or uint16.
 
     Raises:
-        ImageError: it is missing, damaged, coloured or of another size.
+        ImageError: the file is missing, damaged, coloured or of another size.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}; run `wbctool segment` again") from None
-    labels, fault = decode_unchanged(data)
+    advice = "; run `wbctool segment` again"
+    labels, fault = decode_unchanged(_read(path, advice))
     if labels is None or labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: no label image ({fault or 'not a grey PNG'}); run `wbctool segment` again")
+        raise ImageError(f"{path}: not a label image ({fault or 'not a grey PNG'}){advice}")
     if size and labels.shape[::-1] != tuple(size):
         width, height = labels.shape[::-1]
-        raise ImageError(
-            f"{path}: the mask is {width}×{height}, its image {size[0]}×{size[1]}; run `wbctool segment` again"
-        )
+        raise ImageError(f"{path}: the mask is {width}×{height}, its image {size[0]}×{size[1]}{advice}")
     return labels
 
 

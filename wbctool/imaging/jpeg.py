@@ -1,6 +1,7 @@
-"""JPEG as a camera wrote it: the tables and the sampling of a file, its colours before they are cut to 0–255,
-and encoding with the same again, so that what was not changed comes out as it went in (nearly so where the colours
-are coded at half the size)."""
+"""JPEG with the coding of a camera's file: its tables and sampling, and its colours before they are clipped to 0–255.
+
+Encoded with the same coding, unchanged pixels stay as they were, nearly so where colours are coded at half the size.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _TO_RGB = np.hstack([_BACK, -_BACK @ _TO_YCC[:, 3:]])
 
 @dataclass(frozen=True)
 class JpegCoding:
-    """How a colour JPEG file was coded.
+    """The coding of a colour JPEG file.
 
     Attributes:
         tables: its quantisation tables, each of 64 steps, in Pillow's order.
@@ -36,14 +37,14 @@ class JpegCoding:
 
 
 def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
-    """Decode a colour JPEG without cutting its colours to what a screen shows.
+    """Decode a colour JPEG without clipping its colours to 0–255.
 
-    Where a picture is brighter than white, decoding to 8-bit RGB and encoding again changes it; this does not.
+    Where an image is brighter than white, decoding it to 8-bit RGB and encoding it again changes it; this does not.
 
     Returns:
         RGB, shape (height, width, 3), float32, a little below 0 and above 255 in places; and its coding.
-        None where the file is no JPEG that can be written again so: a grey, CMYK or RGB one, one that is turned by its
-        EXIF, of another sampling, or damaged.
+        None where the file is not such a JPEG: it is grey, CMYK or RGB, turned by its EXIF, of another sampling, or
+        damaged.
     """
     try:
         with Image.open(path, formats=("JPEG",)) as image:

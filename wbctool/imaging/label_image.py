@@ -1,4 +1,4 @@
-"""What a method found: regions of an image, drawn into one label image and listed."""
+"""Regions of an image, the objects a segmentation method finds, and the label image they are drawn into."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wbctool.errors import ImageError
 
 @dataclass(frozen=True)
 class Region:
-    """A part of an image: its bounding window only, so that a thousand cells cost no thousand images.
+    """A set of pixels, kept as a mask of its bounding window, so that a thousand cells do not take a thousand images.
 
     Attributes:
         x: column of the window's first pixel.
         y: row of it.
         mask: shape (height, width) of the window, uint8, 0 or 1.
-        overlapped: touches or covers another object, so that its outline is partly a guess.
+        overlapped: touches or covers another object, so that its outline is uncertain.
     """
 
     x: int
@@ -28,14 +28,14 @@ class Region:
     overlapped: bool = False
 
     @classmethod
-    def of(cls, mask: np.ndarray, overlapped: bool = False) -> Region:
-        """Of a mask of the whole image, uint8, 0 or 1."""
+    def from_mask(cls, mask: np.ndarray) -> Region:
+        """Return the region of a mask of the whole image, uint8, 0 or 1."""
         x, y, width, height = cv2.boundingRect(mask)
-        return cls(x, y, mask[y : y + height, x : x + width], overlapped)
+        return cls(x, y, mask[y : y + height, x : x + width])
 
     @classmethod
-    def inside(cls, outline: np.ndarray, shape: tuple[int, int]) -> Region:
-        """Inside an outline (n, 2) of x, y; what reaches over the image's edge is cut off."""
+    def from_outline(cls, outline: np.ndarray, shape: tuple[int, int]) -> Region:
+        """Return the region within an outline (n, 2) of x, y; pixels outside the image are cut off."""
         low = np.clip(np.floor(outline.min(axis=0)), 0, [shape[1] - 1, shape[0] - 1]).astype(int)
         high = np.clip(np.ceil(outline.max(axis=0)) + 1, low + 1, [shape[1], shape[0]]).astype(int)
         mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
@@ -50,29 +50,42 @@ class Region:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """Number of pixels."""
         return int(cv2.countNonZero(self.mask))
 
     def touches_edge(self, shape: tuple[int, int]) -> bool:
-        """Whether its window reaches the edge of an image of this shape."""
+        """Whether the window reaches the edge of an image of this (height, width)."""
         height, width = self.mask.shape
         return self.x == 0 or self.y == 0 or self.x + width == shape[1] or self.y + height == shape[0]
 
-    def drawn(self, shape: tuple[int, int]) -> np.ndarray:
-        """As a mask of the whole image, uint8, 0 or 1."""
+    def to_mask(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return a mask of the whole image of this (height, width), uint8, 0 or 1."""
+        return self.in_window(0, 0, shape)
+
+    def in_window(self, x: int, y: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a mask of a window of the image, uint8; pixels outside the window are cut off.
+
+        Args:
+            x: column of the window's first pixel.
+            y: row of it.
+            shape: (height, width) of the window.
+        """
         mask = np.zeros(shape, np.uint8)
-        mask[self.window] = self.mask
+        top, left = self.y - y, self.x - x
+        height, width = self.mask.shape
+        common = mask[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+        common[:] = self.mask[max(0, -top) :, max(0, -left) :][: common.shape[0], : common.shape[1]]
         return mask
 
     def scaled(self, scale: float, shape: tuple[int, int]) -> Region:
-        """The region in the image of which this one is a working copy.
+        """Return the region in the image of which this one is in a smaller copy.
 
         Args:
             scale: of the copy, over 0 to 1.
             shape: (height, width) of the image.
 
         Returns:
-            A region with a window of its own; its edge is drawn bilinearly and cut at a half.
+            The region, its edge interpolated bilinearly and cut at a half.
         """
         if scale == 1:
             return self
@@ -80,7 +93,7 @@ class Region:
         left, top = max(0, int((self.x - 1) / scale)), max(0, int((self.y - 1) / scale))
         right = min(shape[1], int((self.x + width + 1) / scale) + 1)
         bottom = min(shape[0], int((self.y + height + 1) / scale) + 1)
-        # of each large pixel's middle, the place in the small window
+        # the centre of the first pixel of the result, in the small window
         x0, y0 = (left + 0.5) * scale - 0.5 - self.x, (top + 0.5) * scale - 0.5 - self.y
         small = cv2.copyMakeBorder(self.mask * np.uint8(255), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         inner = (
@@ -92,21 +105,21 @@ class Region:
         for is_inner, edge in zip(inner, (small[:, 0], small[0], small[:, -1], small[-1]), strict=True):
             if is_inner:
                 edge[:] = 0
-        place = np.array([[scale, 0, x0 + 1], [0, scale, y0 + 1]], np.float32)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        grown = cv2.warpAffine(small, place, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return Region(left, top, (grown > 127).astype(np.uint8), self.overlapped)
+        matrix = np.array([[scale, 0, x0 + 1], [0, scale, y0 + 1]], np.float32)
+        size, flags = (right - left, bottom - top), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        large = cv2.warpAffine(small, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return Region(left, top, (large > 127).astype(np.uint8), self.overlapped)
 
 
 @dataclass
 class Objects:
-    """What a method found.
+    """The objects that a method finds in an image.
 
     Attributes:
-        cells: white cells, each its whole cell and its nucleus within.
+        cells: white cells, each as its whole cell and the nucleus within.
         platelets: platelets.
-        red_cells: red cells, or what of them can be seen.
-        ridges: where touching objects were cut apart, uint8, of the image's shape; None without such cuts.
+        red_cells: red cells, or what of them is visible.
+        ridges: where touching objects were split, uint8, of the image's shape; None where none were.
     """
 
     cells: list[tuple[Region, Region]] = field(default_factory=list)
@@ -118,18 +131,18 @@ class Objects:
 def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draw objects into one label image and describe each.
 
-    Where objects overlap, white cells win over platelets and these over red cells. Values go up in
-    that order, from 1; a white cell takes two, the second for its nucleus.
+    Where objects overlap, white cells cover platelets, and these red cells. Values go up in that order, from 1; a white
+    cell takes two, the second for its nucleus.
 
     Args:
-        objects: what was found.
-        shape: (height, width) of the image.
+        objects: of an image.
+        shape: its (height, width).
 
     Returns:
         The label image, uint8, or uint16 above 255 values; and the `cells` of the mask record.
 
     Raises:
-        ImageError: more objects than 16 bits can tell apart.
+        ImageError: more objects than 16 bits can number.
     """
     count = 2 * len(objects.cells) + len(objects.platelets) + len(objects.red_cells)
     if count > 65535:
@@ -138,47 +151,40 @@ def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, lis
     cells: list[dict[str, Any]] = []
     value = 1
     for whole, nucleus in objects.cells:
-        free = _draw(labels, whole, value)
-        kern = np.zeros_like(labels[whole.window], dtype=np.uint8)
-        top, left = nucleus.y - whole.y, nucleus.x - whole.x
-        height, width = nucleus.mask.shape
-        rows = slice(max(0, top), max(0, top + height))
-        columns = slice(max(0, left), max(0, left + width))
-        part = kern[rows, columns]
-        part[:] = nucleus.mask[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]
-        kern &= free
-        labels[whole.window][kern > 0] = value + 1
-        if described := _described(free, whole, value, "wbc", shape):
-            cells.append({**described, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(kern))}})
+        visible = _draw(labels, whole, value)
+        nucleus_mask = nucleus.in_window(whole.x, whole.y, visible.shape) & visible
+        labels[whole.window][nucleus_mask > 0] = value + 1
+        if entry := _entry(visible, whole, value, "wbc", shape):
+            cells.append({**entry, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(nucleus_mask))}})
         value += 2
     for kind, regions in (("platelet", objects.platelets), ("rbc", objects.red_cells)):
         for region in regions:
-            free = _draw(labels, region, value)
-            if described := _described(free, region, value, kind, shape):
+            visible = _draw(labels, region, value)
+            if entry := _entry(visible, region, value, kind, shape):
                 if kind == "rbc":
-                    hidden = cv2.countNonZero(free) < region.area
-                    described["whole"] = not (described["edge"] or region.overlapped or hidden)
-                cells.append(described)
+                    covered = cv2.countNonZero(visible) < region.area
+                    entry["whole"] = not (entry["edge"] or region.overlapped or covered)
+                cells.append(entry)
             value += 1
     return labels, cells
 
 
 def _draw(labels: np.ndarray, region: Region, value: int) -> np.ndarray:
-    """Draw a region where nothing is yet; what could be drawn, in its window."""
+    """Draw a region where the label image is empty; return the mask of the pixels drawn, in its window."""
     window = labels[region.window]
-    free = region.mask & (window == 0).astype(np.uint8)
-    window[free > 0] = value
-    return free
+    visible = region.mask & (window == 0).astype(np.uint8)
+    window[visible > 0] = value
+    return visible
 
 
-def _described(free: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
-    """An entry of `cells`; empty when nothing of the region is free."""
-    moments = cv2.moments(free, binaryImage=True)
+def _entry(visible: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
+    """An entry of `cells`; empty where no pixel of the region is visible."""
+    moments = cv2.moments(visible, binaryImage=True)
     area = int(moments["m00"])
     if area == 0:
         return {}
-    x, y, width, height = cv2.boundingRect(free)
-    drawn = Region(region.x + x, region.y + y, free[y : y + height, x : x + width])
+    x, y, width, height = cv2.boundingRect(visible)
+    drawn = Region(region.x + x, region.y + y, visible[y : y + height, x : x + width])
     return {
         "value": value,
         "kind": kind,

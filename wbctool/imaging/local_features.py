@@ -1,168 +1,163 @@
-"""Finding turned, sheared, mirrored or cut-out copies of an image among many, by the places that look alike.
+"""Finding turned, sheared, mirrored or cut-out copies of an image among many, by their local features.
 
-Places and what they look like are SIFT's (Lowe 2004) in RootSIFT's scale (Arandjelović and Zisserman 2012), a
-place and its mirror image described alike. Descriptions that fall together under random projections are
-compared; two images are copies where many places of one lie in the other under one affine map.
+Keypoints and descriptors are SIFT's (Lowe 2004) in RootSIFT's scale (Arandjelović and Zisserman 2012), the same for a
+keypoint and its mirror image. Descriptors that get the same code by random projections are compared; two images are
+copies where many keypoints of one match the other's under one affine map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-PLACES = 128  # of an image, at most
-SIDE = 320  # pixels to which larger images are brought
-ENOUGH = 10  # places that agree; of images that are no copies, fewer than 5 do
-_WIDTH = 32  # numbers of a description that are kept
-_ALIKE = 0.3  # distance of two descriptions of unit length
-_TABLES, _BITS_MORE = 6, 3  # projections: so many bits more than it takes to number all descriptions
-_NEIGHBOURS = 64  # that are compared within one bucket
-_STRAY = 4.0  # pixels from where an affine map puts a place
-_STRETCH = 2.0  # most that it may stretch or shrink
-_SMALLER = 4  # so many times smaller is the picture that is compared
-_LEAST, _SAME = 30, 0.7  # pixels of it that lie between the places, and how alike they are
-_WIDE = 0.12  # share of one of the images that lies between them: a red cell is like another
-_CELL = 8  # pixels; places nearer to one another count once
-_SAMPLE = 20_000  # descriptions of which the main directions are taken
+from wbctool.imaging.perceptual_hash import pairs_of_equal
+
+KEYPOINTS = 128  # of an image, at most
+SIDE = 320  # pixels to which larger images are scaled
+ENOUGH = 10  # matches that agree; images that are not copies have fewer than 5
+_WIDTH = 32  # numbers of a descriptor that are kept
+_NEAR = 0.3  # distance of two matching descriptors of unit length
+_TABLES, _MORE_BITS = 6, 3  # random codes, and how many bits each has beyond those that number all descriptors
+_NEIGHBOURS = 64  # descriptors compared within one bucket
+_STRAY = 4.0  # pixels between a keypoint and where an affine map puts it
+_STRETCH = 2.0  # factor by which the map may stretch or shrink
+_SMALLER = 4  # factor by which thumbnails are smaller
+_MIN_PIXELS, _MIN_CORRELATION = 30, 0.7  # of thumbnails between the matches
+_MIN_HULL = 0.12  # fraction of one of the images that lies between the matches: red cells look like each other
+_CELL = 8  # pixels; keypoints nearer to each other count once
+_SAMPLE = 20_000  # descriptors from which the main directions are computed
 
 
-class Seen(NamedTuple):
-    """What is kept of an image.
+class LocalFeatures(NamedTuple):
+    """Local features of an image.
 
     Attributes:
-        places: where its clearest places are, x and y in pixels of the image at 320 pixels, shape (k, 2), float32.
-        looks: what they look like, of unit length, shape (k, 128), float16.
-        small: the image in grey, at a quarter of those pixels, uint8.
+        keypoints: the clearest ones, x and y in pixels of the image at 320 pixels, shape (k, 2), float32.
+        descriptors: of unit length, shape (k, 128), float16.
+        thumbnail: the image in grey, at a quarter of those pixels, uint8.
     """
 
-    places: np.ndarray
-    looks: np.ndarray
-    small: np.ndarray
+    keypoints: np.ndarray
+    descriptors: np.ndarray
+    thumbnail: np.ndarray
 
 
-NOTHING = Seen(np.empty((0, 2), np.float32), np.empty((0, 128), np.float16), np.zeros((1, 1), np.uint8))
+NO_FEATURES = LocalFeatures(np.empty((0, 2), np.float32), np.empty((0, 128), np.float16), np.zeros((1, 1), np.uint8))
 
 
-def describe(image: np.ndarray) -> Seen:
-    """The clearest places of an image, RGB, shape (height, width, 3), uint8."""
+def local_features(image: np.ndarray) -> LocalFeatures:
+    """Compute the local features of an image, RGB, shape (height, width, 3), uint8."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     scale = SIDE / max(grey.shape)
     if scale < 1:
         size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    points, looks = cv2.SIFT.create(PLACES, contrastThreshold=0.02).detectAndCompute(grey, None)
-    if looks is None:
-        return NOTHING
-    small = cv2.resize(grey, None, fx=1 / _SMALLER, fy=1 / _SMALLER, interpolation=cv2.INTER_AREA)
-    places = np.array([point.pt for point in points[:PLACES]], np.float32)
-    return Seen(places, _mirrorless(looks[:PLACES]).astype(np.float16), small)
+    points, descriptors = cv2.SIFT.create(KEYPOINTS, contrastThreshold=0.02).detectAndCompute(grey, None)
+    if descriptors is None:
+        return NO_FEATURES
+    thumbnail = cv2.resize(grey, None, fx=1 / _SMALLER, fy=1 / _SMALLER, interpolation=cv2.INTER_AREA)
+    keypoints = np.array([point.pt for point in points[:KEYPOINTS]], np.float32)
+    return LocalFeatures(keypoints, _mirror_invariant(descriptors[:KEYPOINTS]).astype(np.float16), thumbnail)
 
 
-def _mirrorless(looks: np.ndarray) -> np.ndarray:
-    # A mirrored place has rows of cells in reverse and angles negated. Of the two, the one is taken that has more
-    # of a fixed random direction.
-    roots = np.sqrt(looks / np.maximum(looks.sum(axis=1, keepdims=True), 1e-9)).reshape(-1, 4, 4, 8)
+def _mirror_invariant(descriptors: np.ndarray) -> np.ndarray:
+    # The descriptor of a mirrored keypoint has its rows of cells in reverse and its angles negated. Of the two, the one
+    # is kept that has more of a fixed random direction.
+    roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)).reshape(-1, 4, 4, 8)
     mirrored = roots[:, ::-1][..., -np.arange(8) % 8].reshape(-1, 128)
     roots = roots.reshape(-1, 128)
-    side = np.random.default_rng(5).normal(size=128).astype(np.float32)
-    return np.where((roots @ side >= mirrored @ side)[:, None], roots, mirrored)
+    direction = np.random.default_rng(5).normal(size=128).astype(np.float32)
+    return np.where((roots @ direction >= mirrored @ direction)[:, None], roots, mirrored)
 
 
-def copies(images: Sequence[Seen]) -> np.ndarray:
-    """Pairs of images that show the same, without comparing each with each.
+def find_copies(images: Sequence[LocalFeatures]) -> np.ndarray:
+    """Find pairs of images that show the same, without comparing each with each.
 
     Returns:
         Rows (i, j) with i < j, sorted, shape (m, 2), int64.
     """
-    # in an order of their own, so that what is found does not hang on the order they are given in
-    turn = sorted(range(len(images)), key=lambda number: images[number].looks.tobytes())
-    image = np.repeat(np.arange(len(turn)), [len(images[number].places) for number in turn])
-    if not len(image):
+    # sorted by content, so that the result does not depend on the order of the images
+    order = sorted(range(len(images)), key=lambda number: images[number].descriptors.tobytes())
+    image_of = np.repeat(np.arange(len(order)), [len(images[number].keypoints) for number in order])
+    if not len(image_of):
         return np.empty((0, 2), np.int64)
-    where = np.concatenate([images[number].places for number in turn])
-    left, right = _alike(_shortened([images[number].looks for number in turn]), image)
-    if not len(left):
-        return np.empty((0, 2), np.int64)
-    pair = image[left] * len(turn) + image[right]
-    order = np.argsort(pair, kind="stable")
-    left, right, pair = left[order], right[order], pair[order]
-    ends = np.flatnonzero(np.diff(pair, append=-1)) + 1
-    starts = np.append(0, ends[:-1])
-    found = []
-    for start, end in zip(starts, ends, strict=True):
-        if end - start >= ENOUGH:
-            numbers = [turn[number] for number in divmod(int(pair[start]), len(turn))]
-            if _one_map(where, left[start:end], right[start:end], *(images[number].small for number in numbers)):
-                found.append(sorted(numbers))
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+    keypoints = np.concatenate([images[number].keypoints for number in order])
+    left, right = _matches(_shortened([images[number].descriptors for number in order]), image_of)
+    pair = image_of[left] * len(order) + image_of[right]
+    by_pair = np.argsort(pair, kind="stable")
+    copies = []
+    for matches in np.split(by_pair, np.flatnonzero(np.diff(pair[by_pair])) + 1):
+        if len(matches) >= ENOUGH:
+            first, second = (order[number] for number in divmod(int(pair[matches[0]]), len(order)))
+            thumbnails = images[first].thumbnail, images[second].thumbnail
+            if _under_one_map(keypoints, left[matches], right[matches], *thumbnails):
+                copies.append(sorted((first, second)))
+    return np.array(sorted(copies), np.int64).reshape(-1, 2)
 
 
-def _shortened(looks: Sequence[np.ndarray]) -> np.ndarray:
-    """Descriptions along their main directions, shape (n, 32), float32."""
-    count = sum(map(len, looks))
-    sample = np.concatenate([each[:: max(1, count // _SAMPLE)] for each in looks]).astype(np.float32)
+def _shortened(descriptors: Sequence[np.ndarray]) -> np.ndarray:
+    """Descriptors along their main directions, shape (n, 32), float32."""
+    count = sum(map(len, descriptors))
+    sample = np.concatenate([each[:: max(1, count // _SAMPLE)] for each in descriptors]).astype(np.float32)
     centre = sample.mean(axis=0)
     _, directions = np.linalg.eigh(np.cov((sample - centre).T) if len(sample) > 1 else np.eye(128))
     kept = directions[:, ::-1][:, :_WIDTH].astype(np.float32)
-    return np.concatenate([(each.astype(np.float32) - centre) @ kept for each in looks])
+    return np.concatenate([(each.astype(np.float32) - centre) @ kept for each in descriptors])
 
 
-def _alike(looks: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of like descriptions of different images, the earlier image first, each shape (m,)."""
-    bits = int(np.ceil(np.log2(len(looks)))) + _BITS_MORE
+def _matches(descriptors: np.ndarray, image_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of near descriptors of different images, the earlier image first, each shape (m,)."""
+    bits = int(np.ceil(np.log2(len(descriptors)))) + _MORE_BITS
     rng = np.random.default_rng(1)
-    found = [np.empty(0, np.int64)]
+    near = [np.empty(0, np.int64)]
     for _ in range(_TABLES):
-        falls = (looks @ rng.normal(size=(_WIDTH, bits)).astype(np.float32)) > 0
-        code = falls @ (1 << np.arange(bits, dtype=np.int64))
-        order = np.argsort(code, kind="stable")
-        code = code[order]
-        for gap in range(1, _NEIGHBOURS):
-            same = np.flatnonzero(code[gap:] == code[:-gap])
-            if not len(same):
-                break
-            one, other = order[same], order[same + gap]
-            good = image[one] != image[other]
-            one, other = one[good], other[good]
-            near = ((looks[one] - looks[other]) ** 2).sum(axis=1) <= _ALIKE**2
-            found.append(np.minimum(one, other)[near] * len(looks) + np.maximum(one, other)[near])
-    return np.divmod(np.unique(np.concatenate(found)), len(looks))
+        positive = (descriptors @ rng.normal(size=(_WIDTH, bits)).astype(np.float32)) > 0
+        code = positive @ (1 << np.arange(bits, dtype=np.int64))
+        for one, other in islice(pairs_of_equal(code), _NEIGHBOURS - 1):
+            different = image_of[one] != image_of[other]
+            one, other = one[different], other[different]
+            matching = ((descriptors[one] - descriptors[other]) ** 2).sum(axis=1) <= _NEAR**2
+            near.append((np.minimum(one, other) * len(descriptors) + np.maximum(one, other))[matching])
+    return np.divmod(np.unique(np.concatenate(near)), len(descriptors))
 
 
-def _one_map(where: np.ndarray, left: np.ndarray, right: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether enough like places of two images lie in one another under one affine map, and the same between them."""
+def _under_one_map(
+    keypoints: np.ndarray, left: np.ndarray, right: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> bool:
+    """Whether enough matches of two images lie under one affine map, and the thumbnails agree between them."""
     if min(len(np.unique(left)), len(np.unique(right))) < ENOUGH:
         return False
-    one, other = where[left], where[right]
+    one, other = keypoints[left], keypoints[right]
     affine, inside = cv2.estimateAffine2D(one, other, ransacReprojThreshold=_STRAY, maxIters=500)
     if affine is None or not np.isfinite(affine).all():
         return False
     stretch = np.linalg.svd(affine[:, :2], compute_uv=False)
     kept = inside.ravel().astype(bool)
-    apart = min(len(np.unique(np.round(points[kept] / _CELL), axis=0)) for points in (one, other))
-    if apart < ENOUGH or stretch[0] > _STRETCH or stretch[1] < 1 / _STRETCH:
+    separate = min(len(np.unique(np.round(points[kept] / _CELL), axis=0)) for points in (one, other))
+    if separate < ENOUGH or stretch[0] > _STRETCH or stretch[1] < 1 / _STRETCH:
         return False
-    if max(_spread(one[kept], first), _spread(other[kept], second)) < _WIDE:
+    if max(_hull_fraction(one[kept], first), _hull_fraction(other[kept], second)) < _MIN_HULL:
         return False
-    return _likeness(first, second, affine, one[kept]) >= _SAME
+    return _correlation(first, second, affine, one[kept]) >= _MIN_CORRELATION
 
 
-def _spread(places: np.ndarray, small: np.ndarray) -> float:
-    """The share of a picture that lies between places, 0 to 1."""
-    return cv2.contourArea(cv2.convexHull(places)) / (small.size * _SMALLER**2)
+def _hull_fraction(keypoints: np.ndarray, thumbnail: np.ndarray) -> float:
+    """The fraction of an image that lies between keypoints, 0 to 1."""
+    return cv2.contourArea(cv2.convexHull(keypoints)) / (thumbnail.size * _SMALLER**2)
 
 
-def _likeness(first: np.ndarray, second: np.ndarray, affine: np.ndarray, places: np.ndarray) -> float:
-    """The correlation of two small pictures over the hull of the places that agree, -1 to 1."""
-    hull = cv2.convexHull(np.round(places / _SMALLER).astype(np.int32))
+def _correlation(first: np.ndarray, second: np.ndarray, affine: np.ndarray, keypoints: np.ndarray) -> float:
+    """The correlation of two thumbnails over the hull of the keypoints that agree, -1 to 1."""
+    hull = cv2.convexHull(np.round(keypoints / _SMALLER).astype(np.int32))
     area = cv2.fillConvexPoly(np.zeros(first.shape, np.uint8), hull, 1).astype(bool)
     moved = affine.copy()
     moved[:, 2] /= _SMALLER
-    drawn = cv2.warpAffine(second, moved, first.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    values = np.stack([first[area], drawn[area]]).astype(np.float64)
-    if values.shape[1] < _LEAST or values.std(axis=1).min() < 1:
+    warped = cv2.warpAffine(second, moved, first.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    values = np.stack([first[area], warped[area]]).astype(np.float64)
+    if values.shape[1] < _MIN_PIXELS or values.std(axis=1).min() < 1:
         return 0.0
     return float(np.corrcoef(values[0], values[1])[0, 1])

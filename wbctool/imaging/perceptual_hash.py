@@ -1,31 +1,32 @@
-"""A hash that near-same images share: resized, recompressed, brighter, mirrored or turned by quarters.
+"""A hash that near-duplicate images share: resized, recompressed, brighter, mirrored or turned by quarters.
 
-The signs of the 255 lowest frequencies of a cosine transform (Zauner 2010, section 3.2.1, with more bits).
-Mirroring changes their signs and a quarter turn swaps them, so that one of the eight symmetries can be taken
-as the upright one.
+The signs of the 255 lowest frequencies of a cosine transform (Zauner 2010, section 3.2.1, with more bits). Mirroring
+changes their signs and a quarter turn swaps them, so that one of the eight symmetries can be taken as the upright one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
 
 import cv2
 import numpy as np
 from scipy import sparse
 
 _SIDE, _LOW = 64, 16
-WITHIN = 16  # of 255 bits, in which two hashes of near-same images differ at most
-_CLEAR = 0.04  # of the largest frequency; one nearer to zero than that does not tell which side is up
-_FLAT = 2.0  # grey levels; a picture of nothing has no hash
-_AT_ONCE = 1 << 18  # comparisons
+WITHIN = 16  # of 255 bits, by which two hashes of near-duplicates differ at most
+_CLEAR = 0.04  # of the largest frequency; one nearer to zero does not decide which side is up
+_FLAT = 2.0  # grey levels; an image with a smaller standard deviation has no hash
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """The hash of an image, once for each way up that it could have.
+    """Compute the hash of an image, once for each way up that it could have.
 
     Args:
         image: RGB, shape (height, width, 3), uint8.
 
     Returns:
-        Shape (ways, 4), uint64, one to eight; (0, 4) for a picture of one colour.
+        Shape (ways, 4), uint64, one to eight; (0, 4) for an image of one colour.
     """
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if small.std() < _FLAT:
@@ -34,24 +35,24 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     waves[0, 0] = 0
     unclear = _CLEAR * np.abs(waves).max()
     odd = np.arange(_LOW) % 2
-    ways = []
-    for across in _ways(waves[0, 1], unclear):
-        for down in _ways(waves[1, 0], unclear):
+    hashes = []
+    for across in _signs(waves[0, 1], unclear):
+        for down in _signs(waves[1, 0], unclear):
             upright = waves * np.where(odd, across, 1)[None, :] * np.where(odd, down, 1)[:, None]
-            for turn in _ways(abs(waves[0, 1]) - abs(waves[1, 0]), unclear):
-                ways.append(np.packbits((upright if turn > 0 else upright.T).ravel() > 0))
-    return np.unique(np.array(ways), axis=0).view(np.uint64)
+            for turn in _signs(abs(waves[0, 1]) - abs(waves[1, 0]), unclear):
+                hashes.append(np.packbits((upright if turn > 0 else upright.T).ravel() > 0))
+    return np.unique(np.array(hashes), axis=0).view(np.uint64)
 
 
-def _ways(value: float, unclear: float) -> tuple[int, ...]:
+def _signs(value: float, unclear: float) -> tuple[int, ...]:
     return (1, -1) if abs(value) <= unclear else (1,) if value > 0 else (-1,)
 
 
 def near_pairs(hashes: np.ndarray, within: int = WITHIN) -> np.ndarray:
-    """Pairs of hashes that differ in few bits and link all that are near, without comparing each with each.
+    """Find pairs of hashes that differ in few bits and link all that are near, without comparing each with each.
 
     Two hashes that differ in k bits agree in at least one of k + 1 pieces, so only those that share a piece are
-    compared; those that pairs link already are not compared again.
+    compared, and only those that are not linked by pairs already.
 
     Args:
         hashes: shape (n, 4), uint64.
@@ -60,49 +61,40 @@ def near_pairs(hashes: np.ndarray, within: int = WITHIN) -> np.ndarray:
     Returns:
         Rows (i, j) with i < j, sorted, shape (m, 2), int64. Two near hashes are a pair, or linked by pairs.
     """
+    if not len(hashes):
+        return np.empty((0, 2), np.int64)
     distinct, first, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     bits = np.unpackbits(distinct.view(np.uint8), axis=1)[:, np.random.default_rng(0).permutation(256)]
-    found = [_pairs_of_one(which.ravel(), first)]
+    pairs = np.empty((0, 2), np.int64)
     for piece in np.array_split(np.arange(256), within + 1):
         code = bits[:, piece] @ (1 << np.arange(len(piece), dtype=np.int64))
-        order = np.argsort(code, kind="stable")
-        ends = np.flatnonzero(np.diff(code[order], append=-1)) + 1
-        lengths = np.diff(ends, prepend=0)
-        linked = _families(np.concatenate(found[1:]), len(distinct)) if len(found) > 1 else np.arange(len(distinct))
-        new = [
-            _near_within(distinct, linked, order, (ends - lengths)[lengths == length], int(length), within)
-            for length in np.unique(lengths[lengths > 1])
-        ]
-        found.append(np.concatenate([np.empty((0, 2), np.int64), *new]))
-    found[1:] = [first[pairs] for pairs in found[1:]]
-    pairs = np.concatenate(found)
-    pairs.sort(axis=1)
-    return np.unique(pairs, axis=0)
+        family = families(pairs, len(distinct))
+        near = [pairs]
+        for left, right in pairs_of_equal(code):
+            unlinked = family[left] != family[right]
+            left, right = left[unlinked], right[unlinked]
+            differing = np.bitwise_count(distinct[left] ^ distinct[right]).sum(axis=1, dtype=np.int64)
+            near.append(np.stack([left, right], axis=1)[differing <= within])
+        pairs = np.concatenate(near)
+    repeated = np.setdiff1d(np.arange(len(hashes)), first)
+    same = np.stack([first[which.ravel()[repeated]], repeated], axis=1)
+    return np.unique(np.sort(np.concatenate([same, first[pairs]]), axis=1), axis=0)
 
 
-def _families(pairs: np.ndarray, count: int) -> np.ndarray:
+def families(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Number the families of `count` items that pairs (m, 2) link, directly or through others; shape (count,)."""
     table = sparse.coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return sparse.csgraph.connected_components(table, directed=False)[1]
 
 
-def _pairs_of_one(which: np.ndarray, first: np.ndarray) -> np.ndarray:
-    later = np.setdiff1d(np.arange(len(which)), first)
-    return np.stack([first[which[later]], later], axis=1)
-
-
-def _near_within(
-    hashes: np.ndarray, linked: np.ndarray, order: np.ndarray, starts: np.ndarray, length: int, within: int
-) -> np.ndarray:
-    """Near pairs among the members of buckets that all have one length."""
-    found = [np.empty((0, 2), np.int64)]
-    for gap in range(1, length):  # each with the one that many places after it
-        places = (starts[:, None] + np.arange(length - gap)).ravel()
-        for start in range(0, len(places), _AT_ONCE):
-            here = places[start : start + _AT_ONCE]
-            left, right = order[here], order[here + gap]
-            open_still = linked[left] != linked[right]
-            left, right = left[open_still], right[open_still]
-            differing = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1, dtype=np.int64)
-            near = differing <= within
-            found.append(np.stack([left[near], right[near]], axis=1))
-    return np.concatenate(found)
+def pairs_of_equal(codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs of items that have equal codes: those next to each other when sorted, then those two apart, …"""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.arange(len(codes))
+    for gap in count(1):
+        starts = starts[starts < len(codes) - gap]
+        starts = starts[ordered[starts] == ordered[starts + gap]]
+        if not len(starts):
+            return
+        yield order[starts], order[starts + gap]

@@ -1,1 +1,1 @@
-"""What a cell measures: shape, colour, texture."""
+"""Measurements of cells: shape, colour, texture."""

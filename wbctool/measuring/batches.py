@@ -1,4 +1,4 @@
-"""Many cells measured, in processes."""
+"""Measuring many cells, in processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wbctool.pipeline.parallel import worker_pool
 from wbctool.records import Record
 
 _SERIAL_START = 16  # cells measured before processes are started, which takes a second or two
-_TOGETHER = 8  # cells that a process takes at once
+_CHUNK = 8  # cells sent to a process together
 
 
 class Measuring:
@@ -38,20 +38,20 @@ class Measuring:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __call__(self, records: Sequence[Record]) -> list[np.ndarray | str]:
-        """Of each record its measures, as `morphology.vector_of` gives them, or why there are none."""
+        """Measure the cell of each record, as `morphology.vector_of` does; an error message where that fails."""
         count = max(0, _SERIAL_START - self._done) if self._jobs > 1 else len(records)
         self._done += len(records)
-        found = [_measured(record) for record in records[:count]]
+        results = [_measure(record) for record in records[:count]]
         if count < len(records):
             self._pool = self._pool or worker_pool(self._jobs)
             try:
-                found += self._pool.map(_measured, records[count:], chunksize=_TOGETHER)
+                results += self._pool.map(_measure, records[count:], chunksize=_CHUNK)
             except BrokenProcessPool:
-                raise DeviceError("a process was killed, likely for want of memory; try fewer --jobs") from None
-        return found
+                raise DeviceError("a process was killed, probably for lack of memory; try fewer --jobs") from None
+        return results
 
 
-def _measured(record: Record) -> np.ndarray | str:
+def _measure(record: Record) -> np.ndarray | str:
     from wbctool.measuring.morphology import vector_of  # scikit-image takes half a second
 
     try:
@@ -60,5 +60,5 @@ def _measured(record: Record) -> np.ndarray | str:
         return str(error)
     except MemoryError:
         return f"{record['id']}: out of memory; give more memory or fewer --jobs"
-    except Exception as error:  # one odd record never stops a folder
+    except Exception as error:  # one bad record never stops a folder
         return f"{record['id']}: unexpected {type(error).__name__}: {error}"

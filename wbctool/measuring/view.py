@@ -1,4 +1,4 @@
-"""The cell that a record means, as it is measured: its pixels, its mask, in pixels of its source."""
+"""The pixels and the mask of a record's cell, at the scale of its source image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from wbctool.imaging.files import read_image, read_labels
 from wbctool.records import Record
 from wbctool.records.cells import choose_cells
 
-_AROUND = 0.3  # of a cell's box, kept about it: the empty slide is seen there
-_SIDES = (1, 4096)  # of a crop that is measured, pixels
+_AROUND = 0.3  # of a cell's box, kept about it, where background is visible
+_SIDES = (1, 4096)  # limits of a measured crop, pixels
 
 
 @dataclass(frozen=True)
-class View:
+class CellView:
     """A cell in its surroundings.
 
     Attributes:
         image: RGB, shape (height, width, 3), uint8.
         cell: the cell with its nucleus, shape (height, width), bool.
-        nucleus: likewise; None where none is known.
+        nucleus: its mask; None where none is known.
     """
 
     image: np.ndarray
@@ -40,10 +40,10 @@ class View:
         return {"nucleus": self.nucleus, **({"cytoplasm": cytoplasm} if cytoplasm.any() else {})}
 
 
-def view_of(record: Record) -> View | None:
-    """The cell of a cropped record; of a whole field the one that `crop` takes by default.
+def view_of(record: Record) -> CellView | None:
+    """Return the cell of a cropped record; of a whole field the one that `crop` takes by default.
 
-    A crop is brought back to the pixels of its source, so that cells are measured on one scale.
+    A crop is scaled back to the pixels of its source, so that all cells are measured at one scale.
 
     Args:
         record: of a cell, or of a field with its mask.
@@ -77,21 +77,21 @@ def view_of(record: Record) -> View | None:
     return _cut(image, whole, nucleus)
 
 
-def _rescaled(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray, record: Record) -> View:
+def _rescaled(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray, record: Record) -> CellView:
     width, height = (int(np.clip(round(side), *_SIDES)) for side in record["bbox"][2:])
     if (height, width) == cell.shape:
         return _view(image, cell, nucleus)
     way = cv2.INTER_AREA if width <= image.shape[1] and height <= image.shape[0] else cv2.INTER_LINEAR
     resized = [
-        cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-        for part in (cell, nucleus)
+        cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        for mask in (cell, nucleus)
     ]
     if not resized[0].any():
         raise ImageError(f"{record['id']}: its cell is too small to be measured")
     return _view(cv2.resize(image, (width, height), interpolation=way), *resized)
 
 
-def _cut(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> View:
+def _cut(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> CellView:
     x, y, width, height = cv2.boundingRect(cell.astype(np.uint8))
     beside, above = round(width * _AROUND), round(height * _AROUND)
     rows = slice(max(0, y - above), y + height + above)
@@ -99,5 +99,5 @@ def _cut(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> View:
     return _view(image[rows, columns], cell[rows, columns], nucleus[rows, columns])
 
 
-def _view(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> View:
-    return View(np.ascontiguousarray(image), cell, nucleus if nucleus.any() else None)
+def _view(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> CellView:
+    return CellView(np.ascontiguousarray(image), cell, nucleus if nucleus.any() else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -52,7 +52,7 @@ class _Item:
 
 def run_step(
     step: Step | BatchStep,
-    inputs: list[str],
+    inputs: Sequence[str],
     out: Path,
     selection: Selection,
     execution: Execution,

@@ -1,4 +1,4 @@
-"""Outlines drawn on the image, to be looked at."""
+"""Outlines of objects, drawn on the image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ RIDGE = (255, 0, 0)
 
 
 def overlay(image: np.ndarray, objects: Objects) -> np.ndarray:
-    """The image with outlines: white cells green, nuclei yellow, red cells orange, platelets blue.
+    """Draw outlines on an image: white cells green, nuclei yellow, red cells orange, platelets blue.
 
-    Ridges along which touching objects were parted are red, as in the EfficientNetV2-S paper.
+    Ridges along which touching objects were split are red, as in the EfficientNetV2-S paper.
 
     Args:
         image: RGB, shape (height, width, 3), uint8.
-        objects: what was found in it.
+        objects: found in it.
 
     Returns:
-        RGB, of the same shape.
+        RGB, of the same shape, uint8.
     """
     drawn = np.ascontiguousarray(image.copy())
     width = max(1, round(max(image.shape[:2]) / 500))

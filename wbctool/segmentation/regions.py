@@ -1,4 +1,4 @@
-"""Binary masks: thresholds, morphology, and components gathered into cells. OpenCV only, for speed."""
+"""Binary masks: thresholds, morphology, connected components, and lobes grouped into nuclei. OpenCV only, for speed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import numpy as np
 
 from wbctool.imaging.label_image import Region
 
-LARGE_LOBE = 1.25  # a lobe is seldom larger than so many red cells
+LARGE_LOBE = 1.25  # a lobe is seldom larger than this many red cells
+# Largest gap between lobes of one nucleus, in radii of the smaller lobe (of a disk of equal area): in general; where no
+# background lies between them; and of two lobes that are both large.
+GAP, BRIDGED_GAP, LARGE_GAP = 0.8, 1.6, 0.2
 
 
 def disk(radius: int) -> np.ndarray:
-    """A round structuring element of 2·radius + 1 pixels."""
+    """Return a round structuring element of 2·radius + 1 pixels."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def otsu(measure: np.ndarray) -> np.ndarray:
-    """Pixels above Otsu's threshold of a measure; its outermost thousandths do not count.
+    """Return the pixels above Otsu's threshold of a measure; its outermost thousandths do not count.
 
     Args:
         measure: shape (height, width), any scale.
@@ -33,13 +36,13 @@ def otsu(measure: np.ndarray) -> np.ndarray:
 
 
 def otsu_level(counts: np.ndarray) -> tuple[int, float]:
-    """Otsu's threshold of a histogram; half a per cent of the pixels at either end do not count.
+    """Compute Otsu's threshold of a histogram; half a per cent of the pixels at either end do not count.
 
     Args:
         counts: pixels of each level, shape (levels,).
 
     Returns:
-        The last level of the lower class, and the share of the variance that lies between the classes.
+        The last level of the lower class, and the fraction of the variance that lies between the classes.
     """
     rank = np.cumsum(counts, dtype=np.float64)
     if rank[-1] == 0:
@@ -57,43 +60,52 @@ def otsu_level(counts: np.ndarray) -> tuple[int, float]:
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """The mask with all holes filled; uint8, 0 or 1."""
+    """Fill all holes of a mask, uint8, 0 or 1."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cv2.floodFill(padded, None, (0, 0), 2)
     return (padded[1:-1, 1:-1] != 2).astype(np.uint8)
 
 
 def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
-    """Opening, closing and hole filling, with a disk of the given radius."""
+    """Open, close and fill a mask, with a disk of the given radius."""
     element = disk(radius)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, element)
     return fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, element))
 
 
+def depth_of(mask: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """Return the distance of each pixel of a mask to the nearest one outside it.
+
+    Args:
+        mask: uint8, 0 or 1.
+        border: what lies beyond the image's edge: background, or with `cv2.BORDER_REPLICATE` more of the same.
+    """
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, border, value=0)
+    return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
 def components(mask: np.ndarray, min_area: float = 1, connectivity: int = 8) -> list[Region]:
-    """The connected components of at least `min_area` pixels, in raster order."""
+    """Return the connected components of at least `min_area` pixels, in raster order."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
-    found = []
+    regions = []
     for index in np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area) + 1:
         x, y, width, height = (int(v) for v in stats[index, :4])
-        own = labels[y : y + height, x : x + width] == index
-        found.append(Region(x, y, own.astype(np.uint8)))
-    return found
+        inside = labels[y : y + height, x : x + width] == index
+        regions.append(Region(x, y, inside.astype(np.uint8)))
+    return regions
 
 
 def union_of(regions: list[Region]) -> Region:
-    """All pixels of some regions."""
+    """Return all pixels of some regions."""
     left, top = min(r.x for r in regions), min(r.y for r in regions)
     right = max(r.x + r.mask.shape[1] for r in regions)
     bottom = max(r.y + r.mask.shape[0] for r in regions)
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    for r in regions:
-        mask[r.y - top : r.y - top + r.mask.shape[0], r.x - left : r.x - left + r.mask.shape[1]] |= r.mask
-    return Region(left, top, mask)
+    masks = [r.in_window(left, top, (bottom - top, right - left)) for r in regions]
+    return Region(left, top, np.bitwise_or.reduce(masks))
 
 
 def hull_of(region: Region) -> Region:
-    """The filled convex hull of a region."""
+    """Return the filled convex hull of a region."""
     filled = np.zeros_like(region.mask)
     points = cv2.findNonZero(region.mask)
     if points is not None:
@@ -102,25 +114,20 @@ def hull_of(region: Region) -> Region:
 
 
 def gather_lobes(
-    mask: np.ndarray,
-    min_area: float,
-    filled: np.ndarray | None = None,
-    red_area: float = np.inf,
-    reach: tuple[float, float, float] = (0.8, 1.6, 0.2),
+    mask: np.ndarray, min_area: float, filled: np.ndarray | None = None, red_area: float = np.inf
 ) -> list[Region]:
-    """Components that belong to one nucleus, gathered: lobes lie closer than a share of their size.
+    """Group the components of a mask into nuclei, as the lobes of one nucleus lie near each other.
 
-    Two components are lobes of one nucleus when the gap between them is at most `reach[0]` times the
-    smaller of their radii (of a disk of equal area), so that a platelet nearby is none; or at most
-    `reach[1]` times it where less than 15 % of what lies between them is empty slide. Two that are
-    both larger than a red cell are two nuclei, but for a gap of at most `reach[2]` times it.
+    Two components are lobes of one nucleus if the gap between them is at most `GAP` times the smaller of their radii,
+    so that a platelet nearby is not one; or at most `BRIDGED_GAP` times it where less than 15 % of what lies between
+    them is background. Two that are both larger than a red cell are two nuclei, unless the gap is at most `LARGE_GAP`
+    times it.
 
     Args:
         mask: nuclei, uint8.
         min_area: smaller components are dropped, pixels.
-        filled: all that absorbs, uint8; without it the first reach alone holds.
+        filled: all that absorbs light, uint8; without it only `GAP` counts.
         red_area: of a red cell, pixels.
-        reach: the three shares.
 
     Returns:
         One region per nucleus, in raster order of their first lobe.
@@ -128,33 +135,25 @@ def gather_lobes(
     lobes = components(mask, min_area)
     radii = [float(np.sqrt(lobe.area / np.pi)) for lobe in lobes]
     outlines = [_outline(lobe) for lobe in lobes]
-    parent = list(range(len(lobes)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            index = parent[index]
-        return index
-
+    nucleus_of = np.arange(len(lobes))
     for first in range(len(lobes) - 1):
         for second in range(first + 1, len(lobes)):
-            small = min(radii[first], radii[second])
-            if _box_gap(lobes[first], lobes[second]) > reach[1] * small:
+            radius = min(radii[first], radii[second])
+            if _box_gap(lobes[first], lobes[second]) > BRIDGED_GAP * radius:
                 continue
-            apart = outlines[first][:, None] - outlines[second][None]
-            gap = float(np.sqrt((apart**2).sum(axis=-1).min())) / small
-            if np.pi * small**2 > LARGE_LOBE * red_area:
-                near = gap <= reach[2]
+            offsets = outlines[first][:, None] - outlines[second][None]
+            gap = float(np.sqrt((offsets**2).sum(axis=-1).min())) / radius
+            if np.pi * radius**2 > LARGE_LOBE * red_area:
+                joined = gap <= LARGE_GAP
             else:
-                near = gap <= reach[0] or (
-                    filled is not None and gap <= reach[1] and _bridged([lobes[first], lobes[second]], filled)
+                joined = gap <= GAP or (
+                    filled is not None and gap <= BRIDGED_GAP and _bridged([lobes[first], lobes[second]], filled)
                 )
-            if near:
-                a, b = sorted((root(first), root(second)))
-                parent[b] = a
-    gathered: dict[int, list[Region]] = {}
-    for index, lobe in enumerate(lobes):
-        gathered.setdefault(root(index), []).append(lobe)
-    return [union_of(gathered[key]) for key in sorted(gathered)]
+            if joined:
+                low, high = sorted((nucleus_of[first], nucleus_of[second]))
+                nucleus_of[nucleus_of == high] = low
+    groups = [[lobes[index] for index in np.flatnonzero(nucleus_of == number)] for number in np.unique(nucleus_of)]
+    return [union_of(group) for group in groups]
 
 
 def _box_gap(a: Region, b: Region) -> float:
@@ -164,10 +163,10 @@ def _box_gap(a: Region, b: Region) -> float:
 
 
 def _bridged(lobes: list[Region], filled: np.ndarray) -> bool:
-    """Whether hardly any empty slide lies between lobes."""
-    both = union_of(lobes)
-    between = hull_of(both).mask & (1 - both.mask)
-    return cv2.countNonZero(between & filled[both.window]) > 0.85 * cv2.countNonZero(between)
+    """Whether hardly any background lies between lobes."""
+    union = union_of(lobes)
+    between = hull_of(union).mask & (1 - union.mask)
+    return cv2.countNonZero(between & filled[union.window]) > 0.85 * cv2.countNonZero(between)
 
 
 def _outline(region: Region) -> np.ndarray:

@@ -3,81 +3,144 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.label_image import to_labels
-from wbctool.pipeline.step import Step, added, same_id
+from wbctool.pipeline.parameters import Parameters
+from wbctool.pipeline.runner import run_step
+from wbctool.pipeline.step import Execution, Outcome, Step, added, parse_shard, same_id
 from wbctool.records import MASK, Record
-from wbctool.segmentation import check_ready, find_objects, settings_of
+from wbctool.records.selection import Selection
+from wbctool.segmentation.coco import CocoFile
+from wbctool.segmentation.method import METHODS, Method, Splitting
 from wbctool.segmentation.overlay import overlay
 
-_MADE = ("schema", "size", "method", "seconds", "mask", "cells", "constants")
+
+@dataclass
+class SegmentationResult:
+    """What `segment_images` found.
+
+    Attributes:
+        outcome: counts of inputs and records, and the exit code.
+        objects: number of objects of each kind: `wbc`, `platelet`, `rbc`.
+        images: number of images with such an object; `none` counts those without a white cell.
+    """
+
+    outcome: Outcome = field(default_factory=Outcome)
+    objects: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
+
+    def count(self, record: Record) -> None:
+        """Count the objects of a mask record; others are ignored."""
+        if "cells" in record:
+            kinds = Counter(cell["kind"] for cell in record["cells"])
+            self.objects.update(kinds)
+            self.images.update(kinds.keys())
+            self.images["none"] += not kinds["wbc"]
 
 
-def segment_step(method: str, given: Mapping[str, Any] | None = None, overlays: bool = False) -> Step:
-    """The step for one method.
+def segment_images(
+    inputs: Sequence[str],
+    out: Path,
+    method: str = "stain",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    overlays: bool = False,
+    coco: Path | None = None,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+) -> SegmentationResult:
+    """Find white cells with their nuclei, red cells and platelets in images.
+
+    Writes a label image per image, `records.jsonl` and `run.json` into `out`; a rerun skips what is done.
 
     Args:
-        method: a key of `METHODS`.
-        given: its constants that are not to have their defaults.
+        inputs: folders, images, record files, or `-` for records on stdin.
+        out: output folder.
+        method: name of a method in `METHODS`.
+        parameters: of the method, by name, that are not to have their default.
         overlays: also draw outlines on each image, into `overlays/`.
+        coco: also write COCO annotations into this file.
+        selection: labels, groups and classes; by default labels are folder names.
+        execution: processes, shard, scheduler, and what is printed.
 
     Raises:
-        UsageProblem: no method has that name, or no such constant.
-        InputError: what the method needs is not there, or is something else.
+        UsageProblem: a method, parameter or file that cannot be used.
+        InputError: no images, or the method lacks what it needs, such as weights.
     """
-    settings = settings_of(method, given or {})
-    check_ready(method, settings)
-    usual = settings_of(method, {})
-    changed = [key for key, value in settings.items() if key not in usual or usual[key] != value]
+    chosen = METHODS.get(method, "--method")
+    execution = execution or Execution()
+    execution = replace(execution, jobs=execution.jobs or chosen.jobs)
+    step = _step(chosen, chosen.configured(parameters or {}), overlays)
+    annotations = CocoFile(coco, out, parse_shard(execution.shard)) if coco else None
+    result = SegmentationResult()
+
+    def on_record(record: Record) -> None:
+        result.count(record)
+        if annotations:
+            annotations.add(record)
+
+    result.outcome = run_step(step, inputs, out, selection or Selection(), execution, on_record)
+    if annotations:
+        annotations.write()
+    return result
+
+
+def step_of(preparation: Mapping[str, Any]) -> Step:
+    """The step that segments images as those of a run were segmented.
+
+    Args:
+        preparation: `method` and the constants that differ from its defaults.
+
+    Raises:
+        UsageProblem: there is no such method, or it does not take these constants.
+        InputError: the method lacks what it needs, such as weights.
+    """
+    method = METHODS.get(preparation["method"], "--method")
+    constants = {name: value for name, value in preparation.items() if name != "method"}
+    split = not Splitting.model_fields.keys().isdisjoint(constants)
+    return _step(method, method.configured({**constants, "split_touching": split}), overlays=False)
+
+
+def _step(method: Method, parameters: Parameters, overlays: bool) -> Step:
+    if method.prepare:
+        method.prepare(parameters)
     return Step(
         name="segment",
-        settings={"method": method, **_plain(settings), "overlay": overlays},
+        settings={"method": method.name, **method.settings(parameters), "overlay": overlays},
         expected=same_id,
-        work=partial(_segment, method, settings, _plain({k: settings[k] for k in settings if k in changed}), overlays),
+        work=partial(_segment, method, parameters, overlays),
         compose=added,
-        made=_MADE,
+        made=("schema", "size", "method", "seconds", "mask", "cells", "constants"),
         reserved=("overlays",),
     )
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back; where it was computed is no setting of what is found."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in settings.items() if key != "device"
-    }
-
-
 def _segment(
-    method: str,
-    settings: dict[str, Any],
-    changed: dict[str, Any],
-    overlays: bool,
-    record: Record,
-    folder: Path,
-    name: str,
+    method: Method, parameters: Parameters, overlays: bool, record: Record, folder: Path, name: str
 ) -> list[Record]:
     image = read_image(record["path"])
     start = time.perf_counter()
-    objects = find_objects(image, method, settings)
+    objects = method.find(image, parameters)
     labels, cells = to_labels(objects, image.shape[:2])
     seconds = round(time.perf_counter() - start, 4)
     mask = folder / f"{name}.png"
     write_png(mask, labels)
     if overlays:
         write_png(folder / "overlays" / f"{name}.png", overlay(image, objects))
-    made = {
+    result = {
         "schema": MASK,
         "size": [image.shape[1], image.shape[0]],
-        "method": method,
+        "method": method.name,
         "seconds": seconds,
         "mask": str(mask),
         "cells": cells,
     }
-    if changed:
-        made["constants"] = changed
-    return [made]
+    constants = method.constants(parameters)
+    return [{**result, "constants": constants} if constants else result]

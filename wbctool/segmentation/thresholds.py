@@ -1,118 +1,90 @@
-"""What the published threshold methods share: from a mask of nuclei to objects.
+"""From a mask of nuclei to objects, as the published threshold methods share it.
 
-The refinement is that of the EfficientNetV2-S paper, its section 4.2.5: erosion, then dilation, each
-twice, with a disk of radius 3; objects under 80 pixels dropped; a Gaussian of σ 1 over the mask.
+The refinement is that of the EfficientNetV2-S paper, section 4.2.5: erosion, then dilation, each twice, with a disk of
+radius 3; objects under 80 pixels dropped; a Gaussian of σ 1 on the mask.
 """
 
 from __future__ import annotations
-
-from typing import TypedDict
 
 import cv2
 import numpy as np
 
 from wbctool.imaging.label_image import Objects, Region
-from wbctool.segmentation.regions import components, disk, gather_lobes
+from wbctool.segmentation.method import Refinement, Splitting
+from wbctool.segmentation.regions import components, depth_of, disk, gather_lobes
 
 
-class Refinement(TypedDict):
-    """Constants that most methods have, as `nuclei_of` takes them."""
-
-    radius: int
-    iterations: int
-    min_area: float
-    smooth: float
+def refined_nuclei(mask: np.ndarray, parameters: Refinement) -> Objects:
+    """Refine a mask and return its nuclei; see `nuclei_of`."""
+    return nuclei_of(refine(mask, parameters), parameters.min_area, parameters)
 
 
-class Splitting(TypedDict):
-    """Constants of the marker watershed, as `split_touching` takes them."""
-
-    peak_share: float
-    peak_area: float
-    marker_radius: int
-    cut: float
-
-
-REFINEMENT: Refinement = {"radius": 3, "iterations": 2, "min_area": 80.0, "smooth": 1.0}
-# section 4.2.7: peaks over half of the greatest distance, of at least 127 pixels, cut at 0.4 of it
-SPLITTING: Splitting = {"peak_share": 0.5, "peak_area": 127.0, "marker_radius": 2, "cut": 0.4}
-
-
-def refined(mask: np.ndarray, radius: int, iterations: int, smooth: float) -> np.ndarray:
-    """Erosion, dilation and smoothing of a mask, uint8; 0 switches each off."""
-    if radius and iterations:
-        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(radius), iterations=iterations)
-    if smooth:
-        mask = (cv2.GaussianBlur(mask * np.uint8(255), (0, 0), smooth) > 127).astype(np.uint8)
+def refine(mask: np.ndarray, parameters: Refinement) -> np.ndarray:
+    """Erode, dilate and smooth a mask, uint8; 0 switches each off."""
+    if parameters.radius and parameters.iterations:
+        kernel = disk(parameters.radius)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel, iterations=parameters.iterations)
+    if parameters.smooth:
+        mask = (cv2.GaussianBlur(mask * np.uint8(255), (0, 0), parameters.smooth) > 127).astype(np.uint8)
     return mask
 
 
-def nuclei_of(
-    mask: np.ndarray, *, radius: int, iterations: int, min_area: float, smooth: float, split: Splitting | None
-) -> Objects:
-    """Objects of a raw mask of nuclei: a cell is its nucleus, lobes that lie near are one.
+def nuclei_of(mask: np.ndarray, min_area: float, splitting: Splitting) -> Objects:
+    """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus.
 
     Args:
         mask: uint8, 0 or 1.
-        radius: of the disk, pixels.
-        iterations: of erosion and of dilation.
-        min_area: smaller objects are dropped, pixels.
-        smooth: σ of the Gaussian, pixels.
-        split: constants of the marker watershed that parts what touches; None leaves it whole.
+        min_area: of a nucleus, pixels; smaller ones are dropped.
+        splitting: whether touching nuclei are split, and how.
     """
-    mask = refined(mask, radius, iterations, smooth)
-    if split is None:
+    if not splitting.split_touching:
         return Objects(cells=[(nucleus, nucleus) for nucleus in gather_lobes(mask, min_area)])
-    parts, ridges = split_touching(mask, **split)
-    kept = [part for part in parts if part.area >= min_area]
-    return Objects(cells=[(part, part) for part in kept], ridges=ridges)
+    nuclei, ridges = split_touching(mask, splitting)
+    return Objects(cells=[(nucleus, nucleus) for nucleus in nuclei if nucleus.area >= min_area], ridges=ridges)
 
 
-def split_touching(
-    mask: np.ndarray, peak_share: float, peak_area: float, marker_radius: int, cut: float
-) -> tuple[list[Region], np.ndarray]:
-    """Part touching objects by a marker watershed on the distance from their border.
+def split_touching(mask: np.ndarray, splitting: Splitting) -> tuple[list[Region], np.ndarray]:
+    """Split touching objects by a marker watershed on the distance from their border.
 
-    Source: the EfficientNetV2-S paper, section 4.2.7. A marker is a component of what lies deeper than
-    `cut` of the greatest depth, when its peak lies deeper than `peak_share` of it and it has `peak_area`
-    pixels; dilated by a disk of `marker_radius`. What has no marker stays whole.
+    Source: the EfficientNetV2-S paper, section 4.2.7. A marker is a component of what lies deeper than `split_cut`
+    times the greatest depth, if its peak lies deeper than `split_peak_share` times that depth and it has
+    `split_peak_area` pixels; it is dilated by a disk of `split_marker_radius`. Objects without a marker stay whole.
 
     Args:
         mask: uint8, 0 or 1.
-        peak_share: share of the greatest depth.
-        peak_area: pixels.
-        marker_radius: pixels.
-        cut: share of the greatest depth.
+        splitting: the constants.
 
     Returns:
-        The parts, and the ridges between them, uint8.
+        The objects, and the ridges between them, uint8.
     """
     from skimage.segmentation import watershed
 
     ridges = np.zeros_like(mask)
     if not mask.any():
         return [], ridges
-    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    depth = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    depth = depth_of(mask)
+    markers, count = _markers(mask, depth, splitting)
+    labels = watershed(-depth, markers, mask=mask > 0, watershed_line=True)
+    masks = [(labels == value).astype(np.uint8) for value in range(1, count + 1)]
+    regions = [Region.from_mask(one) for one in masks if one.any()]
+    # a ridge has two objects beside it; other pixels without a label belong to objects without a marker
+    unlabelled = mask & (labels == 0)
+    beside = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+    ridges[(unlabelled > 0) & (beside > 0)] = 1
+    return regions + components(unlabelled & (1 - ridges)), ridges
+
+
+def _markers(mask: np.ndarray, depth: np.ndarray, splitting: Splitting) -> tuple[np.ndarray, int]:
+    """The markers, numbered from 1, int32; and their number."""
     deepest = float(depth.max())
     markers = np.zeros(mask.shape, np.int32)
-    value = 0
-    for core in components((depth > cut * deepest).astype(np.uint8), peak_area):
-        if depth[core.window][core.mask > 0].max() <= peak_share * deepest:
+    count = 0
+    for core in components((depth > splitting.split_cut * deepest).astype(np.uint8), splitting.split_peak_area):
+        if depth[core.window][core.mask > 0].max() <= splitting.split_peak_share * deepest:
             continue
-        value += 1
-        grown = cv2.dilate(core.drawn(mask.shape), disk(marker_radius)) if marker_radius else core.drawn(mask.shape)
-        markers[(grown > 0) & (mask > 0) & (markers == 0)] = value
-    labels = watershed(-depth, markers, mask=mask > 0, watershed_line=True)
-    alone = mask.copy()
-    parts = []
-    for part in range(1, value + 1):
-        own = (labels == part).astype(np.uint8)
-        alone[own > 0] = 0
-        if own.any():
-            parts.append(Region.of(own))
-    # a line of the watershed has two parts beside it; what is left otherwise had no marker
-    beside = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-    ridges[(alone > 0) & (beside > 0)] = 1
-    parts += components(alone & (1 - ridges))
-    return parts, ridges
+        count += 1
+        marker = core.to_mask(mask.shape)
+        if splitting.split_marker_radius:
+            marker = cv2.dilate(marker, disk(splitting.split_marker_radius))
+        markers[(marker > 0) & (mask > 0) & (markers == 0)] = count
+    return markers, count
