@@ -24,23 +24,26 @@ class GivenOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def options_of(name: str, models: Mapping[str, type[Parameters]]) -> type[GivenOptions]:
+def options_of(
+    name: str, models: Mapping[str, type[Parameters]], defaults: Mapping[str, Any] | None = None
+) -> type[GivenOptions]:
     """A bundle with an option for each field of some parameters; a field of several is one option.
 
     Args:
         name: of the class that is made.
         models: parameters by the name of the method that takes them; help says which one where there are several.
+        defaults: what help shows in place of the fields' own defaults, by name of the field.
     """
     takers: dict[str, dict[str, FieldInfo]] = {}
     for method, model in models.items():
         for key, field in model.model_fields.items():
             if about(field, "option") is not False:
                 takers.setdefault(key, {})[method] = field
-    bundle = [(key, _option(key, by_method, len(models)), None) for key, by_method in takers.items()]
+    bundle = [(key, _option(key, by_method, len(models), defaults or {}), None) for key, by_method in takers.items()]
     return make_dataclass(name, bundle, bases=(GivenOptions,), frozen=True)
 
 
-def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int) -> Any:
+def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int, defaults: Mapping[str, Any]) -> Any:
     """The option of a field."""
     field = next(iter(by_method.values()))
     kind = plain_type(field)
@@ -54,15 +57,15 @@ def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int) -> Any:
         metavar=None if kind is bool else form,
         min=low,
         max=high,
-        help=f"{only}{field.description}{_defaults(by_method)}",
+        help=f"{only}{field.description}{_defaults(key, by_method, defaults)}",
         rich_help_panel=about(field, "panel") or None,
     )
     return Annotated[takes | None, option]
 
 
-def _defaults(by_method: Mapping[str, FieldInfo]) -> str:
+def _defaults(key: str, by_method: Mapping[str, FieldInfo], defaults: Mapping[str, Any]) -> str:
     """The default as help shows it, of each method where they differ."""
-    shown = {method: _shown(field.default) for method, field in by_method.items()}
+    shown = {method: _shown(defaults.get(key, field.default)) for method, field in by_method.items()}
     if len(set(shown.values())) == 1:
         text = next(iter(shown.values()))
     else:

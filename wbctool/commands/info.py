@@ -54,9 +54,9 @@ def info(
 
 def _chosen(training: dict[str, Any]) -> dict[str, Any]:
     """What was chosen otherwise than the recipe `best` does; all of it is in `--json`."""
-    from wbctool.training.recipe import read_recipe
+    from wbctool.training.recipe_files import read_recipe
 
-    best = read_recipe("best")[0].to_json()
+    best = read_recipe("best").model_dump(mode="json")
     return {key: value for key, value in training.items() if key not in best or value not in (best[key], None, "", [])}
 
 

@@ -16,7 +16,7 @@ from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
 from wbctool.measuring.batches import Measuring
-from wbctool.modeling.predictor import BATCH, prediction_record, probabilities, unmeasured, with_uncertainty
+from wbctool.modeling.predictor import BATCH, missing_measures, prediction_record, probabilities, with_uncertainty
 from wbctool.records import ERROR, Record, error_record
 from wbctool.statistics.calibration import scaled
 
@@ -118,7 +118,7 @@ def _decoded(record: Record, needs: _Needs) -> _Decoded:
         return _Decoded(error=record)
     try:
         if needs.mask and not isinstance(record.get("mask"), str):
-            raise ImageError(unmeasured(record))
+            raise ImageError(missing_measures(record))
         image = read_image(record["path"])
         return _Decoded({size: scaled_to(image, size) for size in needs.sizes})
     except ImageError as error:
@@ -134,7 +134,7 @@ def _measured(batch: list[Record], decoded: list[_Decoded], measuring: Measuring
     for index, row in zip(places, measuring([batch[index] for index in places]), strict=True):
         record = batch[index]
         if every and not isinstance(row, str) and np.isnan(row).all():
-            row = unmeasured(record)
+            row = missing_measures(record)
         if isinstance(row, str):
             decoded[index].error = error_record(record["id"], record["path"], row)
         else:

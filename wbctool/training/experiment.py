@@ -1,0 +1,161 @@
+"""`train_run`: one training, or several on new splits, from images to run folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wbctool.console import loading, note
+from wbctool.errors import UsageProblem
+from wbctool.inputs.dataset import Dataset, gather
+from wbctool.inputs.folders import read_inputs
+from wbctool.modeling.leakage import refuse_leakage, take_over_splits
+from wbctool.records import Record
+from wbctool.records.selection import Selection, Tally
+from wbctool.training.plans import ModelPlan, SplitPlan, TrainingOptions
+from wbctool.training.recipe import Recipe
+from wbctool.training.recipe_files import choose_recipe
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run folder.
+
+    Attributes:
+        path: the folder.
+        images: how many of each split, train, val and test.
+        failures: why images could not be read.
+        done_before: whether an earlier call trained it.
+    """
+
+    path: Path
+    images: dict[str, int]
+    failures: list[str]
+    done_before: bool
+
+    def predictions(self) -> Iterator[Record]:
+        """Yield the prediction records of validation and test images."""
+        return read_inputs([str(self.path / "predictions.jsonl")], Selection(), Tally())
+
+    def accuracy(self) -> dict[str, float]:
+        """Return the accuracy on validation and test images, where there are such."""
+        total: Counter[str] = Counter()
+        correct: Counter[str] = Counter()
+        for record in self.predictions():
+            total[record["split"]] += 1
+            correct[record["split"]] += record["predicted"] == record["label"]
+        return {split: correct[split] / count for split, count in total.items()}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train_run` returns.
+
+    Attributes:
+        class_names: in the order of the outputs.
+        runs: one, or one for each new split.
+    """
+
+    class_names: tuple[str, ...]
+    runs: list[TrainedRun]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why images could not be read."""
+        return [failure for run in self.runs for failure in run.failures]
+
+
+def train_run(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    probe: str | None = None,
+    ensemble: str | None = None,
+    splits: SplitPlan | None = None,
+    selection: Selection | None = None,
+    options: TrainingOptions | None = None,
+    allow_synthetic: bool = False,
+    on_run: Callable[[TrainedRun], None] | None = None,
+) -> TrainingResult:
+    """Train a classifier into a run folder, as `wbctool train` does.
+
+    It fits on the train split and stops on val; without splits it makes its own, 80/20. A call that was interrupted is
+    resumed by the same call, and a finished run is not trained again. Notes and progress go to stderr.
+
+    Args:
+        inputs: folders, .jsonl record files, or `-` for records on stdin; for an ensemble, run folders, too.
+        out: the run folder, or with new splits the folder of several.
+        recipe: what is chosen; see `choose_recipe`. By default `best`.
+        probe: `linear` or `knn`: fit only a classifier on frozen features.
+        ensemble: `average` or `cbam`: make one of the run folders among the inputs.
+        splits: new splits, for cross-validation or repeats.
+        selection: labels, groups and classes.
+        options: the means, such as the device.
+        allow_synthetic: accept composites in validation and test.
+        on_run: called after each run; in several processes, in the first only.
+
+    Returns:
+        The run folders.
+
+    Raises:
+        UsageProblem: arguments that exclude each other.
+        InputError: images or run folders that cannot be used.
+        DeviceError: a missing GPU, or too little memory.
+    """
+    from wbctool.training.processes import is_main_process
+
+    splits, options = splits or SplitPlan(), options or TrainingOptions()
+    options = replace(options, quiet=options.quiet or not is_main_process())
+    recipe = recipe or choose_recipe()
+    members = tuple(Path(name) for name in inputs if (Path(name) / "model.json").is_file())
+    images = [str(name) for name in inputs if Path(name) not in members]
+    if not images:
+        raise UsageProblem(f"{inputs[0]}: is a run folder; give images, too")
+    plan = ModelPlan(probe, ensemble, members)  # type: ignore[arg-type]  # it checks them
+    records = _read(images, selection or Selection(), members, options.quiet)
+    datasets = _datasets(records, splits, recipe.seed, options.quiet, allow_synthetic)
+    for _, _, dataset in datasets:
+        refuse_leakage(dataset, members)
+    with loading(options.quiet):
+        from wbctool.training.processes import Processes
+        from wbctool.training.run import train_one
+    runs = []
+    with Processes(options.device) as processes:
+        for name, seed, dataset in datasets:
+            path = Path(out) / name
+            if name and not options.quiet:
+                note(f"{path}:")
+            run = train_one(dataset, path, recipe.replaced(seed=seed), plan, options, processes)
+            if run["done_before"] and not options.quiet:
+                note(f"{path}: was trained before; --overwrite trains it again")
+            counts = {split: len(split_records) for split, split_records in dataset.splits.items()}
+            runs.append(TrainedRun(path, counts, run["failures"], run["done_before"]))
+            if on_run and processes.is_main:
+                on_run(runs[-1])
+    return TrainingResult(datasets[0][2].classes, runs)
+
+
+def _read(images: Sequence[str], selection: Selection, members: Sequence[Path], quiet: bool) -> list[Record]:
+    """The records of the images; if they have no splits, with those of the members."""
+    tally = Tally()
+    records = list(read_inputs(images, selection, tally))
+    tally.refuse_damage()
+    if not quiet:
+        for line in tally.notes():
+            note(line)
+    return take_over_splits(records, members, quiet) if members else records
+
+
+def _datasets(
+    records: list[Record], splits: SplitPlan, seed: int, quiet: bool, allow_synthetic: bool
+) -> list[tuple[str, int, Dataset]]:
+    """Name, seed and dataset of each training; a single one has no name."""
+    if splits.is_empty:
+        return [("", seed, gather(records, seed, quiet, allow_synthetic))]
+    return [
+        (name, run_seed, gather(split_records, run_seed, quiet, allow_synthetic))
+        for name, run_seed, split_records in splits.datasets(records, seed)
+    ]

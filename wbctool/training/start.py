@@ -1,0 +1,92 @@
+"""The model that a training starts from."""
+
+from __future__ import annotations
+
+import torch
+
+from wbctool.errors import InputError
+from wbctool.modeling import run_folder
+from wbctool.modeling.architecture import Architecture, EnsembleMethod
+from wbctool.modeling.classifier import Classifier, default_normalisation
+from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble, EnsembleArchitecture, make_ensemble
+from wbctool.modeling.fused import FusedModel
+from wbctool.modeling.weights import load_pretrained
+from wbctool.training.plans import ModelPlan
+from wbctool.training.probe import NEIGHBOURS
+from wbctool.training.recipe import Recipe
+
+
+def start_model(
+    class_names: tuple[str, ...], recipe: Recipe, plan: ModelPlan, device: torch.device
+) -> tuple[Classifier | AverageEnsemble | CbamEnsemble, str]:
+    """Return the model that a training starts from, and its origin in words.
+
+    Args:
+        class_names: in the order of the outputs.
+        recipe: architecture and weights.
+        plan: whether it is a probe or an ensemble.
+        device: where members are loaded.
+
+    Raises:
+        UsageProblem: the architecture cannot be built.
+        InputError: weights or members do not fit.
+    """
+    if plan.ensemble:
+        return _start_ensemble(plan.ensemble, plan, class_names, recipe, device), f"weights of {len(plan.members)} runs"
+    mean, std = default_normalisation(recipe.backbone)
+    # over a backbone that stays frozen throughout, features are computed once, which side heads would not allow
+    without_side_heads = plan.probe or 0 < recipe.epochs <= recipe.frozen_epochs
+    architecture = Architecture(
+        backbone=recipe.backbone,
+        classes=class_names,
+        size=recipe.size,
+        attention=recipe.attention,
+        attention_at=recipe.attention_at,
+        pool=recipe.pool,
+        norm="none" if plan.probe else recipe.norm,
+        dense=() if plan.probe else recipe.dense,
+        dropout=recipe.dropout,
+        side_heads="none" if without_side_heads else recipe.side_heads,
+        symmetries=recipe.symmetries,
+        neighbours=(NEIGHBOURS, 0) if plan.probe == "knn" else None,
+        backbone_args=recipe.backbone_args,
+        mean=recipe.mean or mean,
+        std=recipe.std or std,
+    )
+    model = Classifier(architecture)
+    model.unfreeze(recipe.unfreeze)  # reports an invalid rule before any image is read
+    return model, load_pretrained(model, recipe.weights)
+
+
+def _start_ensemble(
+    method: EnsembleMethod, plan: ModelPlan, class_names: tuple[str, ...], recipe: Recipe, device: torch.device
+) -> AverageEnsemble | CbamEnsemble:
+    members = [run_folder.load(path, device) for path in plan.members]
+    for member in members:
+        if isinstance(member.model, FusedModel) and method != "average":
+            raise InputError(f"{member.path}: is fused by trees, which have no feature maps; use --ensemble average")
+        if not isinstance(member.model, Classifier | FusedModel):
+            raise InputError(f"{member.path}: is an ensemble itself; give its members")
+        if member.classes != class_names:
+            raise InputError(
+                f"{member.path}: knows {', '.join(member.classes)}; "
+                f"the images to train on are {', '.join(class_names)}; they must be the same classes"
+            )
+    architectures = tuple(member.model.architecture for member in members)
+    ensemble = make_ensemble(
+        EnsembleArchitecture(
+            ensemble=method,
+            members=architectures,
+            classes=class_names,
+            size=max(architecture.size for architecture in architectures),
+            dense=recipe.dense,
+            norm=recipe.norm,
+            dropout=recipe.dropout,
+            symmetries=recipe.symmetries,
+        )
+    )
+    for copy, member in zip(ensemble.members, members, strict=True):
+        copy.load_state_dict(member.model.state_dict())
+        if isinstance(copy, FusedModel):
+            copy.load_files(member.model.files().__getitem__)
+    return ensemble
