@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ from wbctool.commands.options import (
     parse_pairs,
     with_options,
 )
+from wbctool.training.plans import TrainingPlan
 from wbctool.training.recipe import Recipe
 from wbctool.training.recipe_files import read_recipe
 
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from wbctool.training import TrainedRun, TrainingOptions, TrainingResult
 
     RecipeOptions = GivenOptions
-else:  # the recipe's keys, with what is done where no recipe is named
+    PlanOptions = GivenOptions
+else:  # help shows what is done where no recipe is named
     RecipeOptions = options_of("RecipeOptions", {"": Recipe}, read_recipe("best").model_dump())
+    PlanOptions = options_of("PlanOptions", {"": TrainingPlan})
 
 app = new_app()
-_SEVERAL = "Several runs"
 _RUNNING = "Running"
 
 
@@ -60,29 +62,6 @@ class RecipeChoice:
 
 
 @dataclass(frozen=True)
-class SeveralRuns:
-    """What is made of several runs, or several times."""
-
-    probe: Annotated[
-        str | None,
-        typer.Option(metavar="linear|knn", help="Fit only a classifier on frozen features.", rich_help_panel=_SEVERAL),
-    ] = None
-    ensemble: Annotated[
-        str | None, typer.Option(metavar="average|cbam", help="Make one of several runs.", rich_help_panel=_SEVERAL)
-    ] = None
-    folds: Annotated[
-        int | None, typer.Option(metavar="K", help="Cross-validate, into RUN/fold-I.", rich_help_panel=_SEVERAL)
-    ] = None
-    repeats: Annotated[
-        int | None, typer.Option(metavar="N", help="New splits each time, RUN/repeat-I.", rich_help_panel=_SEVERAL)
-    ] = None
-    ratio: Annotated[
-        str | None,
-        typer.Option(metavar="TRAIN/VAL/TEST", help="Of --repeats. (70/15/15)", rich_help_panel=_SEVERAL),
-    ] = None
-
-
-@dataclass(frozen=True)
 class Means:
     """How a training is run."""
 
@@ -106,15 +85,7 @@ class Means:
         """As the package takes them."""
         from wbctool.training import TrainingOptions
 
-        return TrainingOptions(
-            device=self.device,
-            jobs=self.jobs,
-            cache_gb=self.cache_gb,
-            overwrite=self.overwrite,
-            compiled=self.compile,
-            tensorboard=self.tensorboard,
-            quiet=self.quiet,
-        )
+        return TrainingOptions(**{field.name: getattr(self, field.name) for field in fields(TrainingOptions)})
 
 
 @app.command(
@@ -126,7 +97,7 @@ def train(
     selection: SelectionOptions,
     keys: RecipeOptions,
     choice: RecipeChoice,
-    several: SeveralRuns,
+    plan: PlanOptions,
     means: Means,
     inputs: Annotated[
         list[str] | None,
@@ -140,7 +111,8 @@ def train(
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
     from wbctool.console import emit, records_wanted
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
-    from wbctool.training import SplitPlan, choose_recipe, train_run
+    from wbctool.pipeline.parameters import checked, option_name
+    from wbctool.training import choose_recipe, train_run
     from wbctool.training.recipe_files import recipe_comments, to_toml
 
     if (out is None or not inputs) and not choice.show:
@@ -164,9 +136,7 @@ def train(
         inputs,
         out,
         recipe,
-        probe=several.probe,
-        ensemble=several.ensemble,
-        splits=SplitPlan(several.folds, several.repeats, several.ratio),
+        plan=checked(TrainingPlan, plan.given(), option_name),
         selection=selection.selection(),
         options=means.options(),
         allow_synthetic=allow_synthetic,

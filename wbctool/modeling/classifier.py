@@ -53,21 +53,24 @@ class Classifier(Model):
         self.attention: nn.Module = nn.Identity()
         self.inner_attention = nn.ModuleDict()
         self.side_heads: SideHeads | None = None
-        shape = self._map_shape()
+        shape = self._probe().shape
         if architecture.attention == "cbam":
             self._add_attention(shape)
         if architecture.side_heads == "covariance":
-            self._add_side_heads()
+            size, classes = architecture.size, len(architecture.classes)
+            self.side_heads = SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
         if architecture.pool != "backbone" and not _is_map(shape):
             raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
         self._drop_unused()
-        width = self._width()
+        with torch.no_grad():
+            width = self.vector(self._probe()).shape[1]
         if architecture.neighbours:
             count, stored = architecture.neighbours
             self.head = heads.NearestNeighbours(width, len(architecture.classes), count, stored)
         else:
             norm, dense, dropout = architecture.norm, architecture.dense, architecture.dropout
             self.head = heads.dense_head(width, norm, dense, dropout, len(architecture.classes))
+        self.train()
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return the backbone's feature maps (n, channels, h, w), or its tokens (n, tokens, channels), of a batch."""
@@ -169,43 +172,23 @@ class Classifier(Model):
         return torch.zeros(1, 3, self.architecture.size, self.architecture.size, device=device)
 
     @torch.no_grad()
-    def _map_shape(self) -> torch.Size:
-        self.backbone.eval()
+    def _probe(self) -> torch.Tensor:
+        """Run the backbone once on a blank image, in evaluation mode, so that no statistics are learnt from it."""
+        self.eval()
         try:
-            return self.backbone.forward_features(self._blank()).shape
+            return self.backbone.forward_features(self._blank())
         except (RuntimeError, AssertionError, ValueError) as error:
             name, size = self.architecture.backbone, self.architecture.size
             raise UsageProblem(f"--size {size} does not suit {name}: {error}") from None
-        finally:
-            self.backbone.train()
 
-    @torch.no_grad()
     def _add_attention(self, shape: torch.Size) -> None:
         name, at = self.architecture.backbone, self.architecture.attention_at
         if not _is_map(shape):
             raise attention.no_feature_maps(name)
         if at == "head":
             self.attention = attention.cbam(shape[1])
-            return
-        self.backbone.eval()
-        probe = self._blank()
-        self.inner_attention = attention.inside(self.backbone, name, at, lambda: self.backbone.forward_features(probe))
-        self.backbone.train()
-
-    @torch.no_grad()
-    def _add_side_heads(self) -> None:
-        name, size, classes = self.architecture.backbone, self.architecture.size, len(self.architecture.classes)
-        self.backbone.eval()
-        probe = self._blank()
-        self.side_heads = SideHeads(self.backbone, name, size, classes, lambda: self.backbone.forward_features(probe))
-        self.backbone.train()
-
-    @torch.no_grad()
-    def _width(self) -> int:
-        self.eval()
-        width = self.vector(self.backbone.forward_features(self._blank())).shape[1]
-        self.train()
-        return width
+        else:
+            self.inner_attention = attention.inside(self.backbone, name, at, self._probe)
 
     def _drop_unused(self) -> None:
         """Remove the layers of the backbone after its feature map, where the head here takes their place."""

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 
 from wbctool.device import autocast, images_at_once
-from wbctool.modeling.model_types import Network
+from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import symmetries
 
 _MANTISSA_BITS = 11  # of a feature
 
 
-def deep_features(model: Network, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Return pooled features and class probabilities of a batch, in one pass; means over the model's symmetries.
 
     Args:
-        model: a classifier or an ensemble of these.
+        model: a classifier, or an ensemble of these.
         images: (n, 3, size, size), uint8 or float from 0 to 255, on the model's device.
         precision: `float32` or `bf16`.
 

@@ -102,17 +102,13 @@ class AverageEnsemble(Model):
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the members' features side by side, (n, sum of widths), and what `forward` returns."""
-        pairs = _inputs(cast("list[Classifier]", self._models), images)  # trees have no features
-        features, logits = zip(*[member.forward_features(inputs) for member, inputs in pairs], strict=True)
+        pairs = [member.forward_features(inputs) for member, inputs in _inputs(self._models, images)]
+        features, logits = zip(*pairs, strict=True)
         return torch.cat([vector.float() for vector in features], 1), _log_mean(logits)
 
     def files(self) -> dict[str, bytes]:
         """Return the contents of the members' files, by name."""
         return {f"{prefix}{name}": data for prefix, member in self._prefixed() for name, data in member.files().items()}
-
-    def file_names(self) -> list[str]:
-        """Return the names of the members' files."""
-        return [f"{prefix}{name}" for prefix, member in self._prefixed() for name in member.file_names()]
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
         """Load what `files` returned; `read` returns the bytes of a name.

@@ -22,7 +22,7 @@ from wbctool.modeling.architecture import STRICT, JsonArchitecture
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features, rounded
 from wbctool.modeling.ensembles import Members
-from wbctool.modeling.model_types import Model, ModelType, Network, build
+from wbctool.modeling.model_types import Model, ModelType, build
 
 if TYPE_CHECKING:
     from xgboost import Booster  # takes a second: only fused runs need it
@@ -166,7 +166,7 @@ class FusedModel(Model):
 
     def forward(self, images: torch.Tensor, measures: np.ndarray | None = None) -> torch.Tensor:
         precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        members = cast("list[Network]", list(self.members))
+        members = cast("list[Model]", list(self.members))
         outputs = [deep_features(member, resized(images, member.architecture.size), precision) for member in members]
         rows = feature_matrix(self.architecture.parts, outputs, measures)
         start = start_margins([probabilities for _, probabilities in outputs], self.architecture.start)
@@ -198,10 +198,6 @@ class FusedModel(Model):
     def files(self) -> dict[str, bytes]:
         """Return the contents of the file with the trees, by name."""
         return {BOOSTER: bytes(self.booster.save_raw("ubj"))}
-
-    def file_names(self) -> list[str]:
-        """Return the name of the file with the trees."""
-        return [BOOSTER]
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
         """Load what `files` returned; `read` returns the bytes of a name.

@@ -7,47 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
 from wbctool.pipeline.registry import Registry
 
+if TYPE_CHECKING:
+    from wbctool.modeling.architecture import Architecture
+    from wbctool.modeling.ensembles import EnsembleArchitecture
+    from wbctool.modeling.fused import FusedArchitecture
 
-class AnyArchitecture(Protocol):
-    """What describes a model of any type.
-
-    Attributes:
-        backbone: its name, or those of the members.
-        classes: class names, in the order of the outputs.
-        size: side of the input, pixels.
-        symmetries: symmetries of the square over which probabilities are averaged.
-        measures: whether it takes measures of the cell.
-        needs_mask: whether it refuses images without a mask.
-        trees: whether it holds trees, which are kept in files of their own.
-    """
-
-    @property
-    def backbone(self) -> str: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def symmetries(self) -> int: ...
-    @property
-    def measures(self) -> bool: ...
-    @property
-    def needs_mask(self) -> bool: ...
-    @property
-    def trees(self) -> bool: ...
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `model.json` keeps."""
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> AnyArchitecture:
-        """Read what `to_json` returned."""
+    AnyArchitecture: TypeAlias = Architecture | EnsembleArchitecture | FusedArchitecture
 
 
 class Model(nn.Module):
@@ -55,13 +26,17 @@ class Model(nn.Module):
 
     architecture: AnyArchitecture
 
+    def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features that the last layers take, (n, width), and the logits, (n, classes).
+
+        Raises:
+            NotImplementedError: trees have no layers.
+        """
+        raise NotImplementedError
+
     def files(self) -> dict[str, bytes]:
         """Return the contents of the files beside the weights, by name."""
         return {}
-
-    def file_names(self) -> list[str]:
-        """Return the names of the files beside the weights."""
-        return []
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
         """Load what `files` returned; `read` returns the bytes of a name.
@@ -69,16 +44,6 @@ class Model(nn.Module):
         Raises:
             ValueError: they do not fit the architecture.
         """
-
-
-class Network(Protocol):
-    """A model that has last layers, as trees have not."""
-
-    @property
-    def architecture(self) -> AnyArchitecture: ...
-
-    def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features that the last layers take, (n, width), and the logits, (n, classes)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +61,7 @@ class ModelType:
     name: str
     help: str
     key: str
-    architecture: type[AnyArchitecture]
+    architecture: type[Any]
     build: Callable[[Any], Model]
 
 

@@ -50,7 +50,7 @@ def save(path: Path, model: Model, info: dict[str, Any]) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic(path / "weights.safetensors") as stream:
         stream.write(to_bytes(state))
-    files = model.files() if model.architecture.trees else {}
+    files = model.files()
     for name, data in files.items():
         write_bytes(path / name, data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -126,13 +126,14 @@ def load(path: Path, device: torch.device) -> Run:
             raise ValueError(f"temperature {temperature}")
     except Exception as error:  # timm has many
         raise InputError(f"{path}/model.json: damaged ({_reason(error)}); {NEXT}") from None
-    _check_files(path, model, info)
+    checksums = info.get("checksums", {})
+    if checksums or model.architecture.trees:  # early versions saved none, and knew no trees
+        _verify(path, "weights.safetensors", checksums)
     try:
         model.load_state_dict(load_file(path / "weights.safetensors"))
     except Exception as error:  # safetensors and torch each have their own
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({_reason(error)}); {NEXT}") from None
-    if model.architecture.trees:
-        _load_files(path, model)
+    _load_files(path, model, checksums)
     model.to(device).to(memory_format=torch.channels_last).eval()
     return Run(path, model, info)
 
@@ -159,28 +160,28 @@ def _check_weights(path: Path, info: dict[str, Any]) -> None:
             )
 
 
-def _check_files(path: Path, model: Model, info: dict[str, Any]) -> None:
-    """Refuse files whose checksums are not those the run was saved with; early versions saved none."""
-    names = {"weights.safetensors", *(model.file_names() if model.architecture.trees else ())}
-    checksums = info.get("checksums", {})
-    if set(checksums) != names and (checksums or len(names) > 1):
+def _verify(path: Path, name: str, checksums: dict[str, str]) -> None:
+    """Refuse a file that is not the one the run was saved with."""
+    if name not in checksums:
         raise InputError(f"{path}/model.json: damaged (no checksums); {NEXT}")
-    for name in sorted(checksums):
-        if digest_of(path, name) != checksums[name]:
-            raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
+    if digest_of(path, name) != checksums[name]:
+        raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
 
 
-def _load_files(path: Path, model: Model) -> None:
+def _load_files(path: Path, model: Model, checksums: dict[str, str]) -> None:
     """Load the files beside the weights."""
     name = "model.json"
 
     def read(file_name: str) -> bytes:
         nonlocal name
         name = file_name
-        return (path / file_name).read_bytes()
+        _verify(path, name, checksums)
+        return (path / name).read_bytes()
 
     try:
         model.load_files(read)
+    except InputError:
+        raise
     except Exception as error:  # XGBoost has its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:160]
         raise InputError(f"{path}/{name}: cannot be used ({reason}); {NEXT}") from None

@@ -93,6 +93,11 @@ def plain_type(field: FieldInfo) -> type[Any]:
     return kind if isinstance(kind, type) else str
 
 
+def option_name(name: str) -> str:
+    """The option that gives a parameter."""
+    return f"--{name.replace('_', '-')}"
+
+
 def checked(model: type[P], values: Mapping[str, Any], named: Callable[[str], str], base: P | None = None) -> P:
     """Parameters with these values, validated; others keep their value in `base`, or their default.
 

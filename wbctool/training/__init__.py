@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wbctool.training.experiment import TrainedRun, TrainingResult, train_run
-    from wbctool.training.plans import SplitPlan, TrainingOptions
+    from wbctool.training.plans import TrainingOptions, TrainingPlan
     from wbctool.training.recipe import Recipe
     from wbctool.training.recipe_files import choose_recipe
 
-__all__ = ["Recipe", "SplitPlan", "TrainedRun", "TrainingOptions", "TrainingResult", "choose_recipe", "train_run"]
-_MODULES = {"Recipe": "recipe", "choose_recipe": "recipe_files", "SplitPlan": "plans", "TrainingOptions": "plans"}
+__all__ = ["Recipe", "TrainedRun", "TrainingOptions", "TrainingPlan", "TrainingResult", "choose_recipe", "train_run"]
+_MODULES = {"Recipe": "recipe", "choose_recipe": "recipe_files", "TrainingOptions": "plans", "TrainingPlan": "plans"}
 
 
 def __getattr__(name: str) -> Any:

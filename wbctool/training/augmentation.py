@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wbctool.imaging.colour import STAINS
-from wbctool.training.presets import PRESETS
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import PRESETS, Recipe
 
 _COLUMNS = 16  # random numbers of an image
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 from wbctool.console import loading, note
 from wbctool.errors import UsageProblem
-from wbctool.inputs.dataset import Dataset, gather
+from wbctool.inputs.dataset import gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.modeling.leakage import refuse_leakage, take_over_splits
-from wbctool.records import Record
+from wbctool.records import ERROR, Record
+from wbctool.records.assignment import parse_ratio
 from wbctool.records.selection import Selection, Tally
-from wbctool.training.plans import ModelPlan, SplitPlan, TrainingOptions
+from wbctool.records.splits import add_folds, add_splits
+from wbctool.training.plans import RATIO, TrainingOptions, TrainingPlan
 from wbctool.training.recipe import Recipe
 from wbctool.training.recipe_files import choose_recipe
+
+VALIDATION = 0.1  # fraction of the training images that validates, where the ratio of repeats has no val
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,9 @@ def train_run(
     out: str | Path,
     recipe: Recipe | None = None,
     *,
-    probe: str | None = None,
-    ensemble: str | None = None,
-    splits: SplitPlan | None = None,
-    selection: Selection | None = None,
-    options: TrainingOptions | None = None,
+    plan: TrainingPlan = TrainingPlan(),
+    selection: Selection = Selection(),
+    options: TrainingOptions = TrainingOptions(),
     allow_synthetic: bool = False,
     on_run: Callable[[TrainedRun], None] | None = None,
 ) -> TrainingResult:
@@ -89,9 +91,7 @@ def train_run(
         inputs: folders, .jsonl record files, or `-` for records on stdin; for an ensemble, run folders, too.
         out: the run folder, or with new splits the folder of several.
         recipe: what is chosen; see `choose_recipe`. By default `best`.
-        probe: `linear` or `knn`: fit only a classifier on frozen features.
-        ensemble: `average` or `cbam`: make one of the run folders among the inputs.
-        splits: new splits, for cross-validation or repeats.
+        plan: a probe, an ensemble of the run folders among the inputs, cross-validation, or repeats.
         selection: labels, groups and classes.
         options: the means, such as the device.
         allow_synthetic: accept composites in validation and test.
@@ -107,28 +107,30 @@ def train_run(
     """
     from wbctool.training.processes import is_main_process
 
-    splits, options = splits or SplitPlan(), options or TrainingOptions()
     options = replace(options, quiet=options.quiet or not is_main_process())
     recipe = recipe or choose_recipe()
     members = tuple(Path(name) for name in inputs if (Path(name) / "model.json").is_file())
     images = [str(name) for name in inputs if Path(name) not in members]
-    if not images:
-        raise UsageProblem(f"{inputs[0]}: is a run folder; give images, too")
-    plan = ModelPlan(probe, ensemble, members)  # type: ignore[arg-type]  # it checks them
-    records = _read(images, selection or Selection(), members, options.quiet)
-    datasets = _datasets(records, splits, recipe.seed, options.quiet, allow_synthetic)
+    _check_members(plan, members, images)
+    fractions = parse_ratio(plan.ratio or RATIO)
+    records = _read(images, selection, members, options.quiet)
+    datasets = [
+        (name, seed, gather(split_records, seed, options.quiet, allow_synthetic))
+        for name, seed, split_records in _split_anew(records, plan, fractions, recipe.seed)
+    ]
     for _, _, dataset in datasets:
         refuse_leakage(dataset, members)
     with loading(options.quiet):
         from wbctool.training.processes import Processes
-        from wbctool.training.run import train_one
+        from wbctool.training.run import Training
     runs = []
     with Processes(options.device) as processes:
         for name, seed, dataset in datasets:
             path = Path(out) / name
             if name and not options.quiet:
                 note(f"{path}:")
-            run = train_one(dataset, path, recipe.replaced(seed=seed), plan, options, processes)
+            training = Training(dataset, path, recipe.replaced(seed=seed), plan, members, options, processes)
+            run = training.run()
             if run["done_before"] and not options.quiet:
                 note(f"{path}: was trained before; --overwrite trains it again")
             counts = {split: len(split_records) for split, split_records in dataset.splits.items()}
@@ -136,6 +138,15 @@ def train_run(
             if on_run and processes.is_main:
                 on_run(runs[-1])
     return TrainingResult(datasets[0][2].classes, runs)
+
+
+def _check_members(plan: TrainingPlan, members: Sequence[Path], images: Sequence[str]) -> None:
+    if not images:
+        raise UsageProblem(f"{members[0]}: is a run folder; give images, too")
+    if plan.ensemble and len(members) < 2:
+        raise UsageProblem("--ensemble: give two run folders or more before the images")
+    if members and not plan.ensemble:
+        raise UsageProblem(f"{members[0]} is a run folder; --ensemble average or cbam makes one of several")
 
 
 def _read(images: Sequence[str], selection: Selection, members: Sequence[Path], quiet: bool) -> list[Record]:
@@ -149,13 +160,17 @@ def _read(images: Sequence[str], selection: Selection, members: Sequence[Path], 
     return take_over_splits(records, members, quiet) if members else records
 
 
-def _datasets(
-    records: list[Record], splits: SplitPlan, seed: int, quiet: bool, allow_synthetic: bool
-) -> list[tuple[str, int, Dataset]]:
-    """Name, seed and dataset of each training; a single one has no name."""
-    if splits.is_empty:
-        return [("", seed, gather(records, seed, quiet, allow_synthetic))]
-    return [
-        (name, run_seed, gather(split_records, run_seed, quiet, allow_synthetic))
-        for name, run_seed, split_records in splits.datasets(records, seed)
-    ]
+def _split_anew(
+    records: list[Record], plan: TrainingPlan, fractions: dict[str, float], seed: int
+) -> Iterator[tuple[str, int, list[Record]]]:
+    """The name, the seed and the records of each training; a single one has no name, and the splits of the records."""
+    if plan.folds is None and plan.repeats is None:
+        yield "", seed, records
+    labelled = [record for record in records if record["schema"] != ERROR and record.get("label") is not None]
+    for fold in range(1, (plan.folds or 0) + 1):
+        yield f"fold-{fold}", seed, add_folds(labelled, plan.folds or 0, fold, seed)
+    if "val" not in fractions:
+        train = fractions["train"]
+        fractions = {"train": (1 - VALIDATION) * train, "val": VALIDATION * train, "test": fractions["test"]}
+    for number in range(plan.repeats or 0):
+        yield f"repeat-{number + 1}", seed + number, add_splits(labelled, fractions, seed + number)

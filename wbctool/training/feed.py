@@ -16,9 +16,9 @@ from wbctool.training.augmentation import Augmentation
 from wbctool.training.batches import Batch, Samples, prefetch
 from wbctool.training.images import ImageStore
 from wbctool.training.objective import Objective
-from wbctool.training.phases import Phase
 from wbctool.training.processes import Processes
 from wbctool.training.recipe import Recipe
+from wbctool.training.schedules import Phase
 
 
 class DataFeed:

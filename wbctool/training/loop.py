@@ -24,8 +24,7 @@ from wbctool.training.averaging import WeightAverage
 from wbctool.training.batches import Batch, batches_of, epoch_order
 from wbctool.training.feed import DataFeed
 from wbctool.training.objective import Objective
-from wbctool.training.phases import Phase, phases_of
-from wbctool.training.schedules import Schedule, make_optimizer
+from wbctool.training.schedules import Phase, Schedule, make_optimizer, phases_of
 from wbctool.training.state import TrainingContext, TrainingState, load_state, save_state
 
 SAVE_EVERY = 60.0  # seconds between two saved states
@@ -115,7 +114,7 @@ class Trainer:
             with context.average.in_place() if context.average else nullcontext():
                 row |= self.evaluate(context.features is not None)
                 row["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
-                if self.recipe.best_by == "loss" and epoch == self.objective.last_epoch_before_switch + 1:
+                if self.recipe.best_by == "loss" and epoch == self.objective.switch_epoch + 1:
                     self.state.best_score = (-math.inf, -math.inf)  # of another loss, which cannot be compared
                 self.state.add_epoch(row, self.recipe.best_by, self.model)
             context.schedule.after_epoch(row.get("val_loss"))

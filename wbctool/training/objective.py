@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wbctool.pipeline.parameters import Parameters
-from wbctool.training.losses import LOSSES, LossBatch, LossMethod
+from wbctool.training.losses import LOSSES, LossMethod
 from wbctool.training.recipe import Recipe
 
 
@@ -32,8 +32,8 @@ class Objective:
     class_weights: Tensor | None = None
 
     @property
-    def last_epoch_before_switch(self) -> int:
-        """The epoch after which the loss becomes another one, from 1; 0 for never."""
+    def switch_epoch(self) -> int:
+        """The last epoch before the loss becomes another one; 0 where it does not."""
         return getattr(self.parameters, self.method.switch) if self.method.switch else 0
 
     def sum(self, logits: Tensor, targets: Tensor, epoch: int) -> Tensor:
@@ -45,9 +45,11 @@ class Objective:
             epoch: from 1.
         """
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        weights = self.class_weights.to(logits) if self.class_weights is not None else None
-        batch = LossBatch(logits, targets, epoch, self.class_names, self.label_smoothing, weights)
-        return self.method.function(batch, self.parameters).sum()
+        return self.method.function(logits, targets, self, epoch).sum()
+
+    def weights_like(self, logits: Tensor) -> Tensor | None:
+        """Return the class weights in the type and on the device of logits."""
+        return None if self.class_weights is None else self.class_weights.to(logits)
 
     def weight(self, targets: Tensor) -> Tensor:
         """Return what the mean divides the sum by: the summed class weights of the labels (n,)."""

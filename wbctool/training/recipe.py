@@ -14,9 +14,13 @@ from pydantic import BeforeValidator
 from wbctool.modeling.architecture import MAX_WIDTH, RGB, Attention, AttentionAt, Norm, Pool, SideHeadKind, Symmetries
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.training.losses import LOSSES, loss_parameters
-from wbctool.training.presets import PRESETS
 
 CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
+# What `augment` sets: "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.
+_FLIPS = {"flips": 1.0, "turns": 1.0}
+_FULL = {**_FLIPS, "rotation": 30.0, "shift": 0.1, "zoom": 0.2, "shear": 0.05, "brightness": 0.2}
+_STRONG = {**_FULL, "rotation": 180.0, "zoom": 0.25, "brightness": 0.1, "stain": 0.1}
+PRESETS: dict[str, dict[str, float]] = {"none": {}, "flips": _FLIPS, "full": _FULL, "strong": _STRONG}
 Optimizer = Literal["adamw", "adam"]
 ScheduleName = Literal["one-cycle", "cosine", "plateau", "constant"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
-from wbctool.pipeline.parameters import about, checked, choices_of
+from wbctool.pipeline.parameters import about, checked, choices_of, option_name
 from wbctool.training.losses import LOSSES
 from wbctool.training.recipe import CUSTOM_CNN, Recipe
 
@@ -68,7 +68,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any], file: str = "") -> Re
     """
 
     def name_of(key: str) -> str:
-        return f"{file}: {key}" if file else f"--{key.replace('_', '-')}"
+        return f"{file}: {key}" if file else option_name(key)
 
     for key in values:
         if key not in Recipe.model_fields:

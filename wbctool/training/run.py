@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from wbctool.training.holdout import predict_holdout
 from wbctool.training.images import ImageStore
 from wbctool.training.loop import Trainer
 from wbctool.training.objective import Objective, make_objective
-from wbctool.training.plans import ModelPlan, TrainingOptions
+from wbctool.training.plans import TrainingOptions, TrainingPlan
 from wbctool.training.probe import fit_probe
 from wbctool.training.processes import Processes
 from wbctool.training.recipe import Recipe
@@ -39,38 +40,30 @@ from wbctool.training.start import start_model
 from wbctool.training.state import TrainingState
 
 
-def train_one(
-    dataset: Dataset, out: Path, recipe: Recipe, plan: ModelPlan, options: TrainingOptions, processes: Processes
-) -> dict[str, Any]:
-    """Train a classifier into a run folder, or resume or skip what an earlier call did.
+class Training:
+    """One training of a classifier into a run folder.
 
     Args:
         dataset: what to train on.
         out: the run folder.
         recipe: what is chosen.
-        plan: what is made.
+        plan: whether it is a probe or an ensemble.
+        members: run folders of an ensemble.
         options: the means.
         processes: among which the work is divided.
 
-    Returns:
-        What `run.json` keeps, with `failures`, and `done_before`.
-
     Raises:
-        UsageProblem, InputError, DeviceError: with the next step in the message.
+        UsageProblem: the batch is too small for the processes, or device or precision are unknown.
+        DeviceError: there is no such GPU.
     """
-    with locked(out) if processes.is_main else nullcontext():
-        return _Run(dataset, out, recipe, plan, options, processes).train()
-
-
-class _Run:
-    """One training; the arguments are those of `train_one`."""
 
     def __init__(
         self,
         dataset: Dataset,
         out: Path,
         recipe: Recipe,
-        plan: ModelPlan,
+        plan: TrainingPlan,
+        members: Sequence[Path],
         options: TrainingOptions,
         processes: Processes,
     ) -> None:
@@ -79,17 +72,38 @@ class _Run:
                 f"--batch-size {recipe.batch_size} is shared out among {processes.count} processes: "
                 f"give {4 * processes.count} or more"
             )
-        self.dataset, self.out, self.plan, self.options, self.processes = dataset, out, plan, options, processes
+        self.dataset, self.out, self.plan, self.members = dataset, out, plan, members
+        self.options, self.processes = options, processes
         self.device = processes.device or pick_device(options.device)
         self.recipe = recipe.replaced(precision=pick_precision(recipe.precision, self.device))
         if plan.ensemble:
             self.recipe = self.recipe.replaced(frozen_epochs=recipe.epochs)
-        self.quiet = options.quiet or not processes.is_main
-        self.run: dict[str, Any] = {"command": "train", "version": __version__, "settings": self._settings()}
+        self.quiet = options.quiet
+        self.info: dict[str, Any] = {"command": "train", "version": __version__, "settings": self._settings()}
+
+    def run(self) -> dict[str, Any]:
+        """Train, or resume or skip what an earlier call did.
+
+        Returns:
+            What `run.json` keeps, with `failures`, and `done_before`.
+
+        Raises:
+            UsageProblem, InputError, DeviceError: with the next step in the message.
+        """
+        with locked(self.out) if self.processes.is_main else nullcontext():
+            if self.processes.is_main:
+                self._open()
+            self.processes.wait()
+            if not (self.out / "model.json").exists():
+                return self._train()
+            if self.processes.is_main:
+                shutil.rmtree(self.out / "resume", ignore_errors=True)  # of a call killed after its last step
+            failures = read_json(self.out / "run.json", "train again").get("failures", [])
+            return {**self.info, "failures": failures, "done_before": True}
 
     def _settings(self) -> dict[str, Any]:
-        members = [_digest_of(member) for member in self.plan.members]
-        plan = {"probe": self.plan.probe, "ensemble": self.plan.ensemble, "members": members}
+        digests = [_digest_of(member) for member in self.members]
+        plan = {"probe": self.plan.probe, "ensemble": self.plan.ensemble, "members": digests}
         return {
             **self.recipe.model_dump(),
             **{key: value for key, value in plan.items() if value},
@@ -97,18 +111,9 @@ class _Run:
             "images": self.dataset.digest(),
         }
 
-    def train(self) -> dict[str, Any]:
-        """Train, unless it was done before; return what `train_one` does."""
-        if self.processes.is_main:
-            self._open()
-        self.processes.wait()
-        if (self.out / "model.json").exists():
-            if self.processes.is_main:
-                shutil.rmtree(self.out / "resume", ignore_errors=True)  # of a call killed after its last step
-            failures = read_json(self.out / "run.json", "train again").get("failures", [])
-            return {**self.run, "failures": failures, "done_before": True}
+    def _train(self) -> dict[str, Any]:
         torch.manual_seed(self.recipe.seed)
-        model, origin = start_model(self.dataset.classes, self.recipe, self.plan, self.device)
+        model, origin = start_model(self.dataset.classes, self.recipe, self.plan, self.members, self.device)
         if not self.quiet:
             note(f"{model.architecture.backbone}, {origin}; {self.device.type}, {self.recipe.precision}")
         model.to(self.device).to(memory_format=torch.channels_last)
@@ -120,16 +125,16 @@ class _Run:
                 note(f"failed: {reason}")
         state = self._fit(model, objective, images, samples)
         if self.processes.is_main:
-            self.run["weights"] = origin
+            self.info["weights"] = origin
             self._finish(model, images, samples, state)
         self.processes.wait()
-        return {**self.run, "failures": sorted(images.failed.values()), "done_before": False}
+        return {**self.info, "failures": sorted(images.failed.values()), "done_before": False}
 
     def _open(self) -> None:
         if self.options.overwrite:
             run_folder.clear(self.out)
         else:
-            check_settings(self.out, "run.json", self.run)
+            check_settings(self.out, "run.json", self.info)
 
     def _class_counts(self) -> torch.Tensor:
         index = {name: number for number, name in enumerate(self.dataset.classes)}
@@ -141,7 +146,7 @@ class _Run:
         file = self.out / "resume" / f"pixels-{self.recipe.size}-{self.dataset.digest()[:16]}.npy"
         limit = None if self.options.cache_gb is None else int(self.options.cache_gb * 2**30)
         if self.processes.is_main:
-            write_json(self.out / "run.json", {**self.run, "finished": False})
+            write_json(self.out / "run.json", {**self.info, "finished": False})
             images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
         self.processes.wait()
         if not self.processes.is_main:
@@ -160,10 +165,10 @@ class _Run:
         if isinstance(model, AverageEnsemble):
             return TrainingState()
         if self.plan.probe and isinstance(model, Classifier):
-            self.run["strength"] = fit_probe(model, images, train, val, self.recipe, self.quiet)
+            self.info["strength"] = fit_probe(model, images, train, val, self.recipe, self.quiet)
             return TrainingState()
         feed = DataFeed(images, train, val, self.recipe, self.processes, self.device, self.quiet)
-        trainer = Trainer(model, feed, objective, self.out, self.quiet, self.options.compiled)
+        trainer = Trainer(model, feed, objective, self.out, self.quiet, self.options.compile)
         done = trainer.resume()
         if done and not self.quiet:
             note(f"going on after epoch {done}")
@@ -180,13 +185,13 @@ class _Run:
         write_dataset(out, dataset)
         holdout = predict_holdout(model, images, dataset, samples, self.recipe.precision, self.options.jobs)
         calibration = write_predictions(out, str(out), dataset.classes, holdout)
-        self.run["counts"] = {split: len(split_samples.rows) for split, split_samples in samples.items()}
-        self.run["failures"] = sorted(images.failed.values())
+        self.info["counts"] = {split: len(split_samples.rows) for split, split_samples in samples.items()}
+        self.info["failures"] = sorted(images.failed.values())
         write_history(out, state)
         if state.history:  # a probe has none
             write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
         epochs = {"epochs": state.epoch, "best_epoch": state.best_epoch}
-        write_json(out / "run.json", {**self.run, **epochs, "finished": True})
+        write_json(out / "run.json", {**self.info, **epochs, "finished": True})
         info = {"training": self.recipe.model_dump(), "preparation": dataset.preparation, "calibration": calibration}
         run_folder.save(out, model, {**info, "best_epoch": state.best_epoch})
         shutil.rmtree(out / "resume", ignore_errors=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from wbctool.errors import InputError
@@ -10,14 +13,15 @@ from wbctool.modeling.architecture import Architecture, EnsembleMethod
 from wbctool.modeling.classifier import Classifier, default_normalisation
 from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble, EnsembleArchitecture, make_ensemble
 from wbctool.modeling.fused import FusedModel
+from wbctool.modeling.run_folder import Run
 from wbctool.modeling.weights import load_pretrained
-from wbctool.training.plans import ModelPlan
+from wbctool.training.plans import TrainingPlan
 from wbctool.training.probe import NEIGHBOURS
 from wbctool.training.recipe import Recipe
 
 
 def start_model(
-    class_names: tuple[str, ...], recipe: Recipe, plan: ModelPlan, device: torch.device
+    class_names: tuple[str, ...], recipe: Recipe, plan: TrainingPlan, members: Sequence[Path], device: torch.device
 ) -> tuple[Classifier | AverageEnsemble | CbamEnsemble, str]:
     """Return the model that a training starts from, and its origin in words.
 
@@ -25,6 +29,7 @@ def start_model(
         class_names: in the order of the outputs.
         recipe: architecture and weights.
         plan: whether it is a probe or an ensemble.
+        members: run folders of an ensemble.
         device: where members are loaded.
 
     Raises:
@@ -32,7 +37,8 @@ def start_model(
         InputError: weights or members do not fit.
     """
     if plan.ensemble:
-        return _start_ensemble(plan.ensemble, plan, class_names, recipe, device), f"weights of {len(plan.members)} runs"
+        runs = [run_folder.load(path, device) for path in members]
+        return _start_ensemble(plan.ensemble, runs, class_names, recipe), f"weights of {len(runs)} runs"
     mean, std = default_normalisation(recipe.backbone)
     # over a backbone that stays frozen throughout, features are computed once, which side heads would not allow
     without_side_heads = plan.probe or 0 < recipe.epochs <= recipe.frozen_epochs
@@ -59,9 +65,8 @@ def start_model(
 
 
 def _start_ensemble(
-    method: EnsembleMethod, plan: ModelPlan, class_names: tuple[str, ...], recipe: Recipe, device: torch.device
+    method: EnsembleMethod, members: Sequence[Run], class_names: tuple[str, ...], recipe: Recipe
 ) -> AverageEnsemble | CbamEnsemble:
-    members = [run_folder.load(path, device) for path in plan.members]
     for member in members:
         if isinstance(member.model, FusedModel) and method != "average":
             raise InputError(f"{member.path}: is fused by trees, which have no feature maps; use --ensemble average")

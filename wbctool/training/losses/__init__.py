@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,27 +15,7 @@ from wbctool.pipeline.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class LossBatch:
-    """What a loss is computed from.
-
-    Attributes:
-        logits: shape (n, classes), float32 or float64.
-        targets: class indices, shape (n,).
-        epoch: number of the epoch, from 1.
-        class_names: in the order of the logits.
-        label_smoothing: fraction of a label that is spread evenly over all classes, 0 to under 1 (Szegedy et al. 2016,
-            section 7).
-        class_weights: shape (classes,), of the logits' type; None where all classes count the same.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    epoch: int
-    class_names: Sequence[str]
-    label_smoothing: float = 0.0
-    class_weights: Tensor | None = None
+    from wbctool.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -46,9 +26,10 @@ class LossMethod:
         name: value of the option.
         help: one line.
         paper: its source.
-        parameters: its parameters, each of which becomes a recipe key and an option of `wbctool train`. A parameter
-            that several losses take is declared once, in a class that they share.
-        function: returns the loss of each sample, shape (n,), for a batch and the parameters.
+        parameters: its parameters, each of which becomes a recipe key and an option of `wbctool train`. One that
+            several losses take is declared once, in a class that they share.
+        function: takes logits (n, classes), class indices (n,), the `Objective` with the parameters, and the epoch
+            from 1; returns the loss of each sample, shape (n,).
         switch: name of the parameter that says for how many epochs another loss comes first. `--epochs` scales it, and
             the best epoch by validation loss is searched from the switch on. Empty where the loss stays the same.
     """
@@ -57,7 +38,7 @@ class LossMethod:
     help: str
     paper: str
     parameters: type[Parameters]
-    function: Callable[[LossBatch, Any], Tensor]
+    function: Callable[[Tensor, Tensor, Objective, int], Tensor]
     switch: str = ""
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.training.losses import LossBatch, LossMethod
+from wbctool.training.losses import LossMethod
 from wbctool.training.losses.cross_entropy import cross_entropy
 from wbctool.training.losses.focal import FocalParameters, focal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from wbctool.training.objective import Objective
 
 
 class CeThenFocalParameters(FocalParameters):
@@ -19,9 +21,10 @@ class CeThenFocalParameters(FocalParameters):
     ce_epochs: int = parameter(5, "Epochs of cross-entropy.", low=0)
 
 
-def ce_then_focal(batch: LossBatch, parameters: CeThenFocalParameters) -> Tensor:
+def ce_then_focal(logits: Tensor, targets: Tensor, objective: Objective, epoch: int) -> Tensor:
     """Return cross-entropy in the first `ce_epochs` epochs, focal loss in the others, shape (n,)."""
-    return cross_entropy(batch) if batch.epoch <= parameters.ce_epochs else focal(batch, parameters)
+    loss = cross_entropy if epoch <= objective.switch_epoch else focal
+    return loss(logits, targets, objective, epoch)
 
 
 CE_THEN_FOCAL = LossMethod(

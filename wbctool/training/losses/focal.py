@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import BeforeValidator
 
 from wbctool.errors import UsageProblem
 from wbctool.pipeline.parameters import Parameters, parameter
-from wbctool.training.losses import LossBatch, LossMethod
+from wbctool.training.losses import LossMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from wbctool.training.objective import Objective
 
 
 class FocalParameters(Parameters):
@@ -22,7 +24,7 @@ class FocalParameters(Parameters):
     alpha: Annotated[str, BeforeValidator(str)] = parameter("", "Factor of each class.", form="X|A=X,B=X")
 
 
-def focal(batch: LossBatch, parameters: FocalParameters) -> Tensor:
+def focal(logits: Tensor, targets: Tensor, objective: Objective, _epoch: int) -> Tensor:
     """Return −α (1 − p)^γ log p of the true class of each sample (Lin et al. 2017, eq. 5), shape (n,).
 
     With γ 0 and no α it is cross-entropy. Smoothed labels sum it over all classes, weighted by the label.
@@ -32,15 +34,14 @@ def focal(batch: LossBatch, parameters: FocalParameters) -> Tensor:
     """
     from torch.nn import functional
 
-    log_p = functional.log_softmax(batch.logits, dim=1)
+    parameters = cast(FocalParameters, objective.parameters)
+    log_p = functional.log_softmax(logits, dim=1)
     terms = -((1 - log_p.exp()).clamp(min=0) ** parameters.gamma) * log_p
-    factors = alpha_of(parameters.alpha, batch.class_names)
-    if factors is not None:
-        terms = terms * log_p.new_tensor(factors)
-    if batch.class_weights is not None:
-        terms = terms * batch.class_weights
-    losses = terms.gather(1, batch.targets[:, None])[:, 0]
-    smoothing = batch.label_smoothing
+    if (alpha := alpha_of(parameters.alpha, objective.class_names)) is not None:
+        terms = terms * logits.new_tensor(alpha)
+    if (weights := objective.weights_like(logits)) is not None:
+        terms = terms * weights
+    losses, smoothing = terms.gather(1, targets[:, None])[:, 0], objective.label_smoothing
     return (1 - smoothing) * losses + smoothing * terms.mean(1) if smoothing else losses
 
 
