@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,18 +22,20 @@ from wbctool.commands.options import (
     parse_pairs,
     with_options,
 )
-from wbctool.training.plans import TrainingPlan
-from wbctool.training.recipe import Recipe
+from wbctool.pipeline.parameters import checked, option_name
+from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import read_recipe
 
 if TYPE_CHECKING:
-    from wbctool.training import TrainedRun, TrainingOptions, TrainingResult
+    from wbctool.training import TrainedRun
 
     RecipeOptions = GivenOptions
     PlanOptions = GivenOptions
+    MeansOptions = GivenOptions
 else:  # help shows what is done where no recipe is named
     RecipeOptions = options_of("RecipeOptions", {"": Recipe}, read_recipe("best").model_dump())
     PlanOptions = options_of("PlanOptions", {"": TrainingPlan})
+    MeansOptions = options_of("MeansOptions", {"": TrainingOptions})
 
 app = new_app()
 _RUNNING = "Running"
@@ -55,37 +57,13 @@ class RecipeChoice:
         int | None, typer.Option(min=0, metavar="N", help="Of all chance. (0)", rich_help_panel=_RUNNING)
     ] = None
 
-    def values(self) -> dict[str, Any]:
-        """The keys that were given."""
+    def choose(self, keys: dict[str, Any], resume: Path | None) -> Recipe:
+        """The recipe, with the keys that are options over it; or that of a run folder to resume."""
+        from wbctool.training import choose_recipe
+
         arguments = parse_pairs(self.backbone_arg, "--backbone-arg") if self.backbone_arg else None
-        return {**parse_pairs(self.set_ or [], "--set"), "backbone_args": arguments, "seed": self.seed}
-
-
-@dataclass(frozen=True)
-class Means:
-    """How a training is run."""
-
-    resume: Annotated[bool, typer.Option("--resume", help="Go on, as RUN was started.", rich_help_panel=_RUNNING)] = (
-        False
-    )
-    cache_gb: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="X", help="Disk for decoded images. (what is free)", rich_help_panel=_RUNNING),
-    ] = None
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=_RUNNING)] = False
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write events for it.", rich_help_panel=_RUNNING)
-    ] = False
-    device: Device = "auto"
-    jobs: Jobs = 0
-    overwrite: Overwrite = False
-    quiet: Quiet = False
-
-    def options(self) -> TrainingOptions:
-        """As the package takes them."""
-        from wbctool.training import TrainingOptions
-
-        return TrainingOptions(**{field.name: getattr(self, field.name) for field in fields(TrainingOptions)})
+        keys = {**keys, **parse_pairs(self.set_ or [], "--set"), "backbone_args": arguments, "seed": self.seed}
+        return choose_recipe(self.recipe, keys, resume)
 
 
 @app.command(
@@ -98,56 +76,72 @@ def train(
     keys: RecipeOptions,
     choice: RecipeChoice,
     plan: PlanOptions,
-    means: Means,
+    means: MeansOptions,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="IN", help="Folders, .jsonl record files, or -; with --ensemble run folders first."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on, as RUN was started.", rich_help_panel=_RUNNING)
+    ] = False,
     allow_synthetic: AllowSynthetic = False,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    overwrite: Overwrite = False,
     skip_bad: SkipBad = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
-    from wbctool.console import emit, records_wanted
-    from wbctool.errors import DONE, SOME_FAILED, UsageProblem
-    from wbctool.pipeline.parameters import checked, option_name
-    from wbctool.training import choose_recipe, train_run
+    from wbctool.console import records_wanted
+    from wbctool.errors import DONE, SOME_FAILED
+    from wbctool.training import train_run
     from wbctool.training.recipe_files import recipe_comments, to_toml
 
-    if (out is None or not inputs) and not choice.show:
-        missing = "option '--out' / '-o'" if inputs else "argument 'IN...'"
-        raise UsageProblem(f"Missing {missing} (see `wbctool train --help`)")
-    if means.resume and (choice.recipe or means.overwrite):
-        raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
-    if means.resume and out is None:
-        raise UsageProblem("--resume: name the run folder with -o RUN")
-    values = {**keys.given(), **choice.values()}
-    recipe = choose_recipe(choice.recipe, values, out if means.resume else None)
+    _check_usage(inputs, out, choice, resume, overwrite)
+    recipe = choice.choose(keys.given(), out if resume else None)
     if choice.show or out is None or not inputs:
-        print(to_toml(recipe, () if means.resume else recipe_comments(choice.recipe or "best")), end="")
+        print(to_toml(recipe, () if resume else recipe_comments(choice.recipe or "best")), end="")
         return
-
-    def emit_predictions(run: TrainedRun) -> None:
-        for record in run.predictions():
-            emit(record)
-
-    result = train_run(
+    common = {"device": device, "jobs": jobs, "overwrite": overwrite, "quiet": quiet}
+    runs = train_run(
         inputs,
         out,
         recipe,
         plan=checked(TrainingPlan, plan.given(), option_name),
         selection=selection.selection(),
-        options=means.options(),
+        options=checked(TrainingOptions, {**means.given(), **common}, option_name),
         allow_synthetic=allow_synthetic,
-        on_run=emit_predictions if records_wanted(json) else None,
+        on_run=_emit_predictions if records_wanted(json) else None,
     )
     if not records_wanted(json):
-        _show(out, result)
-    raise typer.Exit(SOME_FAILED if result.failures and not skip_bad else DONE)
+        _show(out, runs)
+    raise typer.Exit(SOME_FAILED if any(run.failures for run in runs) and not skip_bad else DONE)
 
 
-def _show(out: Path, result: TrainingResult) -> None:
+def _check_usage(
+    inputs: list[str] | None, out: Path | None, choice: RecipeChoice, resume: bool, overwrite: bool
+) -> None:
+    from wbctool.errors import UsageProblem
+
+    if (out is None or not inputs) and not choice.show:
+        missing = "option '--out' / '-o'" if inputs else "argument 'IN...'"
+        raise UsageProblem(f"Missing {missing} (see `wbctool train --help`)")
+    if resume and (choice.recipe or overwrite):
+        raise UsageProblem("--resume takes the settings of RUN; leave --recipe and --overwrite out")
+    if resume and out is None:
+        raise UsageProblem("--resume: name the run folder with -o RUN")
+
+
+def _emit_predictions(run: TrainedRun) -> None:
+    from wbctool.console import emit
+
+    for record in run.predictions():
+        emit(record)
+
+
+def _show(out: Path, runs: list[TrainedRun]) -> None:
     """Print images and accuracy of each run, once in several processes."""
     from wbctool.console import note, table
     from wbctool.training.processes import is_main_process
@@ -155,8 +149,8 @@ def _show(out: Path, result: TrainingResult) -> None:
     if not is_main_process():
         return
     rows = []
-    for run in result.runs:
+    for run in runs:
         accuracy = {split: f"{value:.3f}" for split, value in run.accuracy().items()}
         rows += [(str(run.path), split, f"{n:,}", accuracy.get(split, "")) for split, n in run.images.items()]
-    table(f"{out}: {len(result.class_names)} classes", ("run", "split", "images", "accuracy"), rows)
-    note(f"more: wbctool evaluate {' '.join(str(run.path) for run in result.runs)}")
+    table(f"{out}: {len(runs[0].class_names)} classes", ("run", "split", "images", "accuracy"), rows)
+    note(f"more: wbctool evaluate {' '.join(str(run.path) for run in runs)}")

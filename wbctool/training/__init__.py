@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wbctool.training.experiment import TrainedRun, TrainingResult, train_run
-    from wbctool.training.plans import TrainingOptions, TrainingPlan
-    from wbctool.training.recipe import Recipe
+    from wbctool.training.experiment import TrainedRun, train_run
+    from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
     from wbctool.training.recipe_files import choose_recipe
 
-__all__ = ["Recipe", "TrainedRun", "TrainingOptions", "TrainingPlan", "TrainingResult", "choose_recipe", "train_run"]
-_MODULES = {"Recipe": "recipe", "choose_recipe": "recipe_files", "TrainingOptions": "plans", "TrainingPlan": "plans"}
+__all__ = ["Recipe", "TrainedRun", "TrainingOptions", "TrainingPlan", "choose_recipe", "train_run"]
+_MODULES = {"Recipe": "recipe", "choose_recipe": "recipe_files", "TrainingOptions": "recipe", "TrainingPlan": "recipe"}
 
 
 def __getattr__(name: str) -> Any:

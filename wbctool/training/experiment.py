@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from wbctool.console import loading, note
@@ -16,8 +16,7 @@ from wbctool.records import ERROR, Record
 from wbctool.records.assignment import parse_ratio
 from wbctool.records.selection import Selection, Tally
 from wbctool.records.splits import add_folds, add_splits
-from wbctool.training.plans import RATIO, TrainingOptions, TrainingPlan
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import RATIO, Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import choose_recipe
 
 VALIDATION = 0.1  # fraction of the training images that validates, where the ratio of repeats has no val
@@ -29,12 +28,14 @@ class TrainedRun:
 
     Attributes:
         path: the folder.
+        class_names: in the order of the outputs.
         images: how many of each split, train, val and test.
         failures: why images could not be read.
         done_before: whether an earlier call trained it.
     """
 
     path: Path
+    class_names: tuple[str, ...]
     images: dict[str, int]
     failures: list[str]
     done_before: bool
@@ -53,24 +54,6 @@ class TrainedRun:
         return {split: correct[split] / count for split, count in total.items()}
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What `train_run` returns.
-
-    Attributes:
-        class_names: in the order of the outputs.
-        runs: one, or one for each new split.
-    """
-
-    class_names: tuple[str, ...]
-    runs: list[TrainedRun]
-
-    @property
-    def failures(self) -> list[str]:
-        """Why images could not be read."""
-        return [failure for run in self.runs for failure in run.failures]
-
-
 def train_run(
     inputs: Sequence[str | Path],
     out: str | Path,
@@ -81,7 +64,7 @@ def train_run(
     options: TrainingOptions = TrainingOptions(),
     allow_synthetic: bool = False,
     on_run: Callable[[TrainedRun], None] | None = None,
-) -> TrainingResult:
+) -> list[TrainedRun]:
     """Train a classifier into a run folder, as `wbctool train` does.
 
     It fits on the train split and stops on val; without splits it makes its own, 80/20. A call that was interrupted is
@@ -98,7 +81,7 @@ def train_run(
         on_run: called after each run; in several processes, in the first only.
 
     Returns:
-        The run folders.
+        The run, or a run for each new split.
 
     Raises:
         UsageProblem: arguments that exclude each other.
@@ -107,7 +90,7 @@ def train_run(
     """
     from wbctool.training.processes import is_main_process
 
-    options = replace(options, quiet=options.quiet or not is_main_process())
+    options = options.model_copy(update={"quiet": options.quiet or not is_main_process()})
     recipe = recipe or choose_recipe()
     members = tuple(Path(name) for name in inputs if (Path(name) / "model.json").is_file())
     images = [str(name) for name in inputs if Path(name) not in members]
@@ -134,10 +117,10 @@ def train_run(
             if run["done_before"] and not options.quiet:
                 note(f"{path}: was trained before; --overwrite trains it again")
             counts = {split: len(split_records) for split, split_records in dataset.splits.items()}
-            runs.append(TrainedRun(path, counts, run["failures"], run["done_before"]))
+            runs.append(TrainedRun(path, dataset.classes, counts, run["failures"], run["done_before"]))
             if on_run and processes.is_main:
                 on_run(runs[-1])
-    return TrainingResult(datasets[0][2].classes, runs)
+    return runs
 
 
 def _check_members(plan: TrainingPlan, members: Sequence[Path], images: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from wbctool.modeling.holdout import HOLDOUT
 from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import BATCH, missing_measures, probabilities
 from wbctool.records import Record
-from wbctool.training.batches import Samples
+from wbctool.training.feed import Samples
 from wbctool.training.images import ImageStore
 
 

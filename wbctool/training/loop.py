@@ -20,12 +20,10 @@ from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.ensembles import Trainable
 from wbctool.modeling.side_heads import mean_log_probabilities
 from wbctool.pipeline.signals import DeferredSignals
-from wbctool.training.averaging import WeightAverage
-from wbctool.training.batches import Batch, batches_of, epoch_order
-from wbctool.training.feed import DataFeed
-from wbctool.training.objective import Objective
+from wbctool.training.feed import Batch, DataFeed, batches_of, epoch_order
+from wbctool.training.losses import Objective
 from wbctool.training.schedules import Phase, Schedule, make_optimizer, phases_of
-from wbctool.training.state import TrainingContext, TrainingState, load_state, save_state
+from wbctool.training.state import TrainingContext, TrainingState, WeightAverage, load_state, save_state
 
 SAVE_EVERY = 60.0  # seconds between two saved states
 CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which waits for it

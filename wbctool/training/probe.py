@@ -14,7 +14,7 @@ from wbctool.device import autocast, images_at_once
 from wbctool.errors import InputError
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.heads import NearestNeighbours
-from wbctool.training.batches import Samples
+from wbctool.training.feed import Samples
 from wbctool.training.images import ImageStore
 from wbctool.training.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""The recipe: everything that can be chosen for a training, each key declared once.
+"""Everything that can be chosen for a training, each key declared once: recipe, means, and what is made.
 
 A recipe is a flat table; its keys are the options of `wbctool train`, and those that are not are given by `--set`.
 """
@@ -9,9 +9,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
-from wbctool.modeling.architecture import MAX_WIDTH, RGB, Attention, AttentionAt, Norm, Pool, SideHeadKind, Symmetries
+from wbctool.errors import UsageProblem
+from wbctool.modeling.architecture import (
+    MAX_WIDTH,
+    RGB,
+    Attention,
+    AttentionAt,
+    EnsembleMethod,
+    Norm,
+    Pool,
+    SideHeadKind,
+    Symmetries,
+)
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.training.losses import LOSSES, loss_parameters
 
@@ -21,6 +32,7 @@ _FLIPS = {"flips": 1.0, "turns": 1.0}
 _FULL = {**_FLIPS, "rotation": 30.0, "shift": 0.1, "zoom": 0.2, "shear": 0.05, "brightness": 0.2}
 _STRONG = {**_FULL, "rotation": 180.0, "zoom": 0.25, "brightness": 0.1, "stain": 0.1}
 PRESETS: dict[str, dict[str, float]] = {"none": {}, "flips": _FLIPS, "full": _FULL, "strong": _STRONG}
+RATIO = "70/15/15"  # of repeats
 Optimizer = Literal["adamw", "adam"]
 ScheduleName = Literal["one-cycle", "cosine", "plateau", "constant"]
 
@@ -63,6 +75,8 @@ _model = partial(parameter, panel="Model")
 _loss = partial(parameter, panel="Loss")
 _fit = partial(parameter, panel="Training")
 _augment = partial(parameter, panel="Augmentation", option=False)
+_means = partial(parameter, panel="Running")
+_several = partial(parameter, None, panel="Several runs")
 
 
 class _ModelKeys(Parameters):
@@ -150,3 +164,39 @@ class Recipe(_AugmentationKeys, _TrainingKeys, _LabelKeys, _LossKeys, _ModelKeys
     def replaced(self, **values: Any) -> Recipe:
         """Return a copy with other values, which are not validated."""
         return self.model_copy(update=values)
+
+
+class TrainingOptions(Parameters):
+    """The means of a training; none of them changes what is learnt."""
+
+    device: str = parameter("auto", "`auto`, `cpu` or `cuda`.", option=False)
+    jobs: int = parameter(0, "Threads that decode; 0 for all cores.", low=0, option=False)
+    cache_gb: float | None = _means(None, "Disk for decoded images. (what is free)", low=0)
+    compile: bool = _means(False, "Use torch.compile.")
+    tensorboard: bool = _means(False, "Also write events for it.")
+    overwrite: bool = parameter(False, "Train again where a run folder exists.", option=False)
+    quiet: bool = parameter(False, "Print failures only.", option=False)
+
+
+class TrainingPlan(Parameters):
+    """What is made, where it is not one network trained in phases on the splits of the records.
+
+    Of `folds`, one tests and the next validates. `repeats` count up the seed; where their `ratio` is train/test, a
+    tenth of train validates.
+    """
+
+    probe: Literal["linear", "knn"] | None = _several("Fit only a classifier on frozen features.")
+    ensemble: EnsembleMethod | None = _several("Make one of several runs.")
+    folds: int | None = _several("Cross-validate, into RUN/fold-I.", form="K", low=3)
+    repeats: int | None = _several("New splits each time, RUN/repeat-I.", low=1)
+    ratio: str | None = _several(f"Of --repeats. ({RATIO})", form="TRAIN/VAL/TEST")
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingPlan:
+        if self.probe and self.ensemble:
+            raise UsageProblem("--probe and --ensemble do not go together")
+        if self.folds is not None and self.repeats is not None:
+            raise UsageProblem("--folds and --repeats do not go together")
+        if self.ratio is not None and self.repeats is None:
+            raise UsageProblem("--ratio goes with --repeats; for one training use `wbctool split`")
+        return self

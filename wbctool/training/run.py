@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,25 @@ from wbctool.modeling.holdout import write_dataset, write_predictions
 from wbctool.modeling.model_types import Model
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
-from wbctool.records.storage import read_json, write_bytes, write_json
-from wbctool.training.batches import Samples
-from wbctool.training.epoch_log import EpochLog, write_history
-from wbctool.training.feed import DataFeed
+from wbctool.records import to_line
+from wbctool.records.storage import atomic, read_json, write_bytes, write_json
+from wbctool.training.feed import DataFeed, Samples
 from wbctool.training.holdout import predict_holdout
 from wbctool.training.images import ImageStore
 from wbctool.training.loop import Trainer
-from wbctool.training.objective import Objective, make_objective
-from wbctool.training.plans import TrainingOptions, TrainingPlan
+from wbctool.training.losses import Objective, make_objective
 from wbctool.training.probe import fit_probe
 from wbctool.training.processes import Processes
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.start import start_model
 from wbctool.training.state import TrainingState
 
 
+@dataclass
 class Training:
     """One training of a classifier into a run folder.
 
-    Args:
+    Attributes:
         dataset: what to train on.
         out: the run folder.
         recipe: what is chosen.
@@ -57,28 +57,25 @@ class Training:
         DeviceError: there is no such GPU.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        out: Path,
-        recipe: Recipe,
-        plan: TrainingPlan,
-        members: Sequence[Path],
-        options: TrainingOptions,
-        processes: Processes,
-    ) -> None:
-        if recipe.batch_size < 4 * processes.count:
+    dataset: Dataset
+    out: Path
+    recipe: Recipe
+    plan: TrainingPlan
+    members: Sequence[Path]
+    options: TrainingOptions
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        recipe, count = self.recipe, self.processes.count
+        if recipe.batch_size < 4 * count:
             raise UsageProblem(
-                f"--batch-size {recipe.batch_size} is shared out among {processes.count} processes: "
-                f"give {4 * processes.count} or more"
+                f"--batch-size {recipe.batch_size} is divided among {count} processes: give {4 * count} or more"
             )
-        self.dataset, self.out, self.plan, self.members = dataset, out, plan, members
-        self.options, self.processes = options, processes
-        self.device = processes.device or pick_device(options.device)
+        self.device = self.processes.device or pick_device(self.options.device)
         self.recipe = recipe.replaced(precision=pick_precision(recipe.precision, self.device))
-        if plan.ensemble:
+        if self.plan.ensemble:
             self.recipe = self.recipe.replaced(frozen_epochs=recipe.epochs)
-        self.quiet = options.quiet
+        self.quiet = self.options.quiet
         self.info: dict[str, Any] = {"command": "train", "version": __version__, "settings": self._settings()}
 
     def run(self) -> dict[str, Any]:
@@ -175,7 +172,7 @@ class Training:
         if not self.processes.is_main:
             return trainer.run(lambda state: None)
         count, tensorboard = len(train.rows), self.options.tensorboard
-        return trainer.run(EpochLog(self.out, self.recipe.epochs, count, tensorboard, self.quiet))
+        return trainer.run(_EpochLog(self.out, self.recipe.epochs, count, tensorboard, self.quiet))
 
     def _finish(self, model: Model, images: ImageStore, samples: dict[str, Samples], state: TrainingState) -> None:
         """Write the run folder; `model.json` last, as it marks the run as complete."""
@@ -187,7 +184,7 @@ class Training:
         calibration = write_predictions(out, str(out), dataset.classes, holdout)
         self.info["counts"] = {split: len(split_samples.rows) for split, split_samples in samples.items()}
         self.info["failures"] = sorted(images.failed.values())
-        write_history(out, state)
+        _write_history(out, state)
         if state.history:  # a probe has none
             write_bytes(out / "curves.png", as_png(learning_curves(state.history, state.best_epoch)))
         epochs = {"epochs": state.epoch, "best_epoch": state.best_epoch}
@@ -220,3 +217,41 @@ def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
     if lost:
         raise InputError(f"class {', '.join(lost)}: none of its training images can be read; fix them or use --classes")
     return samples
+
+
+def _write_history(out: Path, state: TrainingState) -> None:
+    with atomic(out / "history.jsonl", "w") as stream:
+        stream.writelines(to_line(row) + "\n" for row in state.history)
+
+
+class _EpochLog:
+    """Writes the history after each epoch of so many images, and shows the epoch on stderr."""
+
+    def __init__(self, out: Path, epochs: int, images: int, tensorboard: bool, quiet: bool) -> None:
+        self._out, self._epochs, self._images, self._quiet = out, epochs, images, quiet
+        self._writer = _event_writer(out) if tensorboard else None
+
+    def __call__(self, state: TrainingState) -> None:
+        row = state.history[-1]
+        _write_history(self._out, state)
+        if not self._quiet:
+            note(self._line(row))
+        if self._writer:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(key, value, row["epoch"])
+            self._writer.flush()
+
+    def _line(self, row: dict[str, Any]) -> str:
+        text = f"epoch {row['epoch']}/{self._epochs} {row['phase']}: loss {row['train_loss']:.3f}"
+        if "val_loss" in row:
+            text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
+        return f"{text}, {row['seconds']:.0f} s, {self._images / max(row['seconds'], 1e-3):.0f} images/s"
+
+
+def _event_writer(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageProblem("--tensorboard needs a further package: pip install 'wbctool[tensorboard]'") from None
+    return SummaryWriter(str(out / "tensorboard"))

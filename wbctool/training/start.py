@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -15,9 +16,8 @@ from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble, EnsembleAr
 from wbctool.modeling.fused import FusedModel
 from wbctool.modeling.run_folder import Run
 from wbctool.modeling.weights import load_pretrained
-from wbctool.training.plans import TrainingPlan
 from wbctool.training.probe import NEIGHBOURS
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import Recipe, TrainingPlan
 
 
 def start_model(
@@ -40,26 +40,14 @@ def start_model(
         runs = [run_folder.load(path, device) for path in members]
         return _start_ensemble(plan.ensemble, runs, class_names, recipe), f"weights of {len(runs)} runs"
     mean, std = default_normalisation(recipe.backbone)
+    values = recipe.model_dump(include={field.name for field in fields(Architecture)})
+    values |= {"classes": class_names, "mean": recipe.mean or mean, "std": recipe.std or std}
+    if plan.probe:
+        values |= {"norm": "none", "dense": (), "neighbours": (NEIGHBOURS, 0) if plan.probe == "knn" else None}
     # over a backbone that stays frozen throughout, features are computed once, which side heads would not allow
-    without_side_heads = plan.probe or 0 < recipe.epochs <= recipe.frozen_epochs
-    architecture = Architecture(
-        backbone=recipe.backbone,
-        classes=class_names,
-        size=recipe.size,
-        attention=recipe.attention,
-        attention_at=recipe.attention_at,
-        pool=recipe.pool,
-        norm="none" if plan.probe else recipe.norm,
-        dense=() if plan.probe else recipe.dense,
-        dropout=recipe.dropout,
-        side_heads="none" if without_side_heads else recipe.side_heads,
-        symmetries=recipe.symmetries,
-        neighbours=(NEIGHBOURS, 0) if plan.probe == "knn" else None,
-        backbone_args=recipe.backbone_args,
-        mean=recipe.mean or mean,
-        std=recipe.std or std,
-    )
-    model = Classifier(architecture)
+    if plan.probe or 0 < recipe.epochs <= recipe.frozen_epochs:
+        values["side_heads"] = "none"
+    model = Classifier(Architecture(**values))
     model.unfreeze(recipe.unfreeze)  # reports an invalid rule before any image is read
     return model, load_pretrained(model, recipe.weights)
 

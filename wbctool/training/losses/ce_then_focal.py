@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wbctool.pipeline.parameters import parameter
-from wbctool.training.losses import LossMethod
+from wbctool.training.losses import LossMethod, Objective
 from wbctool.training.losses.cross_entropy import cross_entropy
 from wbctool.training.losses.focal import FocalParameters, focal
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wbctool.training.objective import Objective
 
 
 class CeThenFocalParameters(FocalParameters):

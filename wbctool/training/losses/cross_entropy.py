@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wbctool.pipeline.parameters import Parameters
-from wbctool.training.losses import LossMethod
+from wbctool.training.losses import LossMethod, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wbctool.training.objective import Objective
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, objective: Objective, _epoch: int) -> Tensor:

@@ -9,12 +9,10 @@ from pydantic import BeforeValidator
 
 from wbctool.errors import UsageProblem
 from wbctool.pipeline.parameters import Parameters, parameter
-from wbctool.training.losses import LossMethod
+from wbctool.training.losses import LossMethod, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wbctool.training.objective import Objective
 
 
 class FocalParameters(Parameters):
