@@ -16,7 +16,7 @@ from wbctool.fusing.search import draws, folds_of, search
 from wbctool.fusing.start import margins_of, matched
 from wbctool.fusing.store import Store
 from wbctool.modeling.deep_features import rounded
-from wbctool.modeling.fused import check_names, run_names, starts
+from wbctool.modeling.fused import check_names, run_names, start_margins
 
 NAMES = [f"f{number}" for number in range(6)]
 FEW = Settings(rounds=12, patience=4, jobs=1)
@@ -218,7 +218,7 @@ def test_the_start_is_the_mean_of_calibrated_answers_and_training_images_alone_a
     for own in changed:
         own[30:] = rng.dirichlet(np.ones(4), 30)
     assert np.array_equal(margins_of(changed, weights, (0.6, None), train)[:30], found[:30])
-    assert starts(shares, ()) is None
+    assert start_margins(shares, ()) is None
 
 
 def test_rounding_keeps_eleven_bits():

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
+from wbctool.training.averaging import Average
 
 from wbctool.commands.options import parse_pairs
 from wbctool.errors import InputError, UsageProblem
-from wbctool.training.averaging import Average
 from wbctool.training.losses import Loss, balanced_weights, effective_weights, make_loss
 from wbctool.training.recipe import Recipe, of_length, read_recipe, recipe_names, with_choices
 from wbctool.training.schedules import Schedule

@@ -1,24 +1,31 @@
-"""Choosing the device and the precision."""
+"""The device and the precision of networks, free memory, and the cores of the machine.
+
+Commands that need no network count cores, too: torch is imported inside the functions that use it.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-
-import torch
+from typing import TYPE_CHECKING
 
 from wbctool.errors import DeviceError, UsageProblem
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ("auto", "float32", "bf16")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:1`.
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`.
 
     Raises:
-        UsageProblem: the name is none of these.
-        DeviceError: that GPU is not there.
+        UsageProblem: the name is unknown.
+        DeviceError: the machine has no such GPU.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,38 +40,49 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast.
+    """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast.
 
     Raises:
-        UsageProblem: the name is no precision.
+        UsageProblem: the precision is unknown.
     """
+    import torch
+
     if name not in PRECISIONS:
         raise UsageProblem(f"--precision {name}: choose from {', '.join(PRECISIONS)}")
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units() else "float32"
-
-
-def _has_bf16_units() -> bool:
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in capabilities and torch.cpu._is_avx512_bf16_supported()
+    has_units = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if has_units and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 def images_at_once(device: torch.device) -> int:
-    """How many images go through a network together where no gradients are kept.
+    """Return how many images go through a network together where no gradients are kept.
 
-    On a CPU their feature maps had better stay in its cache: 16 are 1.4 times as fast as 64 there.
+    On a CPU their feature maps should stay in its cache: 16 are 1.4 times as fast as 64 there.
     """
     return 16 if device.type == "cpu" else 64
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """The context in which a network computes in the given precision."""
+    """Return the context in which a network computes in `float32` or `bf16`."""
+    import torch
+
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of memory that are free on a GPU, or on the machine."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def cores() -> int:
-    """Cores that this process may use, of a cluster's job those it was given."""
+    """Return how many cores this process may use; in a cluster's job, those of the job."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

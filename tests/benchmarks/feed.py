@@ -37,6 +37,7 @@ class Ours:
 
     def __init__(self, options, augment, device, folder):
         import numpy as np
+        from wbctool.training.phases import Feed, Samples
 
         from wbctool.device import pick_precision
         from wbctool.modeling.architecture import Architecture
@@ -44,7 +45,6 @@ class Ours:
         from wbctool.training.feed import Pixels
         from wbctool.training.loop import Trainer
         from wbctool.training.losses import make_loss
-        from wbctool.training.phases import Feed, Samples
         from wbctool.training.processes import Processes
         from wbctool.training.recipe import Recipe
 

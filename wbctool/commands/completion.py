@@ -53,7 +53,7 @@ def _explanation_methods(_incomplete: str) -> Iterable[str]:
 
 
 def _recipes(_incomplete: str) -> Iterable[str]:
-    from wbctool.training.recipe import recipe_names
+    from wbctool.training.recipe_files import recipe_names
 
     return recipe_names()
 

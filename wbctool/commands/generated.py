@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -28,23 +28,26 @@ class GivenOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def options_of(name: str, models: Mapping[str, type[Parameters]]) -> type[GivenOptions]:
+def options_of(
+    name: str, models: Mapping[str, type[Parameters]], defaults: Mapping[str, Any] | None = None
+) -> type[GivenOptions]:
     """A bundle with an option for each field of some parameters; a field of several is one option.
 
     Args:
         name: of the class that is made.
         models: parameters by the name of the method that takes them; help says which one where there are several.
+        defaults: what help shows in place of the fields' own defaults, by name of the field.
     """
     takers: dict[str, dict[str, FieldInfo]] = {}
     for method, model in models.items():
         for key, field in model.model_fields.items():
             if about(field, "option") is not False:
                 takers.setdefault(key, {})[method] = field
-    bundle = [(key, _option(key, by_method, len(models)), None) for key, by_method in takers.items()]
+    bundle = [(key, _option(key, by_method, len(models), defaults or {}), None) for key, by_method in takers.items()]
     return make_dataclass(name, bundle, bases=(GivenOptions,), frozen=True)
 
 
-def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int) -> Any:
+def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int, defaults: Mapping[str, Any]) -> Any:
     """The option of a field; its bounds are checked with the parameters."""
     field = next(iter(by_method.values()))
     kind = plain_type(field)
@@ -53,11 +56,16 @@ def _option(key: str, by_method: Mapping[str, FieldInfo], methods: int) -> Any:
     info = typer.Option(
         *([option] if kind is bool else []),
         metavar=None if kind is bool else _form(field),
-        help=f"{only}{field.description}{_defaults(by_method)}",
+        help=f"{only}{field.description}{_defaults({m: defaults.get(key, f.default) for m, f in by_method.items()})}",
         rich_help_panel=about(field, "panel") or None,
-        parser=partial(numbers, option, count=len(get_args(field.annotation))) if kind is tuple else None,
+        parser=partial(numbers, option, count=len(get_args(field.annotation))) if _has_length(field) else None,
     )
     return Annotated[(kind if kind in (bool, int, float, Path) else str) | None, info]
+
+
+def _has_length(field: FieldInfo) -> bool:
+    """Whether it is a tuple of so many numbers; other lists validate what they are given."""
+    return get_origin(field.annotation) is tuple and ... not in get_args(field.annotation)
 
 
 def _form(field: FieldInfo) -> str:
@@ -65,9 +73,9 @@ def _form(field: FieldInfo) -> str:
     return about(field, "form") or "|".join(map(str, choices_of(field))) or _FORMS.get(plain_type(field), "TEXT")
 
 
-def _defaults(by_method: Mapping[str, FieldInfo]) -> str:
+def _defaults(by_method: Mapping[str, Any]) -> str:
     """The default as help shows it: the most common one, then those of methods that have another."""
-    shown = {method: _shown(field.default) for method, field in by_method.items()}
+    shown = {method: _shown(default) for method, default in by_method.items()}
     common, _ = Counter(shown.values()).most_common(1)[0]
     others = [f"{method} {text}" for method, text in shown.items() if text != common]
     text = "; ".join(filter(None, [common, *others]))

@@ -49,9 +49,9 @@ def info(
 
 def _unlike_best(training: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe keys whose values differ from those of the recipe `best`."""
-    from wbctool.training.recipe import read_recipe
+    from wbctool.training.recipe_files import read_recipe
 
-    best = read_recipe("best")[0].to_json()
+    best = read_recipe("best").model_dump(mode="json")
     return {key: value for key, value in training.items() if key not in best or value not in (best[key], None, "", [])}
 
 

@@ -166,15 +166,15 @@ def _fuse(
     from wbctool.fusing.run import fuse
     from wbctool.inputs.dataset import gather
     from wbctool.inputs.folders import read_inputs
-    from wbctool.modeling.known import refuse_known, with_their_splits
+    from wbctool.modeling.leakage import refuse_leakage, take_over_splits
     from wbctool.modeling.run_folder import load
     from wbctool.records.selection import Selection
     from wbctool.records.tally import Tally
 
     device = pick_device(choices.settings.device)
     loaded = [load(path, device) for path in runs]
-    dataset = gather(with_their_splits(records, runs, place.quiet), choices.settings.seed, place.quiet, allow_synthetic)
-    refuse_known(dataset, runs)
+    dataset = gather(take_over_splits(records, runs, place.quiet), choices.settings.seed, place.quiet, allow_synthetic)
+    refuse_leakage(dataset, runs)
     done = fuse(dataset, loaded, choices, place)
     if done["done_before"] and not place.quiet:
         note(f"{place.out}: was fused before; --overwrite fuses it anew")

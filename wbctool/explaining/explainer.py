@@ -18,7 +18,7 @@ from wbctool.explaining import METHODS
 from wbctool.explaining import layers as places
 from wbctool.explaining.maps import BY_GRADIENT, eigencam, scaled, to_image
 from wbctool.explaining.score_cam import scorecam
-from wbctool.modeling.kinds import Model
+from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import symmetries
 
 LIKELIEST = -1  # in place of a class

@@ -14,7 +14,7 @@ from wbctool.errors import UsageProblem
 from wbctool.modeling import layout
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.ensembles import AverageEnsemble
-from wbctool.modeling.kinds import Model
+from wbctool.modeling.model_types import Model
 
 MOST_PREFIX_TOKENS = 8  # class, distillation and register tokens, which stand before those of the image
 

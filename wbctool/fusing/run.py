@@ -31,10 +31,10 @@ from wbctool.modeling.fused import (
     FusedArchitecture,
     FusedModel,
     run_names,
-    starts,
+    start_margins,
 )
-from wbctool.modeling.outcome import HELD, write_dataset, write_predictions
-from wbctool.modeling.predictor import unmeasured
+from wbctool.modeling.holdout import HOLDOUT, write_dataset, write_predictions
+from wbctool.modeling.predictor import missing_measures
 from wbctool.modeling.run_folder import Run, trained_precision
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
@@ -245,7 +245,7 @@ def _unmeasured(dataset: Dataset, table: Table) -> bool:
     if any(row < learnt for row in missing):
         return True
     for row in missing:
-        table.failed[row] = unmeasured(dataset.everything[row])
+        table.failed[row] = missing_measures(dataset.everything[row])
     return False
 
 
@@ -331,7 +331,7 @@ def _save(
     parts, weights = model.architecture.parts, model.architecture.start
     write_dataset(out, dataset)
     held, begin, judged = {}, len(dataset.splits["train"]), np.zeros(0, np.int64)
-    for split in HELD:
+    for split in HOLDOUT:
         records = dataset.splits[split]
         rows = np.array([row for row in range(begin, begin + len(records)) if row not in table.failed], np.int64)
         held[split] = ([dataset.everything[row] for row in rows], _shares(model, table, rows))
@@ -359,7 +359,7 @@ def _some(rows: np.ndarray) -> np.ndarray:
 
 
 def _start(table: Table, rows: np.ndarray, weights: Sequence[float]) -> np.ndarray | None:
-    return starts(table.shares(rows), weights)
+    return start_margins(table.shares(rows), weights)
 
 
 def _shares(model: FusedModel, table: Table, rows: np.ndarray) -> np.ndarray:

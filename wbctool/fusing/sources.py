@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from wbctool.fusing.store import Row
 from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
-from wbctool.modeling import kinds
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of
@@ -40,7 +39,7 @@ class Network:
 
     def __init__(self, run: Run, device: torch.device, precision: str, through: int = 0) -> None:
         self.run, self._device, self._precision = run, device, precision
-        self._network = cast("kinds.Network", run.model)  # fused ones, which have no layers, are refused before
+        self._network = run.model  # fused ones, which have no layers, are refused before
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
         architecture = run.model.architecture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wbctool.inputs.folders import read_inputs
-from wbctool.modeling.fused import weighted
+from wbctool.modeling.fused import weighted_log_probabilities
 from wbctool.modeling.run_folder import Run
 from wbctool.records import PREDICTION
 from wbctool.records.selection import Selection
@@ -72,7 +72,10 @@ def margins_of(
     Returns:
         (n, classes), float32.
     """
-    margins = weighted(shares, weights)
-    own = [weighted([share[train]], [weight * len(weights)]) for share, weight in zip(shares, weights, strict=True)]
+    margins = weighted_log_probabilities(shares, weights)
+    own = [
+        weighted_log_probabilities([share[train]], [weight * len(weights)])
+        for share, weight in zip(shares, weights, strict=True)
+    ]
     margins[train] = np.mean([matched(each, sure) for each, sure in zip(own, usual, strict=True)], axis=0)
     return margins

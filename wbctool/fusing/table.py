@@ -10,7 +10,7 @@ import numpy as np
 
 from wbctool.fusing.sources import Measures, Network
 from wbctool.fusing.store import Source, Store
-from wbctool.modeling.fused import columns
+from wbctool.modeling.fused import feature_matrix
 from wbctool.records import Record
 
 
@@ -56,7 +56,7 @@ class Table:
 
     def reader(self, parts: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
         """Gives the features of rows, (n, features), as the parts of a fused model ask for them."""
-        return lambda rows: columns(parts, self.seen(rows), self.measures(rows))
+        return lambda rows: feature_matrix(parts, self.seen(rows), self.measures(rows))
 
 
 def tabulate(

@@ -18,7 +18,7 @@ from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
 from wbctool.measuring.batches import Measuring
-from wbctool.modeling.predictor import BATCH, prediction_record, probabilities, unmeasured
+from wbctool.modeling.predictor import BATCH, missing_measures, prediction_record, probabilities
 from wbctool.modeling.run_folder import Run, load, trained_precision
 from wbctool.pipeline.output_folder import OutputFile
 from wbctool.pipeline.step import BatchStep, BatchWork, Named, same_id
@@ -194,7 +194,7 @@ class _Predictor:
     def _decode(self, record: Record) -> _Decoded:
         try:
             if self.needs_mask and not isinstance(record.get("mask"), str):
-                raise ImageError(unmeasured(record))
+                raise ImageError(missing_measures(record))
             image = read_image(record["path"])
             return _Decoded({size: scaled_to(image, size) for size in self.sizes})
         except ImageError as error:
@@ -208,7 +208,7 @@ class _Predictor:
         readable = [index for index, image in enumerate(decoded) if image.error is None]
         for index, row in zip(readable, measuring([records[index] for index in readable]), strict=True):
             if self.needs_mask and not isinstance(row, str) and np.isnan(row).all():
-                row = unmeasured(records[index])
+                row = missing_measures(records[index])
             if isinstance(row, str):
                 decoded[index].error = row
             else:

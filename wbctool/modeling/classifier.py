@@ -1,4 +1,4 @@
-"""The classifier: a backbone, attention, a head; and what of it learns."""
+"""The classifier: a backbone, attention, a head; and which parts of it learn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbctool.errors import UsageProblem
-from wbctool.modeling import attention, custom_cnn, heads, kinds, layout
-from wbctool.modeling.architecture import Architecture
-from wbctool.modeling.side_heads import SideHeads, together
+from wbctool.modeling import attention, custom_cnn, heads, layout
+from wbctool.modeling.architecture import RGB, Architecture
+from wbctool.modeling.model_types import Model, ModelType
+from wbctool.modeling.side_heads import SideHeads, mean_log_probabilities
 
 if TYPE_CHECKING:
 
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
         def forward_head(self, maps: torch.Tensor, pre_logits: bool) -> torch.Tensor: ...
 
 
-class Classifier(kinds.Model):
+class Classifier(Model):
     """Backbone features (n, channels, h, w) → attention → a vector → the head → logits (n, classes).
 
-    Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here,
-    on the device, so that every command feeds the network alike.
+    Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here, on the device, so
+    that every command feeds the network in the same way.
 
     Raises:
-        UsageProblem: there is no such backbone, or it does not go with the size or the attention.
+        UsageProblem: the backbone is unknown, or does not suit the size, the pooling or the attention.
     """
 
     architecture: Architecture
@@ -52,75 +53,85 @@ class Classifier(kinds.Model):
         self.attention: nn.Module = nn.Identity()
         self.inner_attention = nn.ModuleDict()
         self.side_heads: SideHeads | None = None
-        shape = self._map_shape()
+        shape = self._probe().shape
         if architecture.attention == "cbam":
-            self._attend(shape)
+            self._add_attention(shape)
         if architecture.side_heads == "covariance":
-            self._listen()
+            size, classes = architecture.size, len(architecture.classes)
+            self.side_heads = SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
         if architecture.pool != "backbone" and not _is_map(shape):
             raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
         self._drop_unused()
-        width = self._width()
+        with torch.no_grad():
+            width = self.vector(self._probe()).shape[1]
         if architecture.neighbours:
             count, stored = architecture.neighbours
             self.head = heads.NearestNeighbours(width, len(architecture.classes), count, stored)
         else:
             norm, dense, dropout = architecture.norm, architecture.dense, architecture.dropout
             self.head = heads.dense_head(width, norm, dense, dropout, len(architecture.classes))
+        self.train()
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """The backbone's feature map (n, channels, h, w), or its tokens (n, tokens, channels), of a batch."""
+        """Return the backbone's feature maps (n, channels, h, w), or its tokens (n, tokens, channels), of a batch."""
         maps = self.backbone.forward_features((images.float() - self.mean) / self.std)
         return maps.float() if maps.device.type == "cpu" else maps  # a CPU is slow at pooling bfloat16
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """The attended feature map of a batch."""
+        """Return the attended feature maps of a batch."""
         return self.attention(self.maps(images))
 
     def vector(self, maps: torch.Tensor) -> torch.Tensor:
-        """What the head takes, (n, width), of attended feature maps."""
+        """Return what the head takes, (n, width), of attended feature maps."""
         if self.architecture.pool != "backbone":
             return heads.pooled(maps, self.architecture.pool)
         vector = self.backbone.forward_head(maps, pre_logits=True)
         return vector.mean((2, 3)) if vector.ndim == 4 else vector
 
-    def forward(self, given: torch.Tensor, fixed: bool = False) -> torch.Tensor:
-        """Logits (n, classes) of images; or, where `fixed`, of what `fixed()` gave.
+    def forward(self, inputs: torch.Tensor, frozen: bool = False) -> torch.Tensor:
+        """Return logits (n, classes).
 
-        In training, those of each head, (heads, n, classes), where there are side heads.
+        In training, a classifier with side heads returns those of each head, (heads, n, classes).
+
+        Args:
+            inputs: images; or, where `frozen`, what `frozen_features` returned for them.
+            frozen: what the inputs are.
         """
-        if fixed:
-            return self.head(self.vector(self.attention(given)) if self.architecture.attention == "cbam" else given)
-        return self.seen(given)[1]
+        if frozen:
+            return self.head(self.vector(self.attention(inputs)) if self.architecture.attention == "cbam" else inputs)
+        return self.forward_features(inputs)[1]
 
-    def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the head takes of a batch, (n, width), and the logits as `forward` gives them."""
+    def forward_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the head takes of a batch, (n, width), and the logits as `forward` returns them."""
         if not self.side_heads:
             vector = self.vector(self.features(images))
             return vector, self.head(vector)
-        with self.side_heads.listening() as said:
+        with self.side_heads.collecting() as side_logits:
             vector = self.vector(self.features(images))
-        every = torch.stack([self.head(vector).float(), *said])
-        return vector, every if self.training else together(every)
+        logits = torch.stack([self.head(vector).float(), *side_logits])
+        return vector, logits if self.training else mean_log_probabilities(logits)
 
-    def fixed(self, images: torch.Tensor) -> torch.Tensor:
-        """What a frozen backbone makes of a batch once and for all, up to the first part that learns."""
+    def frozen_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what a frozen backbone computes of a batch, up to the first part that learns."""
         maps = self.maps(images)
         return maps if self.architecture.attention == "cbam" else self.vector(maps)
 
     @property
-    def has_fixed_part(self) -> bool:
-        """Whether all that learns over a frozen backbone comes after it."""
+    def has_frozen_features(self) -> bool:
+        """Whether everything that learns over a frozen backbone comes after it."""
         return len(self.inner_attention) == 0 and not self.side_heads
 
     def unfreeze(self, rule: str, keep_statistics: bool = False) -> None:
-        """Let the new parts learn (attention, head), and of the backbone what the rule says.
+        """Let the new parts (attention, head) learn, and of the backbone what the rule says.
 
-        Batch statistics of layers that do not learn stay as they are; with `keep_statistics` all of the
-        backbone's do.
+        Batch statistics of layers that do not learn stay as they are.
+
+        Args:
+            rule: see `layout.trained_names`.
+            keep_statistics: keep all batch statistics of the backbone.
 
         Raises:
-            UsageProblem: no such rule (`layout.trained_names`).
+            UsageProblem: the rule is unknown.
         """
         names = layout.trained_names(self.backbone, self.architecture.backbone, self._order, rule)
         self.requires_grad_(True)
@@ -133,28 +144,27 @@ class Classifier(kinds.Model):
         super().train(mode)
         if mode:
             for module in self.backbone.modules():
-                own = list(module.parameters(recurse=False))
-                kept = self._keep_statistics and isinstance(module, _BatchNorm)
-                if self._frozen_backbone or kept or (own and not any(part.requires_grad for part in own)):
+                parameters = list(module.parameters(recurse=False))
+                is_kept = self._keep_statistics and isinstance(module, _BatchNorm)
+                is_frozen = parameters and not any(parameter.requires_grad for parameter in parameters)
+                if self._frozen_backbone or is_kept or is_frozen:
                     module.training = False
         return self
 
     def depths(self) -> dict[str, float]:
-        """Of each parameter, how deep it lies: 0 for the first layer, 1 for the head and all attention."""
-        order = list(dict.fromkeys(name for layer in self._order.layers for name in layer))
-        at = {name: index / max(len(order), 1) for index, name in enumerate(order)}
-        prefix = "backbone."
+        """Return the relative depth of each parameter: 0 in the first layer, 1 in the head and all attention."""
+        names = list(dict.fromkeys(name for layer in self._order.layers for name in layer))
+        depth = {f"backbone.{name}": index / max(len(names), 1) for index, name in enumerate(names)}
         return {
-            name: at.get(name.removeprefix(prefix), 0.0) if name.startswith(prefix) else 1.0
-            for name, _ in self.named_parameters()
+            name: depth.get(name, 0.0) if name.startswith("backbone.") else 1.0 for name, _ in self.named_parameters()
         }
 
     @cached_property
-    def _order(self) -> layout.Order:
-        name, was = self.architecture.backbone, self.training
-        self.eval()  # attention inside the backbone, too: statistics are not learnt of a blank image
-        order = layout.Order.of(self.backbone, name, lambda: self.vector(self.maps(self._blank())))
-        self.train(was)
+    def _order(self) -> layout.ExecutionOrder:
+        name, was_training = self.architecture.backbone, self.training
+        self.eval()  # attention inside the backbone, too: no statistics are learnt from a blank image
+        order = layout.ExecutionOrder.of(self.backbone, name, lambda: self.vector(self.maps(self._blank())))
+        self.train(was_training)
         return order
 
     def _blank(self) -> torch.Tensor:
@@ -162,115 +172,94 @@ class Classifier(kinds.Model):
         return torch.zeros(1, 3, self.architecture.size, self.architecture.size, device=device)
 
     @torch.no_grad()
-    def _map_shape(self) -> torch.Size:
-        self.backbone.eval()
+    def _probe(self) -> torch.Tensor:
+        """Run the backbone once on a blank image, in evaluation mode, so that no statistics are learnt from it."""
+        self.eval()
         try:
-            return self.backbone.forward_features(self._blank()).shape
+            return self.backbone.forward_features(self._blank())
         except (RuntimeError, AssertionError, ValueError) as error:
             name, size = self.architecture.backbone, self.architecture.size
             raise UsageProblem(f"--size {size} does not suit {name}: {error}") from None
-        finally:
-            self.backbone.train()
 
-    @torch.no_grad()
-    def _attend(self, shape: torch.Size) -> None:
+    def _add_attention(self, shape: torch.Size) -> None:
         name, at = self.architecture.backbone, self.architecture.attention_at
         if not _is_map(shape):
-            raise attention.no_maps(name)
+            raise attention.no_feature_maps(name)
         if at == "head":
             self.attention = attention.cbam(shape[1])
-            return
-        self.backbone.eval()
-        probe = self._blank()
-        self.inner_attention = attention.inside(self.backbone, name, at, lambda: self.backbone.forward_features(probe))
-        self.backbone.train()
-
-    @torch.no_grad()
-    def _listen(self) -> None:
-        name, size, classes = self.architecture.backbone, self.architecture.size, len(self.architecture.classes)
-        self.backbone.eval()
-        probe = self._blank()
-        self.side_heads = SideHeads(self.backbone, name, size, classes, lambda: self.backbone.forward_features(probe))
-        self.backbone.train()
-
-    @torch.no_grad()
-    def _width(self) -> int:
-        self.eval()
-        width = self.vector(self.backbone.forward_features(self._blank())).shape[1]
-        self.train()
-        return width
+        else:
+            self.inner_attention = attention.inside(self.backbone, name, at, self._probe)
 
     def _drop_unused(self) -> None:
-        """Take away what a backbone has after its feature map, where the head here takes its place."""
+        """Remove the layers of the backbone after its feature map, where the head here takes their place."""
         if self.architecture.pool == "backbone":
             return
         used = {name for layer in self._order.layers for name in layer}
-        for child, part in list(self.backbone.named_children()):
-            own = [f"{child}.{name}" for name, _ in part.named_parameters()]
-            if own and not used.intersection(own):
+        for child, module in list(self.backbone.named_children()):
+            names = [f"{child}.{name}" for name, _ in module.named_parameters()]
+            if names and not used.intersection(names):
                 setattr(self.backbone, child, nn.Identity())
 
 
 def resized(images: torch.Tensor, side: int) -> torch.Tensor:
-    """A batch (n, channels, height, width) brought to side × side pixels."""
+    """Resize a batch (n, channels, height, width) to side × side pixels."""
     if images.shape[-1] == side:
         return images
     return nn.functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
 
 
 def _is_map(shape: torch.Size) -> bool:
-    """Whether it is (n, channels, side, side); Swin and its like have their channels last."""
+    """Whether it is (n, channels, side, side); Swin and similar networks have their channels last."""
     return len(shape) == 4 and shape[2] == shape[3]
 
 
-_NOT_GIVEN = {
+_REFUSED_ARGS = {
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     *("num_classes", "scriptable", "exportable", "no_jit"),
 }
 
 
 def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
-    """A timm model without its last layer, or the custom CNN.
+    """Return a timm model without its last layer, or the custom CNN.
 
     Raises:
-        UsageProblem: there is no such model, or it does not take its arguments.
+        UsageProblem: the backbone is unknown, or does not take its arguments.
     """
     name = architecture.backbone
     if name != custom_cnn.NAME and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:6]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UsageProblem(f"--backbone {name}: no such timm model{hint}")
-    refused = sorted(_NOT_GIVEN & set(architecture.backbone_args))
+    refused = sorted(_REFUSED_ARGS & set(architecture.backbone_args))
     if refused:  # a run folder must not make timm read files
         raise UsageProblem(f"--backbone-arg {refused[0]}: is not for choosing an architecture; see --weights")
     try:
         if name == custom_cnn.NAME:
             return cast("Backbone", custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args))
         config = timm.get_pretrained_cfg(name)
-        fixed = {"img_size": architecture.size} if config and config.fixed_input_size else {}
-        made = timm.create_model(name, num_classes=0, **{**fixed, **architecture.backbone_args, **more})
-        return cast("Backbone", made)
+        size = {"img_size": architecture.size} if config and config.fixed_input_size else {}
+        backbone = timm.create_model(name, num_classes=0, **{**size, **architecture.backbone_args, **more})
+        return cast("Backbone", backbone)
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageProblem(f"--backbone {name} with {architecture.backbone_args}: {error}") from None
 
 
 def has_batch_norm(backbone: str) -> bool:
-    """Whether a backbone is normalised by batches, as ResNets are, and ViT, ConvNeXt and VGG are not.
+    """Return whether a backbone has batch normalisation, as ResNets have, and ViT, ConvNeXt and VGG have not.
 
     Raises:
-        UsageProblem: there is no such model.
+        UsageProblem: the backbone is unknown.
     """
-    with torch.device("meta"):  # no numbers are needed
+    with torch.device("meta"):  # no weights are needed
         network = make_backbone(Architecture(backbone, ()))
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
-def default_normalisation(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation timm states for a backbone's weights."""
+def default_normalisation(backbone: str) -> tuple[RGB, RGB]:
+    """Return the mean and standard deviation that timm states for a backbone's weights."""
     config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
-    if config is None:
-        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return tuple(config.mean), tuple(config.std)
+    source = config or Architecture
+    return cast(RGB, tuple(source.mean)), cast(RGB, tuple(source.std))
 
 
-kinds.register(kinds.PLAIN, Architecture, Classifier)
+CLASSIFIER = ModelType("classifier", "A backbone with attention and a head.", "", Architecture, Classifier)

@@ -1,4 +1,4 @@
-"""The small network of the Naturalize paper (its Figure 9), with the parts of a timm model."""
+"""The small network of the Naturalize paper (its Figure 9), with the interface of a timm model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CustomCnn(nn.Module):
     """Four times convolution 3×3, ReLU and 2×2 pooling, then a dense layer of 128.
 
     Args:
-        size: side of the input, pixels; the dense layer's weights are bound to it.
+        size: side of the input, pixels; the shape of the dense layer depends on it.
 
     Raises:
         ValueError: the input is under 16 pixels.
@@ -33,9 +33,9 @@ class CustomCnn(nn.Module):
         self.dense = nn.Linear(WIDTHS[-1] * (size // 2 ** len(WIDTHS)) ** 2, DENSE)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """The feature map (n, 128, size / 16, size / 16)."""
+        """Return feature maps (n, 128, size / 16, size / 16)."""
         return self.stages(images)
 
     def forward_head(self, maps: torch.Tensor, pre_logits: bool = True) -> torch.Tensor:
-        """The vector (n, 128); it has no last layer of its own, so `pre_logits` is always meant."""
+        """Return vectors (n, 128); there is no last layer, so `pre_logits` changes nothing."""
         return torch.relu(self.dense(maps.flatten(1)))

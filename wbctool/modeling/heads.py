@@ -6,17 +6,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wbctool.device import autocast
+
 TEMPERATURE = 0.07  # of the neighbours' votes (Caron et al. 2021, section 4.1)
 
 
-def pooled(maps: torch.Tensor, how: str) -> torch.Tensor:
-    """Feature maps (n, channels, h, w) as vectors (n, channels): `avg`, `max`, or the mean of both, `avgmax`."""
-    average, peak = maps.mean((2, 3)), maps.amax((2, 3))
-    return {"avg": average, "max": peak, "avgmax": (average + peak) / 2}[how]
+def pooled(maps: torch.Tensor, method: str) -> torch.Tensor:
+    """Pool feature maps (n, channels, h, w) to vectors (n, channels): `avg`, `max`, or the mean of both, `avgmax`."""
+    average, maximum = maps.mean((2, 3)), maps.amax((2, 3))
+    return {"avg": average, "max": maximum, "avgmax": (average + maximum) / 2}[method]
 
 
 def dense_head(width: int, norm: str, dense: tuple[int, ...], dropout: float, classes: int) -> nn.Sequential:
-    """Normalisation, hidden layers with ReLU, and the last layer; dropout before each layer.
+    """Return a normalisation, hidden layers with ReLU, and the last layer; dropout before each layer.
 
     Args:
         width: of the vectors.
@@ -44,7 +46,7 @@ class NearestNeighbours(nn.Module):
         width: of the vectors.
         classes: outputs.
         count: neighbours that vote.
-        stored: vectors that are kept.
+        stored: number of vectors that are kept.
     """
 
     vectors: torch.Tensor
@@ -57,15 +59,15 @@ class NearestNeighbours(nn.Module):
         self.register_buffer("labels", torch.zeros(stored, dtype=torch.int64))
 
     def store(self, vectors: torch.Tensor, labels: torch.Tensor) -> None:
-        """Keep the vectors (stored, width) that vote, and their labels (stored,)."""
+        """Keep vectors (stored, width) and their labels (stored,)."""
         self.vectors = functional.normalize(vectors.float(), dim=1).to(self.vectors.device)
         self.labels = labels.to(self.labels.device)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Logarithms of the shares of votes, (n, classes); no vote counts as one in a million."""
-        alike = functional.normalize(vectors.float(), dim=1) @ self.vectors.T
-        nearest, index = alike.topk(min(self.count, alike.shape[1]), dim=1)
-        votes = torch.exp((nearest - 1) / TEMPERATURE)
-        shares = torch.zeros(len(vectors), self.classes, device=vectors.device)
-        shares.scatter_add_(1, self.labels[index], votes)
-        return torch.log(shares / shares.sum(1, keepdim=True) + 1e-6)
+        """Return log fractions of the votes, (n, classes), float32; no vote counts as one in a million."""
+        with autocast(vectors.device, "float32"):  # bfloat16 would tell near vectors apart too coarsely
+            similarity = functional.normalize(vectors.float(), dim=1) @ self.vectors.T
+            nearest, index = similarity.topk(min(self.count, similarity.shape[1]), dim=1)
+            votes = torch.zeros(len(vectors), self.classes, device=vectors.device)
+            votes.scatter_add_(1, self.labels[index], torch.exp((nearest - 1) / TEMPERATURE))
+            return torch.log(votes / votes.sum(1, keepdim=True) + 1e-6)

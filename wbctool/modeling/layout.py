@@ -1,9 +1,11 @@
-"""Where the parts of a backbone are: its stages, its blocks, its layers in the order of execution."""
+"""The stages and blocks of a backbone, and its layers in the order of execution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,82 +32,86 @@ _LAYERS = (
 
 
 def stages(backbone: nn.Module, name: str) -> list[str]:
-    """Names of the modules that end each stage, shallow first.
+    """Return the names of the modules that end each stage, shallow first.
 
-    A stage is what the family's paper calls one: `layer1`… of ResNets, `blocks.0`… of EfficientNets and
-    MobileNets, dense blocks of DenseNets, convolutions up to a pooling of VGGs, else where timm's
-    `feature_info` says that the resolution is about to halve.
+    A stage is what the family's paper calls one: `layer1`… of ResNets, `blocks.0`… of EfficientNets and MobileNets,
+    dense blocks of DenseNets, convolutions up to a pooling of VGGs, else where timm's `feature_info` says that the
+    resolution is about to halve.
 
     Raises:
-        UsageProblem: the backbone has none.
+        UsageProblem: the stages of the backbone are unknown.
     """
     for holder in ("blocks", "stages"):
         if isinstance(getattr(backbone, holder, None), nn.Sequential):
             return [f"{holder}.{number}" for number in range(len(getattr(backbone, holder)))]
     info = [row["module"] for row in getattr(backbone, "feature_info", [])]
-    found = [module for module in info if module not in _STEMS]
-    if found and isinstance(backbone.get_submodule(found[-1]), nn.MaxPool2d):
-        found.pop()  # of a VGG, after its last stage
-    if not found:
+    ends = [module for module in info if module not in _STEMS]
+    if ends and isinstance(backbone.get_submodule(ends[-1]), nn.MaxPool2d):
+        ends.pop()  # of a VGG, after its last stage
+    if not ends:
         raise UsageProblem(f"--backbone {name}: its stages are not known; give --attention-at head, --unfreeze all")
-    return found
+    return ends
 
 
 def known_stages(backbone: nn.Module, name: str) -> list[str]:
-    """The same; none where the backbone has none."""
+    """Return what `stages` does; an empty list where the stages are unknown."""
     try:
         return stages(backbone, name)
     except UsageProblem:
         return []
 
 
-def shapes(backbone: nn.Module, places: list[str], probe: Callable[[], object]) -> dict[str, torch.Size]:
-    """The shapes of what the modules at some places give, in the order of execution.
+def output_shapes(backbone: nn.Module, modules: list[str], probe: Callable[[], object]) -> dict[str, torch.Size]:
+    """Return the output shapes of modules by name, in the order of execution.
 
     Args:
         backbone: the network.
-        places: names of its modules.
+        modules: names of its modules.
         probe: runs it once.
     """
-    found: dict[str, torch.Size] = {}
+    shapes: dict[str, torch.Size] = {}
 
-    def watch(place: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def note(_module: nn.Module, _given: object, maps: torch.Tensor) -> None:
-            found[place] = maps.shape
+    def note_shape(name: str, _module: nn.Module, _inputs: object, maps: torch.Tensor) -> None:
+        shapes[name] = maps.shape
 
-        return note
-
-    handles = [backbone.get_submodule(place).register_forward_hook(watch(place)) for place in places]
-    try:
+    with _hooks(backbone, {name: partial(note_shape, name) for name in modules}):
         probe()
+    return shapes
+
+
+@contextmanager
+def _hooks(backbone: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any], None]]) -> Iterator[None]:
+    """Context in which modules, by name, have forward hooks."""
+    handles = [backbone.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
 def blocks(backbone: nn.Module, name: str) -> list[str]:
-    """Names of the units that the family repeats, shallow first.
+    """Return the names of the units that the family repeats, shallow first.
 
-    Residual blocks, MBConv and their like, dense layers, Inception modules; of a VGG each activation;
-    else the parts of each stage.
+    Residual blocks, MBConv and similar ones, dense layers, Inception modules; of a VGG each activation; else the
+    children of each stage.
 
     Raises:
-        UsageProblem: the backbone has none.
+        UsageProblem: the blocks of the backbone are unknown.
     """
-    found = [module for module, part in backbone.named_modules() if type(part).__name__ in _BLOCKS]
-    if found:
-        return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+    units = [unit for unit, module in backbone.named_modules() if type(module).__name__ in _BLOCKS]
+    if units:
+        return [unit for unit in units if not any(unit.startswith(f"{other}.") for other in units)]
     if name.startswith("vgg"):
         layers = backbone.get_submodule("features").named_children()
-        return [f"features.{child}" for child, part in layers if isinstance(part, nn.ReLU)]
+        return [f"features.{child}" for child, module in layers if isinstance(module, nn.ReLU)]
     ends = stages(backbone, name)
-    parts = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
-    return parts if parts and name != "custom-cnn" else ends
+    children = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
+    return children if children and name != "custom-cnn" else ends
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes each layer that is executed, with the parameters it takes."""
+    """Records each layer that is executed, with the parameters it takes."""
 
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
@@ -118,21 +124,21 @@ class _Recorder(TorchDispatchMode):
         name = function._schema.name.removeprefix("aten::")
         if any(name.strip("_").startswith(layer.strip("_")) for layer in _LAYERS):
             tensors = [value for value in args if isinstance(value, torch.Tensor)]
-            places = (value.untyped_storage().data_ptr() for value in tensors)
-            self.layers.append([self.names[place] for place in places if place in self.names])
+            pointers = (value.untyped_storage().data_ptr() for value in tensors)
+            self.layers.append([self.names[pointer] for pointer in pointers if pointer in self.names])
         return function(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a backbone executes, in order.
+class ExecutionOrder:
+    """The layers of a backbone in the order of execution.
 
     A layer is a convolution, matrix product, normalisation, activation, pooling, addition,
     multiplication or concatenation, as Keras counts them.
 
     Attributes:
-        layers: of each layer the names of the parameters it takes, often none.
-        ends: of each stage, by the name of the module that ends it, how many layers have been executed.
+        layers: names of the parameters that each layer takes, often none.
+        ends: how many layers have been executed at the end of each stage, by the name of the module that ends it.
     """
 
     layers: list[list[str]]
@@ -140,59 +146,57 @@ class Order:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, backbone: nn.Module, name: str, call: Callable[[], object]) -> Order:
-        """Of a backbone that a call runs once."""
-        names = {p.untyped_storage().data_ptr(): parameter for parameter, p in backbone.named_parameters()}
-        recorder, ends, handles = _Recorder(names), {}, []
-        for stage in known_stages(backbone, name):
+    def of(cls, backbone: nn.Module, name: str, probe: Callable[[], object]) -> ExecutionOrder:
+        """Return the order of a backbone that `probe` runs once."""
+        names = {tensor.untyped_storage().data_ptr(): key for key, tensor in backbone.named_parameters()}
+        recorder = _Recorder(names)
+        ends: dict[str, int] = {}
 
-            def mark(_module: nn.Module, _given: object, _maps: object, stage: str = stage) -> None:
-                ends[stage] = len(recorder.layers)
+        def mark_end(stage: str, _module: nn.Module, _inputs: object, _maps: object) -> None:
+            ends[stage] = len(recorder.layers)
 
-            handles.append(backbone.get_submodule(stage).register_forward_hook(mark))
+        hooks = {stage: partial(mark_end, stage) for stage in known_stages(backbone, name)}
         was_training = backbone.training
         backbone.eval()
         try:
-            with recorder:
-                call()
+            with _hooks(backbone, hooks), recorder:
+                probe()
         finally:
             backbone.train(was_training)
-            for handle in handles:
-                handle.remove()
         return cls(recorder.layers, ends)
 
 
-def trained_names(backbone: nn.Module, name: str, order: Order, rule: str) -> set[str]:
-    """Names of the backbone's parameters that an `--unfreeze` rule lets learn.
+def trained_names(backbone: nn.Module, name: str, order: ExecutionOrder, rule: str) -> set[str]:
+    """Return the names of the backbone's parameters that an `--unfreeze` rule lets learn.
 
-    `all`; `none`; `last:80`, those of the last 80 layers in the order of execution, whether they have
-    parameters or not, as in Keras; `last:60%`, of that share of them; `stages:2`, those of the last two
-    stages and whatever follows.
+    `all`; `none`; `last:80`, those of the last 80 layers in the order of execution, whether these have parameters or
+    not, as in Keras; `last:60%`, those of that percentage of the layers; `stages:2`, those of the last two stages and
+    of what follows them.
 
     Args:
         backbone: the network.
         name: its name, for errors.
-        order: of its execution.
+        order: the order of its execution.
         rule: the rule.
 
     Raises:
-        UsageProblem: no such rule, or more than the backbone has.
+        UsageProblem: the rule is unknown, or asks for more than the backbone has.
     """
     kind, _, text = rule.partition(":")
     count = int(text.removesuffix("%")) if text.removesuffix("%").isdecimal() else 0
     if rule in ("all", "none"):
         return {parameter for parameter, _ in backbone.named_parameters()} if rule == "all" else set()
-    is_share = kind == "last" and text.endswith("%")
-    if kind not in ("last", "stages") or count < 1 or (text.endswith("%") and not is_share):
+    is_percentage = kind == "last" and text.endswith("%")
+    if kind not in ("last", "stages") or count < 1 or (text.endswith("%") and not is_percentage):
         raise UsageProblem(f"--unfreeze {rule}: choose from all, none, last:N (layers), last:N%, stages:N")
-    if is_share:
+    if is_percentage:
         count = round(min(count, 100) / 100 * len(order.layers))
     if kind == "stages":
         stages(backbone, name)
         starts = [0, *order.ends.values()][: len(order.ends)]
-    has = len(order.layers) if kind == "last" else len(starts)
-    if count > has:
-        parts = "layers" if kind == "last" else "stages"
-        raise UsageProblem(f"--unfreeze {rule}: {name} has {has} {parts}; give all, or fewer")
+    available = len(order.layers) if kind == "last" else len(starts)
+    if count > available:
+        unit = "layers" if kind == "last" else "stages"
+        raise UsageProblem(f"--unfreeze {rule}: {name} has {available} {unit}; give all, or fewer")
     start = len(order.layers) - count if kind == "last" else starts[-count]
     return {parameter for layer in order.layers[start:] for parameter in layer}

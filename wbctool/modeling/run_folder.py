@@ -10,26 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.run_folders import NEXT, SCHEMA, read_info
-from wbctool.modeling import classifier, ensembles, kinds  # noqa: F401  (each makes its kind known)
 from wbctool.modeling.fused import BOOSTER
+from wbctool.modeling.model_types import Model, build, read_architecture
 from wbctool.records.storage import atomic, write_bytes, write_json
 
 
 @dataclass
 class Run:
-    """A trained model and what it knows of its images.
+    """A trained model and its `model.json`.
 
     Attributes:
         path: its folder.
         model: on the device it was loaded to, in evaluation mode.
-        info: what `model.json` says.
+        info: contents of `model.json`.
     """
 
     path: Path
-    model: kinds.Model
+    model: Model
     info: dict[str, Any]
 
     @property
@@ -38,18 +39,18 @@ class Run:
 
     @property
     def temperature(self) -> float | None:
-        """By which its logits are divided; None of runs that have none."""
+        """What the logits are divided by; None where the run is not calibrated."""
         return self.info.get("calibration", {}).get("temperature")
 
 
-def save(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
-    """Write `weights.safetensors`, then `model.json`, which says that the run is complete."""
+def save(path: Path, model: Model, info: dict[str, Any]) -> None:
+    """Write `weights.safetensors` and other files, then `model.json`, which marks the run as complete."""
     from safetensors.torch import save as to_bytes
 
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic(path / "weights.safetensors") as stream:
         stream.write(to_bytes(state))
-    files = model.files() if model.architecture.trees else {}
+    files = model.files()
     for name, data in files.items():
         write_bytes(path / name, data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -59,7 +60,7 @@ def save(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove what a run folder holds of an earlier model, that another may be made there."""
+    """Remove the files of an earlier model from a run folder, so that another can be made there."""
     for name in ("model.json", BOOSTER, "importance.json", "importance.png", "tuning.jsonl", "records.jsonl"):
         (path / name).unlink(missing_ok=True)
     (path / "features.npz").unlink(missing_ok=True)
@@ -67,17 +68,17 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def make_model(info: dict[str, Any]) -> kinds.Model:
-    """The untrained model that a `model.json` describes.
+def make_model(info: dict[str, Any]) -> Model:
+    """Return the untrained model that a `model.json` describes.
 
     Raises:
-        KeyError, TypeError, ValueError, WbctoolError: a part is missing, or is nothing that can be built.
+        KeyError, TypeError, ValueError, WbctoolError: a field is missing or invalid, or the model cannot be built.
     """
-    return kinds.build(kinds.read(info))
+    return build(read_architecture(info))
 
 
 def digest_of(path: Path, *names: str) -> str:
-    """A digest of some files of a run; of its weights without names.
+    """Return a digest of some files of a run; without names, of its weights.
 
     Raises:
         InputError: they cannot be read.
@@ -94,17 +95,17 @@ def digest_of(path: Path, *names: str) -> str:
 
 
 def refuse_trees(run: Run, what: str) -> None:
-    """Refuse what only networks can do.
+    """Refuse a run that holds trees, where only networks will do.
 
     Raises:
-        UsageProblem: the run holds trees.
+        UsageProblem: the run holds trees; `what` completes the message.
     """
     if run.model.architecture.trees:
         raise UsageProblem(f"{run.path}: is fused by trees, {what}; give the runs it was made of (`wbctool info`)")
 
 
 def trained_precision(info: dict[str, Any]) -> str:
-    """In which precision a run was trained, `auto` where that is not known."""
+    """Return the precision that a run was trained in; `auto` where that is unknown."""
     return info.get("training", {}).get("precision", "auto")
 
 
@@ -112,7 +113,7 @@ def load(path: Path, device: torch.device) -> Run:
     """Load a run folder, ready to predict.
 
     Raises:
-        InputError: the folder is no finished run folder, or its weights do not fit its model.
+        InputError: the folder is not a finished run folder, or its files do not fit together.
     """
     from safetensors.torch import load_file
 
@@ -125,65 +126,69 @@ def load(path: Path, device: torch.device) -> Run:
             raise ValueError(f"temperature {temperature}")
     except Exception as error:  # timm has many
         raise InputError(f"{path}/model.json: damaged ({_reason(error)}); {NEXT}") from None
-    _check_files(path, model, info)
+    checksums = info.get("checksums", {})
+    if checksums or model.architecture.trees:  # early versions saved none, and knew no trees
+        _verify(path, "weights.safetensors", checksums)
     try:
         model.load_state_dict(load_file(path / "weights.safetensors"))
     except Exception as error:  # safetensors and torch each have their own
         raise InputError(f"{path}/weights.safetensors: does not fit model.json ({_reason(error)}); {NEXT}") from None
-    if model.architecture.trees:
-        _load_files(path, model)
+    _load_files(path, model, checksums)
     model.to(device).to(memory_format=torch.channels_last).eval()
     return Run(path, model, info)
 
 
 def _check_weights(path: Path, info: dict[str, Any]) -> None:
-    """Refuse weights of other shapes than the model's before memory is taken for either."""
+    """Refuse weights whose shapes are not the model's, before memory is allocated for either."""
     from safetensors import safe_open
 
-    wanted: dict[str, list[int]] | None = None
-    with suppress(Exception), torch.device("meta"):  # some layers cannot run there; loading finds what is wrong
-        wanted = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
+    expected: dict[str, list[int]] | None = None
+    with suppress(Exception), torch.device("meta"):  # some layers cannot run there; then loading finds the fault
+        expected = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
     try:
         with safe_open(path / "weights.safetensors", "pt") as file:
-            held = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise InputError(f"{path}/weights.safetensors: cannot be read ({_reason(error)}); {NEXT}") from None
-    if wanted is None:
+    if expected is None:
         return
-    for key in sorted({*wanted, *held}):
-        if wanted.get(key) != held.get(key):
+    for key in sorted({*expected, *shapes}):
+        if expected.get(key) != shapes.get(key):
             raise InputError(
-                f"{path}/weights.safetensors: does not fit model.json ({key} is {held.get(key, 'missing')}, "
-                f"not {wanted.get(key, 'known')}); {NEXT}"
+                f"{path}/weights.safetensors: does not fit model.json ({key} is {shapes.get(key, 'missing')}, "
+                f"not {expected.get(key, 'known')}); {NEXT}"
             )
 
 
-def _check_files(path: Path, model: kinds.Model, info: dict[str, Any]) -> None:
-    """Refuse files that are not those the run was saved with; a run of before checksums has none."""
-    names = {"weights.safetensors", *(model.file_names() if model.architecture.trees else ())}
-    checksums = info.get("checksums", {})
-    if set(checksums) != names and (checksums or len(names) > 1):
+def _verify(path: Path, name: str, checksums: dict[str, str]) -> None:
+    """Refuse a file that is not the one the run was saved with."""
+    if name not in checksums:
         raise InputError(f"{path}/model.json: damaged (no checksums); {NEXT}")
-    for name in sorted(checksums):
-        if digest_of(path, name) != checksums[name]:
-            raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
+    if digest_of(path, name) != checksums[name]:
+        raise InputError(f"{path}/{name}: is not what model.json was written with; {NEXT}")
 
 
-def _load_files(path: Path, model: kinds.Model) -> None:
-    """Take up what stands beside the weights."""
+def _load_files(path: Path, model: Model, checksums: dict[str, str]) -> None:
+    """Load the files beside the weights."""
     name = "model.json"
 
-    def read(wanted: str) -> bytes:
+    def read(file_name: str) -> bytes:
         nonlocal name
-        name = wanted
-        return (path / wanted).read_bytes()
+        name = file_name
+        _verify(path, name, checksums)
+        return (path / name).read_bytes()
 
     try:
         model.load_files(read)
+    except InputError:
+        raise
     except Exception as error:  # XGBoost has its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:160]
         raise InputError(f"{path}/{name}: cannot be used ({reason}); {NEXT}") from None
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -13,50 +13,50 @@ from wbctool.modeling import custom_cnn
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier, make_backbone
 
-_HOLDERS = ("state_dict", "model", "teacher")  # keys under which checkpoints keep the weights themselves
+_CONTAINERS = ("state_dict", "model", "teacher")  # keys under which checkpoints keep the weights
 _PREFIXES = ("module.", "backbone.")
 
 
 def load_pretrained(model: Classifier, weights: str) -> str:
-    """Load pretrained weights into the backbone; tensors that it does not have, such as a last layer, are left.
+    """Load pretrained weights into the backbone; tensors that it does not have, such as a last layer, are ignored.
 
-    Checkpoints of DINOv2's own layout are known: their heads are left, blocks in chunks are numbered
-    through, and the positional embedding is resampled to the input's size.
+    Checkpoints in DINOv2's layout are known: their heads are ignored, blocks in chunks are numbered through, and the
+    positional embedding is resampled to the input's size.
 
     Args:
         model: the classifier.
-        weights: `none`, `imagenet` (timm's own, from its hub), or a .safetensors or .pth file.
+        weights: `none`, `imagenet` (timm's, from its hub), or a .safetensors or .pth file.
 
     Returns:
-        What was loaded, in words.
+        What was loaded, for people.
 
     Raises:
-        InputError: the hub does not answer, or the file is no state dict of this backbone.
+        InputError: the hub does not answer, or the file is not a state dict of this backbone.
     """
     if weights == "none":
         return "random weights"
     architecture = model.architecture
-    state = _from_hub(architecture) if weights == "imagenet" else _own_names(read_state(Path(weights)))
+    state = _from_hub(architecture) if weights == "imagenet" else _timm_names(read_state(Path(weights)))
     if isinstance(model.backbone, timm.models.VisionTransformer):
         state = timm.models.vision_transformer.checkpoint_filter_fn(state, model.backbone)
-    own = model.backbone.state_dict()
-    wanted = {key for key in own if not key.endswith("num_batches_tracked")}
-    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    lacking = sorted(wanted - set(fitting))
-    if lacking:
+    shapes = {key: value.shape for key, value in model.backbone.state_dict().items()}
+    expected = {key for key in shapes if not key.endswith("num_batches_tracked")}
+    fitting = {key: value for key, value in state.items() if value.shape == shapes.get(key)}
+    missing = sorted(expected - set(fitting))
+    if missing:
         raise InputError(
-            f"{weights}: {len(lacking)} of {len(wanted)} tensors of {architecture.backbone} are missing or of "
-            f"another shape, first {lacking[0]}; give the weights of that backbone, or --backbone to match"
+            f"{weights}: {len(missing)} of {len(expected)} tensors of {architecture.backbone} are missing or of "
+            f"another shape, first {missing[0]}; give the weights of that backbone, or --backbone to match"
         )
-    broken = next((k for k, v in fitting.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
-    if broken:
-        raise InputError(f"{weights}: {broken} holds NaN or infinity; give undamaged weights")
+    damaged = next((k for k, v in fitting.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+    if damaged:
+        raise InputError(f"{weights}: {damaged} holds NaN or infinity; give undamaged weights")
     model.backbone.load_state_dict(fitting, strict=False)
     return f"{len(fitting)} tensors from {weights}"
 
 
-def _own_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Keys without the prefixes of wrappers, without self-supervised heads, blocks numbered through."""
+def _timm_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict without prefixes of wrappers, without self-supervised heads, blocks numbered through."""
     named = {}
     for key, value in state.items():
         for prefix in _PREFIXES:
@@ -68,10 +68,10 @@ def _own_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict without unpickling anything but tensors.
+    """Read a state dict; nothing but tensors is unpickled.
 
     Raises:
-        InputError: the file is missing, is neither format, or holds more than tensors.
+        InputError: the file is missing, is in neither format, or holds more than tensors.
     """
     if not path.is_file():
         raise InputError(f"--weights {path}: no such file (or `imagenet`, or `none`)")
@@ -81,12 +81,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own errors
+    except Exception as error:  # each reader has its own
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as weights ({reason}); give .safetensors or a plain state dict"
         ) from None
-    for key in _HOLDERS:
+    for key in _CONTAINERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -102,15 +102,15 @@ def _from_hub(architecture: Architecture) -> dict[str, torch.Tensor]:
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "3")
     for name in ("timm", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    _ask_hub_first(architecture)
+    _check_hub(architecture)
     try:
         return make_backbone(architecture, pretrained=True).state_dict()
     except Exception as error:  # network, proxy, cache and file errors are all of different kinds
         raise _no_hub(architecture, f"{type(error).__name__}") from None
 
 
-def _ask_hub_first(architecture: Architecture) -> None:
-    """One short request, where the weights are not in the cache: the hub's own retries take a minute."""
+def _check_hub(architecture: Architecture) -> None:
+    """Send one short request where the weights are not in the cache, as the hub client retries for a minute."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     name = architecture.backbone

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from wbctool.errors import UsageProblem
@@ -17,13 +17,22 @@ from wbctool.errors import UsageProblem
 Choices = Sequence[Any] | Callable[[], Sequence[Any]]
 
 
+P = TypeVar("P", bound="Parameters")
+
+
 class Parameters(BaseModel):
     """Values that a method, a loss or a recipe takes; immutable, and without unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-
-P = TypeVar("P", bound=Parameters)
+    @model_validator(mode="after")
+    def _check_choices(self: P) -> P:
+        """Refuse values that are not among the choices of their field, also of parameters made in Python."""
+        for name, field in type(self).model_fields.items():
+            choices, value = choices_of(field), getattr(self, name)
+            if choices and value is not None and value not in choices:
+                raise UsageProblem(f"{name} {value}: choose from {', '.join(map(str, choices))}")
+        return self
 
 
 def parameter(
@@ -82,6 +91,11 @@ def plain_type(field: FieldInfo) -> type[Any]:
         return type(choices_of(field)[0])
     kind = get_origin(kind) or kind
     return kind if isinstance(kind, type) else str
+
+
+def option_name(name: str) -> str:
+    """The option that gives a parameter."""
+    return f"--{name.replace('_', '-')}"
 
 
 def checked(model: type[P], values: Mapping[str, Any], named: Callable[[str], str], base: P | None = None) -> P:

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device; images are (n, 3, side, side), 0 to 255.
 
-All chance is drawn beforehand, one row for each image of an epoch, so that an image is changed alike
-in whatever batch, process or machine it comes to.
+All random numbers are drawn beforehand, one row for each image of an epoch, so that an image is changed in the same
+way whatever its batch, process or machine.
 """
 
 from __future__ import annotations
@@ -9,35 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wbctool.imaging.colour import STAINS
-from wbctool.training.recipe import Recipe
+from wbctool.training.recipe import PRESETS, Recipe
 
-# What `augment` sets. "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.
-PRESETS: dict[str, dict[str, float | bool]] = {
-    "none": {},
-    "flips": {"flips": True, "turns": True},
-    "full": {
-        "flips": True,
-        "turns": True,
-        "rotation": 30.0,
-        "shift": 0.1,
-        "zoom": 0.2,
-        "shear": 0.05,
-        "brightness": 0.2,
-    },
-    "strong": {
-        "flips": True,
-        "turns": True,
-        "rotation": 180.0,
-        "shift": 0.1,
-        "zoom": 0.25,
-        "shear": 0.05,
-        "brightness": 0.1,
-        "stain": 0.1,
-    },
-}
-_COLUMNS = 16
+_COLUMNS = 16  # random numbers of an image
 
 
 class Augmentation:
@@ -47,8 +24,8 @@ class Augmentation:
         preset = PRESETS[recipe.augment]
 
         def amount(name: str) -> float:
-            own = getattr(recipe, name)
-            return float(preset.get(name, 0.0) if own is None else own)
+            value = getattr(recipe, name)
+            return float(preset.get(name, 0.0) if value is None else value)
 
         self.flips, self.turns = bool(amount("flips")), bool(amount("turns"))
         self.rotation, self.shift, self.zoom = amount("rotation"), amount("shift"), amount("zoom")
@@ -62,48 +39,57 @@ class Augmentation:
 
     @staticmethod
     def draws(count: int, seed: int, epoch: int) -> Tensor:
-        """Uniform chances for each of `count` images in an epoch, 0 to 1, shape (count, 16)."""
+        """Return uniform random numbers for each of `count` images in an epoch, 0 to 1, shape (count, 16)."""
         return torch.from_numpy(np.random.default_rng((seed, epoch, 1)).random((count, _COLUMNS), np.float32))
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change a batch.
+        """Augment a batch.
 
         Args:
             images: (n, 3, side, side), uint8.
             draws: their rows of `draws`, on the same device.
 
         Returns:
-            Of the same shape, 0 to 255; uint8 where nothing but flips and quarter turns is done.
+            Augmented images, same shape, 0 to 255; uint8 where nothing but flips and quarter turns is done.
         """
         images = flips_and_turns(images, draws, self.flips, self.turns)
         if self.rotation or self.shift or self.zoom or self.shear:
-            images = self._moved(images.float(), draws)
+            shifts = 2 * self.shift * (2 * draws[:, 3:5] - 1)
+            images = warp(images.float(), self._inverse_matrices(draws), shifts, self.fill)
         if self.stain:
-            images = stained(images.float(), self.stain, draws[:, 10:16])
+            images = change_stains(images.float(), self.stain, draws[:, 10:16])
         if self.brightness:
             gain = 1 + self.brightness * (2 * draws[:, 9] - 1)
             images = (images.float() * gain[:, None, None, None]).clamp(0, 255)
         return images
 
-    def _moved(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Rotated, shifted, zoomed and sheared, in one interpolation."""
-        from kornia.geometry.transform import get_affine_matrix2d, warp_affine
-
-        side = images.shape[-1]
+    def _inverse_matrices(self, draws: Tensor) -> Tensor:
+        """The inverse of shear, rotation and zoom about the centre, for the images of these draws, (n, 2, 2)."""
         between = 2 * draws - 1
-        matrix = get_affine_matrix2d(
-            translations=between[:, 3:5] * self.shift * side,
-            center=torch.full((len(images), 2), (side - 1) / 2, device=images.device),
-            scale=(1 + between[:, 5:6] * self.zoom).expand(-1, 2),
-            angle=between[:, 6] * self.rotation,
-            sx=torch.atan(between[:, 7] * self.shear),
-            sy=torch.atan(between[:, 8] * self.shear),
-        )
-        return warp_affine(images, matrix[:, :2], (side, side), padding_mode=self.fill, align_corners=False)
+        shear_x, shear_y = -self.shear * between[:, 7], -self.shear * between[:, 8]
+        shear = torch.stack([1 + shear_x * shear_y, -shear_x, -shear_y, torch.ones_like(shear_x)], 1)
+        angle = torch.deg2rad(self.rotation * between[:, 6])
+        rotation = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], 1)
+        zoom = 1 + self.zoom * between[:, 5]
+        return shear.view(-1, 2, 2) @ rotation.view(-1, 2, 2) / zoom[:, None, None]
+
+
+def warp(images: Tensor, inverse: Tensor, shifts: Tensor, fill: str) -> Tensor:
+    """Transform images affinely about their centre, in one bilinear interpolation.
+
+    Args:
+        images: (n, channels, side, side), float.
+        inverse: (n, 2, 2), the inverse of the matrix by which a point's (x, y) from the centre is multiplied.
+        shifts: (n, 2), what is added to the point then, in halves of the side.
+        fill: what is moved in: `reflection` or `border`, as `grid_sample` takes it.
+    """
+    theta = torch.cat([inverse, -inverse @ shifts[:, :, None]], 2)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode=fill, align_corners=False)
 
 
 def flips_and_turns(images: Tensor, draws: Tensor, flips: bool = True, turns: bool = True) -> Tensor:
-    """Each image mirrored and turned by quarters at random, exactly: a smear has no up or down.
+    """Mirror images and turn them by quarters at random, exactly: a smear has no up or down.
 
     Args:
         images: (n, channels, side, side).
@@ -111,19 +97,19 @@ def flips_and_turns(images: Tensor, draws: Tensor, flips: bool = True, turns: bo
         flips: whether the first two are done.
         turns: whether the third is done; without flips, quarter turns without a mirror.
     """
-    yes = (draws[:, :3] < 0.5)[:, :, None, None, None]
+    chosen = (draws[:, :3] < 0.5)[:, :, None, None, None]
     if flips:
-        images = torch.where(yes[:, 0], images.flip(-1), images)
-        images = torch.where(yes[:, 1], images.flip(-2), images)
-        return torch.where(yes[:, 2], images.transpose(-1, -2), images) if turns else images
+        images = torch.where(chosen[:, 0], images.flip(-1), images)
+        images = torch.where(chosen[:, 1], images.flip(-2), images)
+        return torch.where(chosen[:, 2], images.transpose(-1, -2), images) if turns else images
     if turns:  # by 180° and by 90°, each or not: all four quarters
-        images = torch.where(yes[:, 0], images.flip(-1, -2), images)
-        images = torch.where(yes[:, 1], images.transpose(-1, -2).flip(-1), images)
+        images = torch.where(chosen[:, 0], images.flip(-1, -2), images)
+        images = torch.where(chosen[:, 1], images.transpose(-1, -2).flip(-1), images)
     return images
 
 
-def stained(images: Tensor, spread: float, draws: Tensor) -> Tensor:
-    """The strength of each stain changed, in absorbance (Tellez et al. 2018, eq. 1: s' = a s + b).
+def change_stains(images: Tensor, spread: float, draws: Tensor) -> Tensor:
+    """Change the strength of each stain, in absorbance (Tellez et al. 2018, eq. 1: s' = a s + b).
 
     Args:
         images: (n, 3, h, w), 0 to 255.

@@ -1,156 +1,93 @@
-"""The data feed: images are decoded once into a memory map, batches are fetched ahead of their use."""
+"""What a training takes its batches from: images, or features that a frozen backbone computed once."""
 
 from __future__ import annotations
 
-import queue
-import shutil
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from wbctool.console import Progress
-from wbctool.device import cores
-from wbctool.errors import ImageError
-from wbctool.imaging.inputs import to_input
-from wbctool.records.storage import read_json, write_json
+from wbctool.console import Progress, note
+from wbctool.device import autocast, free_memory, images_at_once
+from wbctool.modeling.ensembles import Trainable
+from wbctool.pipeline.signals import DeferredSignals
+from wbctool.training.augmentation import Augmentation
+from wbctool.training.images import ImageStore
+from wbctool.training.losses import Objective
+from wbctool.training.processes import Processes
+from wbctool.training.recipe import Recipe
+from wbctool.training.schedules import Phase
 
-_CHUNK = 128  # images decoded ahead of the disk
-_SPARE = 2**28  # bytes of the disk that are left alone
-_AHEAD = 3  # batches fetched ahead
+_AHEAD = 3  # batches made ahead
 
 Item = TypeVar("Item")
 
 
-class Pixels:
-    """Decoded images in a file of (n, size, size, 3) uint8; memory holds what the system caches.
-
-    What goes beyond the limit, or the disk, is decoded anew whenever it is fetched.
-
-    Args:
-        paths: the images.
-        size: side of the network's input, pixels.
-        file: where they are kept; one that is there already is used again.
-        jobs: threads that decode, 0 for one per core.
-        quiet: no progress.
-        limit: bytes that may be kept; None for what the disk holds.
+@dataclass
+class Samples:
+    """The images of a split.
 
     Attributes:
-        failed: index → why, of images that cannot be read; their pixels are black.
+        rows: their indices in the image store, shape (n,).
+        targets: their classes, shape (n,).
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        size: int,
-        file: Path,
-        jobs: int = 0,
-        quiet: bool = False,
-        limit: int | None = None,
-    ) -> None:
-        self._paths, self._size = list(paths), size
-        self._threads = ThreadPoolExecutor(jobs or cores())  # OpenCV decodes outside the interpreter's lock
-        faults = file.with_suffix(".json")
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            room = shutil.disk_usage(file.parent).free - _SPARE
-            room = max(0, room if limit is None else min(room, limit))
-            kept = min(len(paths), room // (size * size * 3))
-            write_json(faults, self._decode_all(file.with_suffix(".part"), kept, quiet))
-            file.with_suffix(".part").replace(file)
-        self.failed = {int(index): reason for index, reason in read_json(faults, "train with --overwrite").items()}
-        self._array = np.load(file, mmap_mode="r")
-
-    @property
-    def kept(self) -> int:
-        """How many images, from the first, are not decoded again."""
-        return len(self._array)
-
-    def batch(self, indices: np.ndarray) -> torch.Tensor:
-        """Images by index as (n, 3, size, size) uint8, channels last in memory."""
-        order = np.argsort(indices, kind="stable")  # reading forward is kinder to the disk
-        rows = np.empty((len(indices), self._size, self._size, 3), np.uint8)
-        held = order[indices[order] < self.kept]
-        rows[held] = self._array[indices[held]]
-        others = order[len(held) :]
-        for place, image in zip(others, self._threads.map(self._read, indices[others]), strict=True):
-            rows[place] = 0 if isinstance(image, str) else image
-        return torch.from_numpy(rows).permute(0, 3, 1, 2)
-
-    def _read(self, index: int) -> np.ndarray | str:
-        try:
-            return to_input(self._paths[index], self._size)
-        except ImageError as error:
-            return str(error)
-
-    def _decode_all(self, file: Path, kept: int, quiet: bool) -> dict[str, str]:
-        """Decode every image once, as a damaged one must be known before training; keep the first ones."""
-        failed: dict[str, str] = {}
-        header = {"descr": "|u1", "fortran_order": False, "shape": (kept, self._size, self._size, 3)}
-        count = len(self._paths)
-        with open(file, "wb") as stream, Progress("train: decode", "images", quiet, count) as progress:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for start in range(0, count, _CHUNK):
-                chunk = range(start, min(start + _CHUNK, count))
-                for index, image in zip(chunk, self._threads.map(self._read, chunk), strict=True):
-                    if isinstance(image, str):
-                        failed[str(index)] = image
-                        image = np.zeros((self._size, self._size, 3), np.uint8)
-                    if index < kept:
-                        stream.write(image.tobytes())
-                    progress.step(str(index) in failed)
-        return failed
+    rows: np.ndarray
+    targets: Tensor
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, some of them made ahead by a thread; what it raises is raised here."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(_AHEAD)
-    stopped = threading.Event()
+@dataclass(frozen=True)
+class Batch:
+    """What one process takes of one step.
 
-    def put(item: Item | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
+    Attributes:
+        inputs: images, uint8 (n, 3, side, side); or, where `frozen`, the features a frozen backbone made of them.
+        targets: class indices, (n,).
+        draws: random numbers of the augmentation, (n, 16).
+        weight: of the whole batch in the loss, over all processes.
+        frozen: what the inputs are.
+    """
 
-    def make() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if stopped.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
+    inputs: Tensor
+    targets: Tensor
+    draws: Tensor
+    weight: float
+    frozen: bool
 
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()
+    def _apply(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, inputs=change(self.inputs), targets=change(self.targets), draws=change(self.draws))
+
+    def pinned(self, device: torch.device) -> Batch:
+        """Return the batch in memory that a GPU can read by itself."""
+        return self if device.type != "cuda" else self._apply(lambda t: t if t.is_cuda else t.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def chunks(self, count: int) -> Iterator[Batch]:
+        """Cut the batch into chunks of nearly the same size."""
+        if count == 1:
+            yield self
+            return
+        chunks = (torch.tensor_split(tensor, count) for tensor in (self.inputs, self.targets, self.draws))
+        for inputs, targets, draws in zip(*chunks, strict=True):
+            yield replace(self, inputs=inputs, targets=targets, draws=draws)
 
 
 def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> np.ndarray:
-    """Indices of the samples of an epoch, in random order.
+    """Return the indices of the samples of an epoch, in random order.
 
     Args:
         targets: class of each sample, shape (n,).
-        sampling: `shuffled`, each sample once; `balanced`, each class equally often, within a class none
-            twice more than another.
-        seed: of all chance.
+        sampling: `shuffled`, each sample once; `balanced`, each class equally often, and within a class no sample more
+            than once more than another.
+        seed: of the recipe.
         epoch: from 1.
 
     Returns:
@@ -160,21 +97,159 @@ def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> np
     if sampling == "shuffled":
         return random.permutation(len(targets))
     classes = np.unique(targets)
-    shares = np.full(len(classes), len(targets) // len(classes))
-    shares[random.permutation(len(classes))[: len(targets) % len(classes)]] += 1
+    counts = np.full(len(classes), len(targets) // len(classes))
+    counts[random.permutation(len(classes))[: len(targets) % len(classes)]] += 1
     drawn = []
-    for number, share in zip(classes, shares, strict=True):
-        own = np.flatnonzero(targets == number)
-        drawn.append(np.concatenate([random.permutation(own) for _ in range(-(-share // len(own)))])[:share])
+    for number, count in zip(classes, counts, strict=True):
+        members = np.flatnonzero(targets == number)
+        repeats = -(-count // len(members))
+        drawn.append(np.concatenate([random.permutation(members) for _ in range(repeats)])[:count])
     return random.permutation(np.concatenate(drawn))
 
 
 def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut an order into batches; a last one of under a quarter of the others joins the one before.
 
-    Batch statistics of a single image would be undefined, those of a few are poor.
+    Batch statistics of a single image would be undefined, those of a few images are poor.
     """
     cuts = list(range(0, len(order), batch_size))
     if len(cuts) > 1 and len(order) - cuts[-1] < max(2, batch_size // 4):
         cuts.pop()
     return [order[start:end] for start, end in zip(cuts, [*cuts[1:], len(order)], strict=True)]
+
+
+def prefetch(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items; a thread makes the next ones meanwhile, and what it raises is raised here."""
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, source, end) for _ in range(_AHEAD))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield cast(Item, item)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class DataFeed:
+    """The images of train and val, and what a frozen backbone computes of them.
+
+    Args:
+        images: decoded images.
+        train: the samples to fit.
+        val: those that decide when to stop; without any the last epoch is kept.
+        recipe: augmentation, precision, seed and views.
+        processes: among which work is divided.
+        device: where the model is.
+        quiet: show no progress.
+    """
+
+    def __init__(
+        self,
+        images: ImageStore,
+        train: Samples,
+        val: Samples,
+        recipe: Recipe,
+        processes: Processes,
+        device: torch.device,
+        quiet: bool = False,
+    ) -> None:
+        self.images, self.train, self.val = images, train, val
+        self.recipe, self.processes, self.device = recipe, processes, device
+        self.quiet = quiet or not processes.is_main
+        self.augment = Augmentation(recipe)
+        self._val_features: Tensor | None = None
+
+    def batches(
+        self, order: Sequence[np.ndarray], epoch: int, features: Tensor | None, objective: Objective
+    ) -> Iterator[Batch]:
+        """Yield batches on the device, of each the samples of this process.
+
+        Args:
+            order: indices of the training samples of each batch.
+            epoch: from 1.
+            features: what `frozen_features` returned, taken in place of images.
+            objective: weighs the samples.
+        """
+        targets = self.train.targets
+        draws = self.augment.draws(len(targets), self.recipe.seed, epoch)
+        views = 1 if features is None else len(features)
+
+        def make() -> Iterator[Batch]:
+            for batch in order:
+                mine = self.processes.mine(batch)
+                weight = float(objective.weight(targets[batch]))
+                if features is None:
+                    inputs = self.images.batch(self.train.rows[mine])
+                else:
+                    inputs = features[(epoch - 1) % views, mine]
+                yield Batch(inputs, targets[mine], draws[mine], weight, features is not None).pinned(self.device)
+
+        for batch in prefetch(make()):
+            yield batch.to(self.device)
+
+    def frozen_features(self, model: Trainable, phase: Phase, signals: DeferredSignals) -> Tensor | None:
+        """Return what the frozen backbone computes of each training image; that of validation images is kept here.
+
+        Of several views the first is the image as it is, the others are augmented.
+
+        Returns:
+            Shape (views, n, …); None where the backbone learns, or memory does not hold the features.
+        """
+        self._val_features = None
+        views = min(self.recipe.frozen_views, phase.epochs)
+        if not phase.is_frozen or not model.has_frozen_features or views == 0:
+            return None
+        model.eval()
+        example = self._compute(model, self.train.rows[:1], 0, np.arange(1))
+        total = views * len(self.train.rows) + len(self.val.rows)
+        needed = example.numel() * example.element_size() * total
+        if needed > free_memory(self.device) // 2:
+            if not self.quiet:
+                note(f"features of {needed / 2**30:.1f} GiB do not fit in memory: computed again in each frozen epoch")
+            return None
+        with Progress("train: features", "images", self.quiet, total) as progress:
+
+            def compute_all(rows: np.ndarray, view: int) -> Tensor:
+                features = torch.zeros(len(rows), *example.shape[1:], dtype=example.dtype, device=self.device)
+                step = images_at_once(self.device) * self.processes.count
+                for start in range(0, len(rows), step):
+                    mine = self.processes.mine(np.arange(start, min(start + step, len(rows))))
+                    if len(mine):
+                        features[mine] = self._compute(model, rows, view, mine)
+                    progress.step(count=min(step, len(rows) - start))
+                    signals.raise_received()
+                return self.processes.sum(features)
+
+            train = torch.stack([compute_all(self.train.rows, view) for view in range(views)])
+            self._val_features = compute_all(self.val.rows, 0)
+        model.train()
+        return train
+
+    @torch.no_grad()
+    def _compute(self, model: Trainable, rows: np.ndarray, view: int, chosen: np.ndarray) -> Tensor:
+        """Features of the chosen rows, of a view."""
+        images = self.images.batch(rows[chosen]).to(self.device)
+        if view:
+            draws = self.augment.draws(len(rows), self.recipe.seed, view)[chosen]
+            images = self.augment(images, draws.to(self.device))
+        with autocast(self.device, self.recipe.precision):
+            return model.frozen_features(images)
+
+    def val_scores(self, model: Trainable, frozen: bool) -> Tensor:
+        """Return logits of all validation images, (n, classes), float32.
+
+        Args:
+            model: in evaluation mode.
+            frozen: take the features that `frozen_features` kept.
+        """
+        count, features = len(self.val.rows), self._val_features if frozen else None
+        scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
+        mine = self.processes.mine(np.arange(count))
+        step = images_at_once(self.device)
+        for start in range(0, len(mine), step):
+            index = mine[start : start + step]
+            inputs = self.images.batch(self.val.rows[index]) if features is None else features[index]
+            with autocast(self.device, self.recipe.precision):
+                scores[index] = model(inputs.to(self.device), frozen=features is not None).float()
+        return self.processes.sum(scores)

@@ -1,22 +1,28 @@
-"""Training in several processes, as `torchrun` starts them; one alone needs nothing of it."""
+"""Training in several processes, as `torchrun` starts them; a single process needs nothing of it.
+
+It uses torch.distributed directly: all that is needed is a sum, a barrier, and gradients averaged by torch's DDP.
+"""
 
 from __future__ import annotations
 
 import os
+from types import TracebackType
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from wbctool.errors import UsageProblem
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
+    """Return whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Processes:
-    """The processes of one training, by Accelerate; all of them see the same files.
+    """Context of the processes of one training; all of them read the same files.
 
     Attributes:
         number: of this one, from 0.
@@ -24,23 +30,30 @@ class Processes:
         device: that of this process where there are several, else None.
 
     Raises:
-        UsageProblem: they cannot find each other.
+        UsageProblem: the processes cannot connect to each other.
     """
 
-    def __init__(self, device_name: str) -> None:
+    def __init__(self, device_name: str = "auto") -> None:
         self.number, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
         self.device: torch.device | None = None
-        self._accelerator = None
         if self.count == 1:
             return
-        from accelerate import Accelerator
-
+        on_gpu = device_name != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         try:
-            self._accelerator = Accelerator(cpu=device_name == "cpu" or not torch.cuda.is_available())
+            if on_gpu:
+                torch.cuda.set_device(self.device)
+            distributed.init_process_group("nccl" if on_gpu else "gloo")
         except (RuntimeError, ValueError) as error:
             raise UsageProblem(f"torchrun: the {self.count} processes cannot start together ({error})") from None
-        self.number = self._accelerator.process_index
-        self.device = self._accelerator.device
+        self.number = distributed.get_rank()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        if self.count > 1 and kind is None:  # after an error others may still wait here, and would never be met
+            distributed.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
@@ -48,25 +61,30 @@ class Processes:
         return self.number == 0
 
     def wait(self) -> None:
-        """Until all have come here."""
-        if self._accelerator:
-            self._accelerator.wait_for_everyone()
+        """Wait until all processes have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def mine(self, items: np.ndarray) -> np.ndarray:
+        """Return the items that this process works on."""
+        return items[self.number :: self.count]
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model, its gradients averaged over all processes."""
-        if not self._accelerator:
+        """Return the model, its gradients averaged over all processes."""
+        if self.count == 1:
             return model
-        from torch.nn.parallel import DistributedDataParallel
-
         ids = [self.device.index] if self.device and self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Values added up over all processes."""
-        return self._accelerator.reduce(values, "sum") if self._accelerator else values
+        """Return values summed over all processes."""
+        if self.count > 1:
+            values = values.clone()
+            distributed.all_reduce(values)
+        return values
 
     def align(self, model: nn.Module) -> None:
         """Give all processes the batch statistics of the first."""
-        if self._accelerator:
+        if self.count > 1:
             for buffer in model.buffers():
-                torch.distributed.broadcast(buffer, 0)
+                distributed.broadcast(buffer, 0)

@@ -1,7 +1,8 @@
-"""Optimisers and learning-rate schedules, all of them torch's."""
+"""The phases of a training, and for each the optimiser and the learning-rate schedule, which are torch's."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,19 +12,50 @@ from wbctool.modeling.classifier import Classifier
 from wbctool.training.recipe import Recipe
 
 
-def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
-    """Adam or AdamW over what learns; biases and normalisations are not decayed.
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a training.
 
-    Adam's decay is added to the gradient, AdamW's is apart from it (Loshchilov and Hutter 2019). With `lr_depth`
-    under 1, rates fall from the head to the first layer by even factors, to that share.
+    Attributes:
+        name: as progress and the history call it.
+        epochs: its length.
+        unfreeze: which layers of the backbone learn, as the recipe says it.
+        schedule: name of the learning-rate schedule.
+    """
+
+    name: str
+    epochs: int
+    unfreeze: str
+    schedule: str
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the backbone learns nothing."""
+        return self.name == "frozen"
+
+
+def phases_of(recipe: Recipe) -> list[Phase]:
+    """Return the frozen phase and the fine-tuning after it, either of which may have no epochs."""
+    frozen = min(recipe.frozen_epochs, recipe.epochs)
+    return [
+        Phase("frozen", frozen, "none", recipe.frozen_schedule),
+        Phase("fine-tune", recipe.epochs - frozen, recipe.unfreeze, recipe.schedule),
+    ]
+
+
+def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
+    """Return Adam or AdamW over the parameters that learn; biases and normalisations are not decayed.
+
+    Adam's decay is added to the gradient, AdamW's is apart from it (Loshchilov and Hutter 2019). With `lr_depth` under
+    1, learning rates fall from the head to the first layer by even factors, down to that fraction.
 
     Args:
-        model: of which what requires gradients learns.
-        recipe: names, rates and decays.
-        frozen: takes those of the frozen phase.
+        model: its parameters that require gradients learn.
+        recipe: optimisers, learning rates and decays.
+        frozen: whether to take those of the frozen phase.
 
     Raises:
-        ValueError: nothing learns.
+        ValueError: no parameter learns.
     """
     name = recipe.frozen_optimizer if frozen else recipe.optimizer
     lr = recipe.frozen_lr if frozen else recipe.lr
@@ -34,26 +66,25 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torc
         if not parameter.requires_grad:
             continue
         # tenths: a group for each tensor would make each step slow
-        share = recipe.lr_depth ** (1 - round(depths.get(parameter_name, 1.0), 1))
-        key = (lr * share, decay if parameter.ndim > 1 else 0.0)
+        factor = recipe.lr_depth ** (1 - round(depths.get(parameter_name, 1.0), 1))
+        key = (lr * factor, decay if parameter.ndim > 1 else 0.0)
         group = groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})
         group["params"].append(parameter)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    return kind(list(groups.values()), lr=lr)
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    return optimizer(list(groups.values()), lr=lr)
 
 
 class Schedule:
-    """The course of the learning rate through a phase.
+    """The learning rate in the course of a phase.
 
-    `one-cycle` rises to the rate and falls to nothing (Smith and Topin 2018); `cosine` falls from the
-    rate to `lr_floor` (Loshchilov and Hutter 2017, eq. 5, one cycle); both go step by step. `plateau`
-    multiplies it by `plateau_factor` where the validation loss has not fallen for `plateau_patience`
-    epochs; `constant` keeps it.
+    `one-cycle` rises to the peak and falls to almost zero (Smith and Topin 2018); `cosine` falls from the peak to
+    `lr_floor` (Loshchilov and Hutter 2017, eq. 5, one cycle); both change it after each step. `plateau` multiplies it
+    by `plateau_factor` where the validation loss has not fallen for `plateau_patience` epochs; `constant` keeps it.
 
     Args:
-        optimizer: its rates are the peaks.
+        optimizer: its learning rates are the peaks.
         name: of the schedule.
-        steps: of the whole phase.
+        steps: number of steps of the whole phase.
         recipe: the constants.
     """
 
@@ -77,24 +108,24 @@ class Schedule:
             self.torch = lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
 
     @property
-    def rate(self) -> float:
-        """The rate of the head."""
+    def learning_rate(self) -> float:
+        """The learning rate of the head."""
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     def after_step(self) -> None:
-        """Go on by a step."""
+        """Update the learning rate after a step."""
         if self.name in ("one-cycle", "cosine"):
             self.torch.step()
 
     def after_epoch(self, validation_loss: float | None) -> None:
-        """Go on by an epoch; without validation images a plateau never ends."""
+        """Update the learning rate after an epoch; without a validation loss `plateau` keeps it."""
         if isinstance(self.torch, lr_scheduler.ReduceLROnPlateau) and validation_loss is not None:
             self.torch.step(validation_loss)
 
     def state(self) -> dict[str, Any]:
-        """Numbers only, to be read without pickle."""
+        """Return the state as numbers only, so that it can be read without pickle."""
         return {k: v for k, v in self.torch.state_dict().items() if isinstance(v, int | float | list | type(None))}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` returned."""
         self.torch.load_state_dict({**self.torch.state_dict(), **state})
