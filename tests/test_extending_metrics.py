@@ -10,9 +10,9 @@ from test_evaluate import lines, prediction
 
 DUMMIES = {
     "dummy_hits": """
-from wbctool.statistics.metric import ConfusionMetric
+from wbctool.statistics.metrics import Metric
 
-HITS = ConfusionMetric(
+HITS = Metric(
     name="dummy_hits",
     title="dummy hits",
     help="Accuracy, once more.",
@@ -20,7 +20,7 @@ HITS = ConfusionMetric(
 )
 """,
     "dummy_brier": """
-from wbctool.statistics.metric import ImageMetric
+from wbctool.statistics.metrics import Metric
 
 
 def _brier(scores):
@@ -29,7 +29,7 @@ def _brier(scores):
     return ((scores.probabilities - np.eye(scores.probabilities.shape[1])[scores.truth]) ** 2).sum(axis=1)
 
 
-BRIER = ImageMetric(
+BRIER = Metric(
     name="dummy_brier",
     title="dummy Brier score",
     help="Squared distance of the probabilities to the truth.",
@@ -38,6 +38,7 @@ BRIER = ImageMetric(
     shown_in=("terminal", "axes"),
     source="Brier 1950",
     compute=_brier,
+    basis="images",
 )
 """,
 }

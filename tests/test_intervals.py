@@ -5,8 +5,7 @@ import pytest
 from scipy import stats
 
 from wbctool.statistics import intervals
-from wbctool.statistics.scores import Scores
-from wbctool.statistics.summary import values_of
+from wbctool.statistics.scores import Scores, values_of
 
 
 def proportion(correct, groups=None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,11 +13,11 @@ from wbctool.errors import UsageProblem
 from wbctool.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
-    from wbctool.evaluation.differential import DifferentialCount
-    from wbctool.evaluation.document import Document
+    from wbctool.evaluation.document import Result
     from wbctool.evaluation.run_evaluation import Evaluation
 
 app = new_app()
+_SAME = ("baseline", "threshold", "target_error", "audit", "trained_on", "allow_synthetic")
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,6 @@ class ReportOptions:
             raise UsageProblem("--explanations goes with --html")
 
 
-class Result(Protocol):
-    """What an evaluation returns: reports as JSON objects, and their layout."""
-
-    @property
-    def reports(self) -> list[dict[str, Any]]: ...
-    def document(self, width: int) -> Document: ...
-
-
 @app.command(
     epilog="Example:  wbctool evaluate runs/a\n\n"
     "In a script:  wbctool predict runs/a cells/ | wbctool evaluate - --json | jq .macro_f1\n\n"
@@ -134,12 +126,12 @@ def evaluate(
     if truth_values or which != "all":
         raise UsageProblem("--which and --truth-values go with --truth DIR")
     shown.check()
-    result: DifferentialCount | Evaluation
+    result: Result | Evaluation
     if shown.differential:
         result = count_cells(inputs, selection.selection(), split, shown.threshold, quiet)
     else:
         result = _evaluated(inputs, shown, selection, split, quiet, json)
-    if json or shown.form == "table":
+    if json or shown.form == "table" or not result.table:
         _print(result, json)
     else:
         from wbctool.evaluation.tables import written
@@ -157,20 +149,12 @@ def _evaluated(
 
     options = EvaluationOptions(
         split=split,
-        baseline=shown.baseline,
-        threshold=shown.threshold,
-        target_error=shown.target_error,
-        audit=shown.audit,
-        trained_on=shown.trained_on,
         columns=tuple(name.strip() for name in shown.columns.split(",")) if shown.columns else (),
-        allow_synthetic=shown.allow_synthetic,
+        **{name: getattr(shown, name) for name in _SAME},
     )
     evaluation = evaluate_predictions(inputs, options, selection.selection(), quiet)
-    if (
-        evaluation.comparison
-        and not (json or shown.html)
-        and {"audit", "threshold", "target-error"} & set(shown.used())
-    ):
+    of_one_run = {"audit", "threshold", "target-error"} & set(shown.used())
+    if evaluation.comparison and of_one_run and not (json or shown.html):
         raise UsageProblem("--audit, --threshold and --target-error: of several runs, only with --json or --html")
     if shown.plots:
         evaluation.write_plots(shown.plots)
@@ -181,7 +165,7 @@ def _evaluated(
     return evaluation
 
 
-def _print(result: Result, json: bool) -> None:
+def _print(result: Result | Evaluation, json: bool) -> None:
     """Print reports as JSON lines, or laid out for the terminal."""
     from json import dumps
 
@@ -193,5 +177,4 @@ def _print(result: Result, json: bool) -> None:
     else:
         from wbctool.evaluation.terminal import print_document
 
-        console = stdout_console()
-        print_document(result.document(console.width), console)
+        print_document(result.document, stdout_console())

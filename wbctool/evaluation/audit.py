@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from wbctool.evaluation.audit_metadata import check_metadata
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.subsets import summary_of
+from wbctool.evaluation.summary import summary_of
 from wbctool.records import Record, group_of, source_of
 from wbctool.records.composites import is_composite
 
@@ -20,15 +19,8 @@ if TYPE_CHECKING:
 _EXAMPLES = 5
 
 
-@dataclass
-class _Taint:
-    """Tested images that are not new to the model.
-
-    Attributes:
-        name, title: of the check.
-        images: mask of the tested images, shape (n,), bool.
-        examples: each with what it has in common with training.
-    """
+class _Taint(NamedTuple):
+    """A check that found tested images, as a mask of shape (n,), and examples of what training has in common."""
 
     name: str
     title: str

@@ -13,13 +13,12 @@ import numpy as np
 
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.subsets import none_if_nan
+from wbctool.evaluation.summary import none_if_nan
 from wbctool.statistics.comparison import holm, mcnemar, ranks
 from wbctool.statistics.confusion import ConfusionCounts
 from wbctool.statistics.intervals import Draws
-from wbctool.statistics.metric import ConfusionMetric
 from wbctool.statistics.metrics import METRICS
-from wbctool.statistics.summary import values_of
+from wbctool.statistics.scores import values_of
 
 _MEMBER = re.compile(r"(fold|repeat)-\d+$")  # as `train --folds` and `--repeats` name them
 _TESTED = ("accuracy", "macro_f1")  # metrics whose differences get an interval
@@ -48,17 +47,6 @@ class Candidate:
     def deviation(self, metric: str) -> float:
         """Return the standard deviation over the members; NaN of one."""
         return float(self.values[metric].std(ddof=1)) if len(self.members) > 1 else math.nan
-
-
-@dataclass
-class _Pairs:
-    """The predictions of two candidates for the same images: class indices and groups, shape (n,) each."""
-
-    first: np.ndarray
-    second: np.ndarray
-    truth: np.ndarray
-    groups: np.ndarray
-    classes: int
 
 
 def candidates_of(runs: Sequence[tuple[str, Predictions]]) -> list[Candidate]:
@@ -137,38 +125,39 @@ def _test(candidate: Candidate, reference: Candidate, required: bool) -> dict[st
         several times.
     """
     try:
-        pairs = _paired(candidate, reference)
+        first, second, truth, groups, count = _paired(candidate, reference)
     except InputError:
         if required:
             raise
         return None
-    count = pairs.classes
-    draws = Draws(pairs.groups)
-    cells = (pairs.truth * count + pairs.first) * count + pairs.second
+    draws = Draws(groups)
+    cells = (truth * count + first) * count + second
     whole = np.bincount(cells, minlength=count**3).reshape(1, count, count, count)
     drawn = draws.sums(cells, count**3).reshape(-1, count, count, count)
-    test: dict[str, Any] = {"run": reference.name, "images": len(pairs.truth)}
+    test: dict[str, Any] = {"run": reference.name, "images": len(truth)}
     for name in _TESTED:
         (value,), sample = (_difference(name, counts) for counts in (whole, drawn))
         interval = draws.interval(float(value), sample, signed=True)
         test[name] = {"difference": float(value), "interval": [none_if_nan(end) for end in interval]}
     accuracy = reference.mean("accuracy")
     test["relative"] = candidate.mean("accuracy") / accuracy - 1 if accuracy else None
-    first, second = pairs.first == pairs.truth, pairs.second == pairs.truth
     once = len(candidate.members) == len(reference.members) == 1
-    test["p"] = mcnemar(int((first & ~second).sum()), int((second & ~first).sum())) if once else math.nan
+    better, worse = (first == truth) & (second != truth), (second == truth) & (first != truth)
+    test["p"] = mcnemar(int(better.sum()), int(worse.sum())) if once else math.nan
     return test
 
 
 def _difference(name: str, counts: np.ndarray) -> np.ndarray:
     """Return a metric of the first candidate minus that of the second, of counts (…, truth, first, second)."""
-    metric = METRICS.get(name)
-    assert isinstance(metric, ConfusionMetric)
-    return metric.compute(ConfusionCounts(counts.sum(axis=3))) - metric.compute(ConfusionCounts(counts.sum(axis=2)))
+    compute = METRICS.get(name).compute
+    return compute(ConfusionCounts(counts.sum(axis=3))) - compute(ConfusionCounts(counts.sum(axis=2)))
 
 
-def _paired(one: Candidate, other: Candidate) -> _Pairs:
+def _paired(one: Candidate, other: Candidate) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Pair the predictions of two candidates, member by member.
+
+    Returns:
+        Class indices that the first and the second predict, the truth, group numbers, and the number of classes.
 
     Raises:
         InputError: they have different numbers of members, different images, or different labels.
@@ -201,5 +190,5 @@ def _paired(one: Candidate, other: Candidate) -> _Pairs:
         columns[2].append(truth)
         numbers = [group_numbers.setdefault(first.group_names[group], len(group_numbers)) for group in first.groups]
         columns[3].append(np.array(numbers))
-    first_class, second_class, truth, groups = (np.concatenate(column) for column in columns)
-    return _Pairs(first_class, second_class, truth, groups, len(classes))
+    predicted, predicted_too, truth, groups = (np.concatenate(column) for column in columns)
+    return predicted, predicted_too, truth, groups, len(classes)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
 from wbctool.console import note
-from wbctool.errors import InputError, UsageProblem
-from wbctool.evaluation.document import Block, Document, Paragraph, Section, Table, exact_text
+from wbctool.errors import InputError
+from wbctool.evaluation.document import Block, Paragraph, Result, Section, Table, exact_text
+from wbctool.evaluation.options import check_split
 from wbctool.evaluation.sources import check_prediction, note_selection, predictions_file, reading
 from wbctool.records import ERROR, SPLITS, Record, group_of
 from wbctool.records.composites import is_composite
@@ -21,73 +21,8 @@ from wbctool.statistics.intervals import LEVEL, wilson_interval
 
 SCHEMA = "wbctool.differential/1"
 _SHOWN_GROUPS = 12
-
-
-@dataclass
-class Group:
-    """The cells of one slide or patient.
-
-    Attributes:
-        counts: predictions by class.
-        truth: labels by class, of the cells that have one.
-        cells: number of cells.
-        uncertain: number of predictions below the threshold, which are not in `counts`.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    truth: Counter[str] = field(default_factory=Counter)
-    cells: int = 0
-    uncertain: int = 0
-
-    def add(self, other: Group) -> None:
-        """Add the cells of another group of the same name."""
-        self.counts += other.counts
-        self.truth += other.truth
-        self.cells += other.cells
-        self.uncertain += other.uncertain
-
-
-@dataclass
-class DifferentialCount:
-    """A differential count.
-
-    Attributes:
-        source: the inputs.
-        report: as `evaluate --differential --json` prints it.
-    """
-
-    source: str
-    report: dict[str, Any]
-
-    @property
-    def reports(self) -> list[dict[str, Any]]:
-        """The report, alone in a list."""
-        return [self.report]
-
-    def table(self, form: str) -> Table:
-        """Return one row for each group and class, for papers and spreadsheets, the same in every form."""
-        rows = [
-            [row["group"], label, str(cell["count"]), *map(exact_text, (cell["share"], *_ends(cell), cell["truth"]))]
-            for row in self.report["groups"]
-            for label, cell in row["classes"].items()
-        ]
-        return Table(["group", "class", "count", "share", "low", "high", "truth"], rows)
-
-    def document(self, width: int) -> Document:
-        """Lay out the count of each group, and the agreement with the truth where that is known."""
-        groups = self.report["groups"]
-        cells = _number(sum(row["n"] for row in groups), "cell")
-        blocks: list[Block] = []
-        if any(row["uncertain"] for row in groups):
-            text = "Uncertain cells are left out of counts and fractions, and not of the truth."
-            blocks.append(Paragraph(text, "soft"))
-        blocks += [_group_section(row) for row in groups[:_SHOWN_GROUPS]]
-        if len(groups) > _SHOWN_GROUPS:
-            text = f"and {len(groups) - _SHOWN_GROUPS:,} groups more; --format csv or --json has all"
-            blocks.append(Paragraph(text, "soft"))
-        if self.report["agreement"]:
-            blocks.append(_agreement_section(self.report["agreement"]))
-        return Document(f"{self.source}: {cells} of {_number(len(groups), 'group')}", blocks)
+_Cells = Counter[tuple[str | None, str | None]]  # by predicted class and label
+_Key = tuple[str | None, str, str | None, str | None]  # split, group, predicted class and label
 
 
 def count_cells(
@@ -96,7 +31,7 @@ def count_cells(
     split: str | None = None,
     threshold: float | None = None,
     quiet: bool = True,
-) -> DifferentialCount:
+) -> Result:
     """Count predicted classes by group, and compare the fractions with those of the labels.
 
     Args:
@@ -107,85 +42,68 @@ def count_cells(
         quiet: no notes on stderr.
 
     Returns:
-        The report, and its layouts.
+        One report, and `table`, with a row for each group and class.
 
     Raises:
         InputError: a record is no prediction, is of a composite, of a second run, or comes twice, or there are none.
         UsageProblem: there is no such split.
     """
-    if split not in (None, *SPLITS, "all"):
-        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, all")
+    check_split(split)
     source = "stdin" if list(inputs) == ["-"] else ", ".join(inputs)
     with reading(map(predictions_file, inputs), selection or Selection()) as (records, tally):
-        by_split, classes = _count(records, threshold, tally)
-    groups, chosen = _of_split(by_split, split, source)
+        cells, classes = _count(records, threshold, tally)
+    present = [name for name in SPLITS if any(name == key[0] for key in cells)]
+    chosen = split or ("test" if present else "all")
+    groups: dict[str, _Cells] = {}
+    for (of_split, group, *cell), number in cells.items():
+        if chosen in ("all", of_split):
+            groups.setdefault(group, Counter())[cell[0], cell[1]] += number
+    if not groups:
+        raise InputError(f"{source}: no {chosen} predictions to count (splits found: {', '.join(present) or 'none'})")
+    report = differential_report(groups, classes, chosen)
     if not quiet:
         note_selection(tally, source)
         if split is None and chosen == "test":
             note("the records carry splits: test is counted (--split all for all)")
-        if all(group.cells == 1 for group in groups.values()):
+        if all(row["n"] == 1 for row in report["groups"]):
             note("each cell is a group of its own; name slides or patients with --group-regex or --labels")
-        if partly := sum(0 < sum(group.truth.values()) < group.cells for group in groups.values()):
+        unlabelled = (sum(number for (_, label), number in group.items() if label is None) for group in groups.values())
+        if partly := sum(0 < number < group.total() for number, group in zip(unlabelled, groups.values(), strict=True)):
             note(f"{partly:,} groups have cells without a label: no truth is shown for them")
-    return DifferentialCount(source, differential_report(groups, classes, chosen))
+    return Result([report], _document(report, source), lambda form: exact_counts(report))
 
 
-def _count(
-    records: Iterator[Record], threshold: float | None, tally: Tally
-) -> tuple[dict[str | None, dict[str, Group]], list[str]]:
-    """Count predictions by split and group; the classes in alphabetical order."""
-    by_split: dict[str | None, dict[str, Group]] = {}
+def _count(records: Iterator[Record], threshold: float | None, tally: Tally) -> tuple[Counter[_Key], list[str]]:
+    """Count cells by split, group, predicted class and label; the classes in alphabetical order."""
+    cells: Counter[_Key] = Counter()
     classes: set[str] = set()
     runs: dict[str | None, str] = {}
     places: dict[tuple[str | None, str], str] = {}
     for record in records:
         if record["schema"] == ERROR:
             continue
-        place = tally.place
+        place, split, label = tally.place, record.get("split"), record.get("label")
         check_prediction(record, place)
         if is_composite(record):
             raise InputError(f"{place}: {record['id']} is a composite, which no patient has; leave composites out")
         runs.setdefault(record.get("run"), place)
         if len(runs) > 1:
             raise InputError(f"{place}: is of {record.get('run')}, those before of {next(iter(runs))}; count one run")
-        first = places.setdefault((record.get("split"), record["id"]), place)
+        first = places.setdefault((split, record["id"]), place)
         if first is not place:
             raise InputError(f"{place}: {record['id']} is in {first}, too; keep one of them")
-        classes.update(record["probabilities"])
-        group = by_split.setdefault(record.get("split"), {}).setdefault(group_of(record), Group())
-        group.cells += 1
-        if threshold is not None and record["confidence"] < threshold:
-            group.uncertain += 1
-        else:
-            group.counts[record["predicted"]] += 1
-        if record.get("label") is not None:
-            group.truth[record["label"]] += 1
-            classes.add(record["label"])
-    return by_split, sorted(classes)
+        certain = threshold is None or record["confidence"] >= threshold
+        cells[split, group_of(record), record["predicted"] if certain else None, label] += 1
+        classes.update(record["probabilities"], [] if label is None else [label])
+    return cells, sorted(classes)
 
 
-def _of_split(
-    by_split: dict[str | None, dict[str, Group]], split: str | None, source: str
-) -> tuple[dict[str, Group], str]:
-    """Return the groups of a split, or of all together, and the name of the split."""
-    present = [name for name in SPLITS if name in by_split]
-    wanted = split or ("test" if present else "all")
-    if wanted != "all" and wanted not in by_split:
-        raise InputError(f"{source}: no {wanted} predictions (splits found: {', '.join(present) or 'none'})")
-    chosen: dict[str, Group] = {}
-    for name, groups in by_split.items():
-        for label, group in groups.items() if wanted in ("all", name) else ():
-            chosen.setdefault(label, Group()).add(group)
-    if not chosen:
-        raise InputError(f"{source}: no predictions to count")
-    return chosen, wanted
-
-
-def differential_report(groups: dict[str, Group], classes: Iterable[str], split: str) -> dict[str, Any]:
+def differential_report(groups: Mapping[str, _Cells], classes: Iterable[str], split: str) -> dict[str, Any]:
     """Compute fractions and intervals of each group, and agreement over the groups whose cells all have labels.
 
     Args:
-        groups: by name.
+        groups: by name, the number of cells by predicted class, None where it is uncertain, and label, None where
+            there is none.
         classes: to report of each group.
         split: of the cells, or `all`.
 
@@ -194,19 +112,24 @@ def differential_report(groups: dict[str, Group], classes: Iterable[str], split:
     """
     rows = []
     differences: dict[str, list[float]] = {name: [] for name in classes}
-    for name, group in sorted(groups.items()):
-        counted = sum(group.counts.values())
-        labelled = sum(group.truth.values()) == group.cells
-        cells: dict[str, Any] = {}
+    for name, cells in sorted(groups.items()):
+        total = cells.total()
+        predicted: Counter[str | None] = Counter()
+        labels: Counter[str | None] = Counter()
+        for (predicted_class, label), number in cells.items():
+            predicted[predicted_class] += number
+            labels[label] += number
+        certain = total - predicted[None]
+        of_classes: dict[str, Any] = {}
         for label in differences:
-            count = group.counts[label]
-            fraction = count / counted if counted else None
-            truth = group.truth[label] / group.cells if labelled else None
-            interval = wilson_interval(count, counted)
-            cells[label] = {"count": count, "share": fraction, "interval": interval and list(interval), "truth": truth}
+            count = predicted[label]
+            fraction = count / certain if certain else None
+            truth = None if labels[None] else labels[label] / total
+            ends = wilson_interval(count, certain)
+            of_classes[label] = {"count": count, "share": fraction, "interval": ends and [*ends], "truth": truth}
             if fraction is not None and truth is not None:
                 differences[label].append(fraction - truth)
-        rows.append({"group": name, "n": group.cells, "uncertain": group.uncertain, "classes": cells})
+        rows.append({"group": name, "n": total, "uncertain": predicted[None], "classes": of_classes})
     compared = {label: agreement_of(values) for label, values in differences.items() if values}
     return {"schema": SCHEMA, "split": split, "groups": rows, "agreement": compared}
 
@@ -234,12 +157,38 @@ def agreement_of(differences: Sequence[float]) -> dict[str, Any]:
     return agreement
 
 
+def exact_counts(report: dict[str, Any]) -> Table:
+    """Return one row for each group and class, for papers and spreadsheets."""
+    rows = []
+    for group in report["groups"]:
+        for label, cell in group["classes"].items():
+            values = map(exact_text, (cell["share"], *(cell["interval"] or (None, None)), cell["truth"]))
+            rows.append([group["group"], label, str(cell["count"]), *values])
+    return Table(["group", "class", "count", "share", "low", "high", "truth"], rows)
+
+
+def _document(report: dict[str, Any], source: str) -> Section:
+    """Lay out the count of each group, and the agreement with the truth where that is known."""
+    groups = report["groups"]
+    blocks: list[Block] = []
+    if any(row["uncertain"] for row in groups):
+        text = "Uncertain cells are left out of counts and fractions, and not of the truth."
+        blocks.append(Paragraph(text, "soft"))
+    blocks += [_group_section(row) for row in groups[:_SHOWN_GROUPS]]
+    if len(groups) > _SHOWN_GROUPS:
+        text = f"and {len(groups) - _SHOWN_GROUPS:,} groups more; --format csv or --json has all"
+        blocks.append(Paragraph(text, "soft"))
+    if report["agreement"]:
+        blocks.append(_agreement_section(report["agreement"]))
+    cells = _number(sum(row["n"] for row in groups), "cell")
+    return Section(f"{source}: {cells} of {_number(len(groups), 'group')}", blocks)
+
+
 def _group_section(row: dict[str, Any]) -> Section:
     labelled = any(cell["truth"] is not None for cell in row["classes"].values())
     rows = []
     for label, cell in row["classes"].items():
-        low, high = _ends(cell)
-        interval = "–" if low is None else f"{low:.1%} to {high:.1%}"
+        interval = " to ".join(map(_percent, cell["interval"])) if cell["interval"] else "–"
         truth = [_percent(cell["truth"])] if labelled else []
         rows.append([label, f"{cell['count']:,}", _percent(cell["share"]), interval, *truth])
     table = Table(["class", "count", "fraction", "95 % interval", *(["truth"] if labelled else [])], rows)
@@ -256,11 +205,6 @@ def _agreement_section(compared: dict[str, Any]) -> Section:
         rows.append([label, f"{100 * agreement['bias']:+.1f}", *spans])
     table = Table(["class", "bias", "95 % interval", "limits of agreement"], rows)
     return Section(f"Agreement with the truth over {_number(count, 'group')}, in percentage points", [table])
-
-
-def _ends(cell: dict[str, Any]) -> tuple[float | None, float | None]:
-    low, high = cell["interval"] or (None, None)
-    return low, high
 
 
 def _number(number: int, unit: str) -> str:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Style = Literal["plain", "soft", "strong", "warning"]
-
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text in a style; a line of it that is a path may be longer than the terminal."""
+    """Text in a style."""
 
     text: str
-    style: Style = "plain"
+    style: Literal["plain", "soft", "strong", "warning"] = "plain"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: what it shows.
-        detail: shown beside it, smaller, such as an interval.
-        hint: explains it where there is a pointer to hover with.
-    """
+    """A cell of a table; its detail, such as an interval, stands beside it; a page shows its hint on hovering."""
 
     text: str
     detail: str = ""
@@ -40,10 +32,10 @@ class Table:
     """Rows and columns; the first column names the rows.
 
     Attributes:
-        columns: their headers; all empty for a table without.
+        columns: their headers.
         rows: of cells, or of their texts.
         bold: (row, column) of the cells that stand out.
-        ruled: whether it compares several things, and has a line under its header.
+        ruled: whether it compares runs or folders, which the first column names; it has a line under its header.
     """
 
     columns: Sequence[str]
@@ -59,50 +51,31 @@ class Table:
 
 @dataclass(frozen=True)
 class Items:
-    """Lines of a list; `folded` ones open on a click where that is possible."""
+    """A list; a page shows `folded` ones, which may hold long paths, on a click."""
 
     lines: Sequence[str]
     folded: bool = False
 
 
 @dataclass(frozen=True)
-class Cards:
-    """A few numbers shown large: title, value and interval. A terminal, whose first table has them, leaves them out."""
-
-    cards: Sequence[tuple[str, str, str]]
-
-
-@dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: rows are true classes, columns predicted ones, shade is the fraction of the row."""
+    """A confusion matrix: rows are true classes, columns predicted ones."""
 
     classes: Sequence[str]
     counts: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image that was classified incorrectly.
+class Errors:
+    """Images that were classified incorrectly: thumbnails on a page, lines on a terminal.
 
     Attributes:
-        path, id, label, predicted: of the image.
-        confidence: of the prediction, 0 to 1.
-        explanation: path of a picture that explains it, or nothing.
+        images: `id`, `path`, `label`, `predicted` and `confidence` of each.
+        explanations: by id, paths of pictures that explain predictions.
     """
 
-    path: str
-    id: str
-    label: str
-    predicted: str
-    confidence: float
-    explanation: str = ""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images with their captions: thumbnails on a page, lines on a terminal."""
-
-    images: Sequence[Image]
+    images: Sequence[Mapping[str, Any]]
+    explanations: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,22 +88,23 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a title; `folded` ones open on a click where that is possible."""
+    """Blocks under a title, which may be a whole report; a page shows `folded` ones on a click."""
 
     title: str
     blocks: Sequence[Block]
     folded: bool = False
 
 
-Block = Paragraph | Table | Items | Cards | Matrix | Images | Pictures | Section
+Block = Paragraph | Table | Items | Matrix | Errors | Pictures | Section
 
 
 @dataclass(frozen=True)
-class Document:
-    """A whole report."""
+class Result:
+    """What an evaluation returns: JSON objects, the same for people, and for papers as a table of some form."""
 
-    title: str
-    blocks: Sequence[Block]
+    reports: list[dict[str, Any]]
+    document: Section
+    table: Callable[[str], Table] | None = None
 
 
 def value_text(value: float | None, digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""What to evaluate of predictions, and against what."""
+"""What to evaluate of predictions."""
 
 from __future__ import annotations
 
@@ -39,12 +39,20 @@ class EvaluationOptions:
         Raises:
             UsageProblem: naming the first option that cannot be used.
         """
-        choices = (*SPLITS, "all")
-        if self.split not in (None, *choices):
-            raise UsageProblem(f"--split {self.split}: choose from {', '.join(choices)}")
+        check_split(self.split)
         if self.threshold is not None and self.target_error is not None:
             raise UsageProblem("--threshold and --target-error: give one of them")
         if self.trained_on and not self.audit:
             raise UsageProblem("--trained-on goes with --audit")
         for name in self.columns:
             METRICS.get(name, "--columns")
+
+
+def check_split(split: str | None) -> None:
+    """Check that a split is one of `SPLITS`, `all` or None.
+
+    Raises:
+        UsageProblem: it is not.
+    """
+    if split not in (None, *SPLITS, "all"):
+        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, all")

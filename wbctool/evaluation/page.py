@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from wbctool import PURPOSE, __version__
 from wbctool.errors import ImageError
-from wbctool.evaluation.document import Document
+from wbctool.evaluation.document import Section
 from wbctool.imaging.files import read_image
 from wbctool.statistics.plots import as_svg
 
 _SIDE = 300  # pixels of a thumbnail, for screens of twice the density
 
 
-def page_of(document: Document) -> str:
+def page_of(document: Section) -> str:
     """Render a report with `page.html.j2`, which escapes every text.
 
     Args:

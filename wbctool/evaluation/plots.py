@@ -7,11 +7,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wbctool.evaluation.predictions import Predictions
-from wbctool.statistics.metrics import metrics_in
+from wbctool.statistics.metrics import Metric
 from wbctool.statistics.plots import STYLE, new_figure
 from wbctool.statistics.scores import curve_areas, curves, threshold_steps
 
@@ -38,14 +37,13 @@ def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figu
         }
 
 
-def parallel_coordinates(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Figure:
+def parallel_coordinates(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> Figure:
     """Draw runs as lines over metrics, each axis from its worst run below to its best run above.
 
     Args:
         rows: as `comparison.compare` returns them.
-        columns: names of the metrics; by default those declared for this plot.
+        metrics: the axes.
     """
-    metrics = metrics_in("axes", columns)
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7, 3.4 + 0.18 * len(rows))
         axes = figure.subplots()
@@ -94,39 +92,36 @@ def _confusion_matrix(confusion: dict[str, Any]) -> Figure:
     return figure
 
 
-def _plot_classes(predictions: Predictions, x: str, y: str, area: int, axes: Axes) -> None:
-    """Plot a curve of each class, with its area in the legend."""
+def _class_curves(predictions: Predictions, x: str, y: str, area: int, **labels: Any) -> Figure:
+    """Draw a curve of each class, with its area, by its index in `curve_areas`, in the legend."""
+    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
+    axes = figure.subplots()
+    if x == "fpr":
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     for index, name in enumerate(predictions.classes):
-        positive = predictions.truth == index
+        positive, scores = predictions.truth == index, predictions.probabilities[:, index]
         if positive.all() or not positive.any():
             continue
-        scores = predictions.probabilities[:, index]
         value = float(curve_areas(*threshold_steps(positive, scores)[:2])[area])
         points = curves(positive, scores)
-        label = _plain(f"{name} {value:.3f}")
         style = "steps-pre" if y == "precision" else "default"
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour, label = _COLOURS[index % len(_COLOURS)], _plain(f"{name} {value:.3f}")
         axes.plot(points[x], points[y], drawstyle=style, color=colour, label=label, linewidth=1.2)
+    axes.set(aspect="equal", **labels)
     if axes.get_legend_handles_labels()[0]:
         entries = axes.get_legend_handles_labels()
-        axes.figure.legend(*entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        figure.legend(*entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
 
 
 def _roc(predictions: Predictions) -> Figure:
-    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", title="ROC, AUC one vs rest")
-    _plot_classes(predictions, "fpr", "tpr", 0, axes)
-    return figure
+    labels = {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": "ROC, AUC one vs rest"}
+    return _class_curves(predictions, "fpr", "tpr", 0, **labels)
 
 
 def _precision_recall(predictions: Predictions) -> Figure:
-    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
-    axes = figure.subplots()
-    axes.set(xlabel="recall", ylabel="precision", aspect="equal", ylim=(-0.03, 1.03), title="Average precision")
-    _plot_classes(predictions, "recall", "precision", 1, axes)
-    return figure
+    labels = {"xlabel": "recall", "ylabel": "precision", "title": "Average precision"}
+    return _class_curves(predictions, "recall", "precision", 1, ylim=(-0.03, 1.03), **labels)
 
 
 def _reliability_diagram(report: dict[str, Any]) -> Figure:

@@ -6,6 +6,8 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -55,20 +57,14 @@ class Predictions(Scores):
         """Return the images of a mask, bool of shape (n,); groups are numbered from 0 again."""
         if chosen.all():
             return replace(self)
-        rows = np.flatnonzero(chosen)
-        numbers, groups = np.unique(self.groups[rows], return_inverse=True)
-        return replace(
-            self,
-            ids=[self.ids[row] for row in rows],
-            paths=[self.paths[row] for row in rows],
-            truth=self.truth[rows],
-            predicted=self.predicted[rows],
-            probabilities=self.probabilities[rows],
-            groups=groups,
-            group_names=[self.group_names[number] for number in numbers],
-            temperature=self.temperature[rows],
-            records=[self.records[row] for row in rows] if self.records else [],
-        )
+        numbers, groups = np.unique(self.groups[chosen], return_inverse=True)
+        names = [self.group_names[number] for number in numbers]
+        columns: dict[str, Any] = {"groups": groups, "group_names": names}
+        for name in ("truth", "predicted", "probabilities", "temperature"):
+            columns[name] = getattr(self, name)[chosen]
+        for name in ("ids", "paths", "records"):
+            columns[name] = list(compress(getattr(self, name), chosen))
+        return replace(self, **columns)
 
 
 def collect_predictions(
@@ -106,41 +102,25 @@ def collect_predictions(
     return [_evaluated(columns.predictions(run, notes), columns, source, options) for run, columns in runs.items()]
 
 
-def _integers() -> array[int]:
-    return array("l")
-
-
-def _numbers() -> array[float]:
-    return array("d")
-
-
-@dataclass
 class _Columns:
     """The records of one run, column by column, as a million of them must fit into memory.
 
-    Attributes:
-        class_numbers, label_numbers, group_numbers: by name, in the order in which they come.
-        lines_of_ids: of each split, the line that an id is in.
-        class_columns, widths: classes of `probabilities`, row after row, and how many each row has.
+    Classes, labels and groups are numbered in the order in which they come. `probabilities` and their `class_columns`
+    hold one row after another, of `widths`.
     """
 
-    class_numbers: dict[str, int] = field(default_factory=dict)
-    label_numbers: dict[str, int] = field(default_factory=dict)
-    group_numbers: dict[str, int] = field(default_factory=dict)
-    lines_of_ids: dict[str | None, dict[str, int]] = field(default_factory=dict)
-    ids: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    probabilities: array[float] = field(default_factory=_numbers)
-    class_columns: array[int] = field(default_factory=_integers)
-    widths: array[int] = field(default_factory=_integers)
-    labels: array[int] = field(default_factory=_integers)
-    predicted: array[int] = field(default_factory=_integers)
-    groups: array[int] = field(default_factory=_integers)
-    splits: array[int] = field(default_factory=_integers)
-    temperatures: array[float] = field(default_factory=_numbers)
-    lines: array[int] = field(default_factory=_integers)
-    synthetic: bytearray = field(default_factory=bytearray)
-    records: list[Record] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.class_numbers: dict[str, int] = {}
+        self.label_numbers: dict[str, int] = {}
+        self.group_numbers: dict[str, int] = {}
+        self.lines_of_ids: defaultdict[str | None, dict[str, int]] = defaultdict(dict)  # of each split
+        self.ids: list[str] = []
+        self.paths: list[str] = []
+        self.records: list[Record] = []
+        self.probabilities, self.temperatures = array("d"), array("d")
+        self.class_columns, self.widths, self.predicted = array("l"), array("l"), array("l")
+        self.labels, self.groups, self.splits, self.lines = array("l"), array("l"), array("l"), array("l")
+        self.synthetic = bytearray()
 
     def add(self, record: Record, tally: Tally, keep_record: bool) -> None:
         """Append a labelled prediction.
@@ -148,10 +128,10 @@ class _Columns:
         Raises:
             InputError: its id came before in the same split, or its probabilities do not sum to 1.
         """
-        lines = self.lines_of_ids.setdefault(record.get("split"), {})
-        before = len(lines)
+        lines = self.lines_of_ids[record.get("split")]
+        count = len(lines)
         line = lines.setdefault(record["id"], tally.line)
-        if len(lines) == before:
+        if len(lines) == count:
             raise InputError(f"{tally.place}: {record['id']} is in line {line}, too; keep one of them")
         probabilities = record["probabilities"]
         total = sum(probabilities.values())

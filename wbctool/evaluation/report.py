@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.evaluation.confidence import choose_threshold, confidence_of, threshold_report
+from wbctool.errors import InputError
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.subsets import ends_of, none_if_nan
+from wbctool.evaluation.summary import ends_of, metric_values, summary_of
+from wbctool.statistics.calibration import coverage_table, reliability, risk_coverage, scaled, threshold_for
 from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts, confusion_matrix
-from wbctool.statistics.intervals import Draws, Interval, confusion_intervals, score_intervals
-from wbctool.statistics.summary import values_of
+from wbctool.statistics.intervals import Draws, confusion_intervals, score_intervals
+from wbctool.statistics.metrics import METRICS
+from wbctool.statistics.scores import Scores, values_of
 
 SCHEMA = "wbctool.evaluation/1"
 _LISTED_ERRORS, _LISTED_CONFUSIONS = 10, 5
@@ -33,45 +35,36 @@ def report_of(
     Raises:
         InputError: no threshold reaches the target.
     """
-    uncertain = None
-    if threshold is not None or target_error is not None:
-        uncertain = threshold_report(predictions, *choose_threshold(predictions, threshold, target_error))
-    count = len(predictions.classes)
+    wanted = threshold is not None or target_error is not None
+    uncertain = _threshold(predictions, threshold, target_error) if wanted else None
+    classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
+    counts = ConfusionCounts(confusion_matrix(truth, predicted, len(classes)))
     values = values_of(predictions)
     draws = Draws(predictions.groups)
-    intervals, class_intervals = confusion_intervals(draws, predictions.truth, predictions.predicted, count)
+    intervals, class_intervals = confusion_intervals(draws, truth, predicted, len(classes))
     intervals |= score_intervals(draws, predictions, values)
-    confusion = confusion_matrix(predictions.truth, predictions.predicted, count)
     return {
         "schema": SCHEMA,
         "run": predictions.run,
-        "n": len(predictions.truth),
+        "n": len(truth),
         "groups": draws.count,
         "split": predictions.split,
-        **{name: none_if_nan(value) for name, value in values.items()},
-        "intervals": {name: ends_of(intervals[name]) for name in values},
-        "classes": _class_reports(predictions.classes, confusion, class_intervals),
-        "confusion": {"classes": predictions.classes, "matrix": confusion.tolist()},
-        "confused": _most_confused(confusion, predictions.classes),
+        **metric_values(values, intervals),
+        "classes": {
+            name: {
+                "support": int(counts.support[index]),
+                **{key: float(counts.per_class[key][index]) for key in CLASS_METRICS},
+                "intervals": {key: ends_of(class_intervals[key][index]) for key in CLASS_METRICS},
+            }
+            for index, name in enumerate(classes)
+        },
+        "confusion": {"classes": classes, "matrix": counts.confusion.tolist()},
+        "confused": _most_confused(counts.confusion, classes),
         "wrongest": _most_confident_errors(predictions),
-        **confidence_of(predictions),
+        **_confidence(predictions),
         "threshold": uncertain,
         "left_out": predictions.notes,
         "composites": predictions.composites,
-    }
-
-
-def _class_reports(
-    classes: list[str], confusion: np.ndarray, intervals: dict[str, list[Interval]]
-) -> dict[str, dict[str, Any]]:
-    counts = ConfusionCounts(confusion)
-    return {
-        name: {
-            "support": int(counts.support[index]),
-            **{key: float(counts.per_class[key][index]) for key in CLASS_METRICS},
-            "intervals": {key: ends_of(intervals[key][index]) for key in CLASS_METRICS},
-        }
-        for index, name in enumerate(classes)
     }
 
 
@@ -104,3 +97,56 @@ def _most_confident_errors(predictions: Predictions) -> list[dict[str, Any]]:
         }
         for row in ranked
     ]
+
+
+def _confidence(predictions: Predictions) -> dict[str, Any]:
+    """Return the report's `temperature`, `reliability`, `coverage` and `before`.
+
+    `temperature` is None where images have several. `before` has reliability, log loss and calibration error of the
+    probabilities before they were scaled, or is None where none was.
+    """
+    temperatures = np.unique(predictions.temperature)
+    before = None
+    if (temperatures != 1).any():
+        probabilities = scaled(predictions.probabilities, 1 / predictions.temperature)
+        unscaled = Scores(predictions.truth, predictions.predicted, probabilities)
+        before = {
+            **values_of(unscaled, [METRICS.get("log_loss"), METRICS.get("calibration_error")]),
+            "reliability": reliability(unscaled.confidence, unscaled.correct),
+        }
+    return {
+        "temperature": float(temperatures[0]) if len(temperatures) == 1 else None,
+        "reliability": reliability(predictions.confidence, predictions.correct),
+        "coverage": coverage_table(predictions.confidence, predictions.correct),
+        "before": before,
+    }
+
+
+def _threshold(predictions: Predictions, threshold: float | None, target: float | None) -> dict[str, Any]:
+    """Count predictions below a threshold of confidence, of all classes and of each, and summarise the rest.
+
+    Without a threshold, it is the one that leaves the target error, on validation where there are such predictions.
+    """
+    chosen_on = "given"
+    if threshold is None:
+        assert target is not None
+        basis = predictions.validation or predictions
+        chosen_on = "validation" if predictions.validation else predictions.split
+        threshold = threshold_for(basis.confidence, basis.correct, target)
+        if threshold is None:
+            least = float(risk_coverage(basis.confidence, basis.correct)[2].min())
+            raise InputError(f"--target-error {target:g}: no threshold reaches it (the least error is {least:.3g})")
+    certain = predictions.confidence >= threshold
+    count = len(predictions.classes)
+    support = np.bincount(predictions.truth, minlength=count).tolist()
+    uncertain = np.bincount(predictions.truth[~certain], minlength=count).tolist()
+    return {
+        "value": threshold,
+        "chosen_on": chosen_on,
+        "uncertain": sum(uncertain),
+        "classes": {
+            name: {"support": support[index], "uncertain": uncertain[index]}
+            for index, name in enumerate(predictions.classes)
+        },
+        "rest": summary_of(predictions.subset(certain)) if certain.any() else None,
+    }

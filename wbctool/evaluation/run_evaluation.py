@@ -5,51 +5,41 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wbctool.console import Progress, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.audit import audit_of
-from wbctool.evaluation.comparison import candidates_of, compare
-from wbctool.evaluation.document import Document, Section, Table
+from wbctool.evaluation.comparison import Candidate, candidates_of, compare
+from wbctool.evaluation.document import Pictures, Section, Table
 from wbctool.evaluation.options import EvaluationOptions
 from wbctool.evaluation.predictions import Predictions, collect_predictions
 from wbctool.evaluation.report import report_of
-from wbctool.evaluation.sections import SPLIT_NAMES, Illustrations, metric_rows, report_sections, report_title
+from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
 from wbctool.evaluation.side_by_side import comparison_blocks, comparison_table, exact_table
 from wbctool.evaluation.sources import note_selection, predictions_file, reading, training_history, training_records
 from wbctool.inputs.run_folders import hint_of_runs
 from wbctool.records.selection import Selection
 from wbctool.records.storage import write_bytes
-from wbctool.statistics.metrics import metrics_in
+from wbctool.statistics.metrics import metrics_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
 class EvaluatedRun:
-    """One run.
-
-    Attributes:
-        source: the input, or the name of the run where its input holds several.
-        predictions: that are evaluated.
-        options: of the evaluation.
-        selection: of labels and groups.
-        quiet: no progress on stderr.
-    """
+    """One run; its source is the input, or its own name where an input holds several."""
 
     source: str
     predictions: Predictions
     options: EvaluationOptions
     selection: Selection
     quiet: bool
-
-    @property
-    def title(self) -> str:
-        """The name that reports show."""
-        return "stdin" if self.source == "-" else self.source
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -66,8 +56,13 @@ class EvaluatedRun:
                 report["audit"] = audit_of(run, trained, on_image=progress.step)
         return report
 
-    def plots(self) -> dict[str, Any]:
-        """Draw its plots, and its learning curves where its run folder is known; figures by name."""
+    def section(self, plots: Mapping[str, Figure], explanations: Mapping[str, str]) -> Section:
+        """Lay out the report, with pictures for a page."""
+        title = report_title(self.report, "stdin" if self.source == "-" else self.source)
+        return Section(title, report_sections(self.report, self.options.columns, plots, explanations), folded=True)
+
+    def plots(self) -> dict[str, Figure]:
+        """Draw its plots, and its learning curves where its run folder is known."""
         from wbctool.evaluation.plots import plots_of
         from wbctool.statistics.plots import learning_curves
 
@@ -78,47 +73,53 @@ class EvaluatedRun:
 
 @dataclass
 class Evaluation:
-    """The evaluation of one run or several.
+    """The evaluation of one run or several; each report is computed when it is first used.
 
     Attributes:
         runs: in the order of the inputs.
-        comparison: of several runs, a row for each candidate, which may join folds or repeats.
-        run_rows: of several runs, the row that each run is in.
         columns: names of the metrics that tables show; none for the usual ones.
+        candidates: of several runs, what is compared, which may join folds or repeats.
+        comparison: a row for each candidate.
     """
 
     runs: list[EvaluatedRun]
-    comparison: list[dict[str, Any]]
-    run_rows: list[dict[str, Any]]
     columns: Sequence[str]
+    candidates: list[Candidate] = field(default_factory=list)
+    comparison: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def reports(self) -> list[dict[str, Any]]:
-        """The report of each run, of several with its `comparison`."""
+        """The report of each run, of several with its row of the comparison."""
         if not self.comparison:
             return [run.report for run in self.runs]
-        return [{**run.report, "comparison": row} for run, row in zip(self.runs, self.run_rows, strict=True)]
+        row_of: dict[int, dict[str, Any]] = {}
+        for candidate, row in zip(self.candidates, self.comparison, strict=True):
+            for member in candidate.members:
+                row_of.setdefault(id(member), row)
+        return [{**run.report, "comparison": row_of[id(run.predictions)]} for run in self.runs]
+
+    @property
+    def document(self) -> Section:
+        """The report of one run, or the comparison, for a terminal."""
+        if self.comparison:
+            metrics = metrics_of(place="terminal", names=self.columns)
+            return Section(self._title, comparison_blocks(self.comparison, metrics))
+        section = self.runs[0].section({}, {})
+        return Section(section.title, section.blocks)
+
+    @property
+    def _title(self) -> str:
+        split = self.runs[0].predictions.split
+        ranked = sum(row["rank"] is not None for row in self.comparison)
+        return f"{ranked} runs, {SPLIT_NAMES.get(split, split)}; macro averages"
 
     def table(self, form: str) -> Table:
         """Return the metrics of one run with their intervals, or the comparison; in full if the form is `csv`."""
         if not self.comparison:
-            return metric_rows(self.runs[0].report, self.columns)
+            return exact_metrics(self.runs[0].report, self.columns)
         if form == "csv":
-            return exact_table(self.comparison, self.columns)
-        return comparison_table(self.comparison, metrics_in("paper", self.columns))
-
-    def document(self, width: int) -> Document:
-        """Lay out the report of one run, or the comparison, for a terminal of a width in characters."""
-        if not self.comparison:
-            (run,) = self.runs
-            return Document(report_title(run.report, run.title), report_sections(run.report, self.columns))
-        return Document(self._comparison_title, comparison_blocks(self.comparison, self.columns, width))
-
-    @property
-    def _comparison_title(self) -> str:
-        split = self.runs[0].predictions.split
-        ranked = sum(row["rank"] is not None for row in self.comparison)
-        return f"{ranked} runs, {SPLIT_NAMES.get(split, split)}; macro averages"
+            return exact_table(self.comparison, metrics_of(names=self.columns))
+        return comparison_table(self.comparison, metrics_of(place="paper", names=self.columns))
 
     def write_page(self, file: Path, explanations: Mapping[str, str] | None = None) -> None:
         """Write an HTML page with all reports and their plots, which stands alone.
@@ -128,29 +129,29 @@ class Evaluation:
             explanations: paths of pictures that explain predictions, by image id.
         """
         from wbctool.evaluation.page import page_of
-        from wbctool.evaluation.plots import parallel_coordinates
 
-        sections = []
-        for run in self.runs:
-            blocks = report_sections(run.report, self.columns, Illustrations(run.plots(), explanations or {}))
-            sections.append(Section(report_title(run.report, run.title), blocks, folded=len(self.runs) > 1))
-        document = Document(sections[0].title, sections[0].blocks)
+        sections = [run.section(run.plots(), explanations or {}) for run in self.runs]
+        document = Section(sections[0].title, sections[0].blocks)
         if self.comparison:
-            plot = parallel_coordinates(self.comparison, self.columns)
-            side_by_side = Section("Side by side", comparison_blocks(self.comparison, self.columns, plot=plot))
-            document = Document(self._comparison_title, [side_by_side, *sections])
+            blocks = comparison_blocks(self.comparison, metrics_of(place="paper", names=self.columns))
+            plot = Pictures([self._parallel_coordinates()], wide=True)
+            document = Section(self._title, [Section("Side by side", [*blocks, plot]), *sections])
         write_bytes(file, page_of(document).encode())
 
     def write_plots(self, folder: Path) -> None:
         """Write the plots as PNG and SVG; those of several runs into a folder each."""
-        from wbctool.evaluation.plots import parallel_coordinates
         from wbctool.statistics.plots import write_plots
 
         taken: set[str] = set()
         for run in self.runs:
             write_plots(run.plots(), folder / _folder_name(run.source, taken) if self.comparison else folder)
         if self.comparison:
-            write_plots({"parallel-coordinates": parallel_coordinates(self.comparison, self.columns)}, folder)
+            write_plots({"parallel-coordinates": self._parallel_coordinates()}, folder)
+
+    def _parallel_coordinates(self) -> Figure:
+        from wbctool.evaluation.plots import parallel_coordinates
+
+        return parallel_coordinates(self.comparison, metrics_of(place="axes", names=self.columns))
 
 
 def evaluate_predictions(
@@ -168,7 +169,7 @@ def evaluate_predictions(
         quiet: no notes and no progress on stderr.
 
     Returns:
-        The reports, each computed when it is first used, and their layouts.
+        The reports, and their layouts.
 
     Raises:
         InputError: an input has no labelled predictions, is damaged, or holds composites to test on.
@@ -176,23 +177,18 @@ def evaluate_predictions(
     """
     options, selection = options or EvaluationOptions(), selection or Selection()
     options.check()
-    sources = [_without_slash(source) for source in inputs]
+    sources = [source.rstrip("/") or source for source in inputs]  # a shell's pattern `runs/*/` leaves a slash
     if twice := [source for source, number in Counter(sources).items() if number > 1]:
         raise UsageProblem(f"{twice[0]}: is given twice")
     runs = [run for source in sources for run in _read_runs(source, options, selection, quiet)]
     if not quiet and options.split is None and any(run.predictions.split == "test" for run in runs):
         note("the records carry splits: test is evaluated (--split all for all)")
-    if len(runs) == 1:
-        if options.baseline:
-            raise UsageProblem("--baseline: give the runs that are compared with it, too")
-        return Evaluation(runs, [], [], options.columns)
-    candidates = candidates_of([(run.source, run.predictions) for run in runs])
-    rows = compare(candidates, options.baseline)
-    row_of: dict[int, dict[str, Any]] = {}
-    for candidate, row in zip(candidates, rows, strict=True):
-        for member in candidate.members:
-            row_of.setdefault(id(member), row)
-    return Evaluation(runs, rows, [row_of[id(run.predictions)] for run in runs], options.columns)
+    if len(runs) > 1:
+        candidates = candidates_of([(run.source, run.predictions) for run in runs])
+        return Evaluation(runs, options.columns, candidates, compare(candidates, options.baseline))
+    if options.baseline:
+        raise UsageProblem("--baseline: give the runs that are compared with it, too")
+    return Evaluation(runs, options.columns)
 
 
 def _read_runs(source: str, options: EvaluationOptions, selection: Selection, quiet: bool) -> list[EvaluatedRun]:
@@ -205,11 +201,6 @@ def _read_runs(source: str, options: EvaluationOptions, selection: Selection, qu
         note_selection(tally, source)
     names = [source] if len(collected) == 1 else [predictions.run for predictions in collected]
     return [EvaluatedRun(*run, options, selection, quiet) for run in zip(names, collected, strict=True)]
-
-
-def _without_slash(source: str) -> str:
-    """Return a folder without the slash that a shell's pattern `runs/*/` leaves at its end."""
-    return source.rstrip("/") or source
 
 
 def _folder_name(source: str, taken: set[str]) -> str:

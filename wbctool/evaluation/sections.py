@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wbctool.evaluation.audit_sections import audit_section
 from wbctool.evaluation.document import (
     Block,
-    Cards,
     Cell,
-    Image,
-    Images,
+    Errors,
     Items,
     Matrix,
     Paragraph,
@@ -20,58 +16,19 @@ from wbctool.evaluation.document import (
     Section,
     Table,
     exact_text,
-    interval_text,
     value_text,
 )
-from wbctool.evaluation.subsets import summary_table
-from wbctool.statistics.metric import Metric
-from wbctool.statistics.metrics import METRICS, metrics_in, metrics_of
+from wbctool.evaluation.summary import metric_table, summary_table
+from wbctool.statistics.metrics import METRICS, metrics_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLIT_NAMES = {"all": "all predictions", "val": "validation"}
-
-
-@dataclass(frozen=True)
-class Illustrations:
-    """What a page shows beside the text.
-
-    Attributes:
-        plots: by name, as `plots.plots_of` draws them, and `learning-curves` where the training is known.
-        explanations: paths of pictures that explain predictions, by image id.
-    """
-
-    plots: Mapping[str, Figure] = field(default_factory=dict)
-    explanations: Mapping[str, str] = field(default_factory=dict)
-
-
-def report_sections(
-    report: dict[str, Any], columns: Sequence[str] = (), illustrations: Illustrations | None = None
-) -> list[Block]:
-    """Lay out the report of one run.
-
-    Args:
-        report: as `report.report_of` returns it; `audit` is shown where it is there.
-        columns: names of the metrics to show; by default all.
-        illustrations: for a page.
-    """
-    illustrations = illustrations or Illustrations()
-    blocks = [
-        *_overview(report),
-        Section("Metrics", [_metric_table(report, columns), _interval_note(report)]),
-        Section("Classes", [_class_table(report["classes"])]),
-        Section("Confusion matrix", [Matrix(report["confusion"]["classes"], report["confusion"]["matrix"])]),
-        *_errors(report, illustrations.explanations),
-        *_confidence(report, illustrations.plots),
-    ]
-    if report["threshold"]:
-        blocks.append(_threshold(report["threshold"], report["n"]))
-    if "audit" in report:
-        blocks.append(audit_section(report["audit"], report))
-    if curves := illustrations.plots.get("learning-curves"):
-        blocks.append(Section("Training", [Pictures([curves], wide=True)]))
-    return blocks
+_REMEDIES = {
+    "near_duplicates": "Next: `wbctool split --near-duplicates`, and train again.",
+    "groups": "Next: `wbctool split --group-regex …`, and train again.",
+}
 
 
 def report_title(report: dict[str, Any], source: str) -> str:
@@ -79,28 +36,50 @@ def report_title(report: dict[str, Any], source: str) -> str:
     return f"{source}: {report['n']:,} images ({SPLIT_NAMES.get(report['split'], report['split'])})"
 
 
-def metric_rows(report: dict[str, Any], columns: Sequence[str] = ()) -> Table:
-    """Return metrics with their intervals in full, for papers and spreadsheets."""
-    rows = [
-        [metric.title, *map(exact_text, (report[metric.name], *(report["intervals"][metric.name] or (None, None))))]
-        for metric in _chosen(columns)
-    ]
-    return Table(["figure", "value", "low", "high"], rows)
+def report_sections(
+    report: dict[str, Any],
+    columns: Sequence[str] = (),
+    plots: Mapping[str, Figure] | None = None,
+    explanations: Mapping[str, str] | None = None,
+) -> list[Block]:
+    """Lay out the report of one run.
 
-
-def _chosen(columns: Sequence[str]) -> list[Metric]:
-    return [METRICS.get(name) for name in columns] or metrics_of(Metric)
-
-
-def _overview(report: dict[str, Any]) -> list[Block]:
+    Args:
+        report: as `report.report_of` returns it; `audit` is shown where it is there.
+        columns: names of the metrics to show; by default all.
+        plots: for a page, those of `plots.plots_of`, and `learning-curves` where the training is known.
+        explanations: for a page, paths of pictures that explain predictions, by image id.
+    """
+    plots = plots or {}
     blocks: list[Block] = [Paragraph(f"left out: {line}", "warning") for line in report["left_out"]]
     if report["composites"]:
         text = f"{report['composites']:,} of {report['n']:,} images are composites: the figures are not of real images"
         blocks.append(Paragraph(f"{text} alone", "warning"))
-    summary = [metric for metric in metrics_in("summary") if metric.name in report]
-    values = [value_text(report[metric.name], 3) for metric in summary]
-    intervals = [interval_text(report["intervals"][metric.name], 3) for metric in summary]
-    return [*blocks, Cards(list(zip((metric.title for metric in summary), values, intervals, strict=True)))]
+    blocks += [
+        Section("Metrics", [metric_table(report, metrics_of(names=columns)), _interval_note(report)]),
+        Section("Classes", [_class_table(report["classes"])]),
+        Section("Confusion matrix", [Matrix(report["confusion"]["classes"], report["confusion"]["matrix"])]),
+        *_errors(report, explanations or {}),
+        *_confidence(report),
+    ]
+    if curves := [plots[name] for name in ("reliability", "coverage", "roc", "precision-recall") if name in plots]:
+        blocks.append(Section("Curves", [Pictures(curves)]))
+    if report["threshold"]:
+        blocks.append(_threshold(report["threshold"], report["n"]))
+    if "audit" in report:
+        blocks.append(_audit(report["audit"], report))
+    if "learning-curves" in plots:
+        blocks.append(Section("Training", [Pictures([plots["learning-curves"]], wide=True)]))
+    return blocks
+
+
+def exact_metrics(report: dict[str, Any], columns: Sequence[str] = ()) -> Table:
+    """Return metrics with their intervals in full, for papers and spreadsheets; arguments as of `report_sections`."""
+    rows = [
+        [metric.title, *map(exact_text, (report[metric.name], *(report["intervals"][metric.name] or (None, None))))]
+        for metric in metrics_of(names=columns)
+    ]
+    return Table(["figure", "value", "low", "high"], rows)
 
 
 def _interval_note(report: dict[str, Any]) -> Paragraph:
@@ -110,102 +89,111 @@ def _interval_note(report: dict[str, Any]) -> Paragraph:
     return Paragraph(f"Intervals by a bootstrap over {units}.", "soft")
 
 
-def _metric_table(report: dict[str, Any], columns: Sequence[str]) -> Table:
-    rows: list[list[Cell | str]] = []
-    for metric in _chosen(columns):
-        hint = f"{metric.help} {metric.source}".strip()
-        interval = interval_text(report["intervals"][metric.name])
-        rows.append([Cell(metric.title, hint=hint), value_text(report[metric.name]), interval])
-    return Table(["metric", "value", "95 % interval"], rows)
-
-
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
     rows: list[list[Cell | str]] = []
     for label, row in classes.items():
-        cells = []
+        cells = [Cell(label), Cell(f"{row['support']:,}")]
         for key in ("precision", "recall", "f1", "specificity"):
             interval = row["intervals"][key]
             detail = f"{interval[0]:.2f}–{interval[1]:.2f}" if interval else ""
-            known = row["support"] or interval
-            cells.append(Cell(f"{row[key]:.3f}", detail) if known else "–")
-        rows.append([label, f"{row['support']:,}", *cells])
+            cells.append(Cell(f"{row[key]:.3f}", detail) if row["support"] or interval else Cell("–"))
+        rows.append([*cells])
     return Table(["class", "images", "precision", "recall", "F1", "specificity"], rows)
 
 
 def _errors(report: dict[str, Any], explanations: Mapping[str, str]) -> list[Block]:
-    if not report["confused"]:
-        return []
     pairs = [
         f"{pair['label']} as {pair['predicted']}: {pair['count']:,} ({pair['share']:.0%})"
         for pair in report["confused"]
     ]
-    images = [Image(**error, explanation=explanations.get(error["id"], "")) for error in report["wrongest"]]
-    return [
-        Section("Most frequent confusions", [Items(pairs)]),
-        Section("Errors of highest confidence", [Images(images)]),
-    ]
+    if not pairs:
+        return []
+    errors = Errors(report["wrongest"], explanations)
+    return [Section("Most frequent confusions", [Items(pairs)]), Section("Errors of highest confidence", [errors])]
 
 
-def _confidence(report: dict[str, Any], plots: Mapping[str, Figure]) -> list[Block]:
-    title = "Confidence"
-    if report["before"] and report["temperature"]:
-        title += f" (temperature {report['temperature']:g})"
-    reliability: list[Block] = [_reliability_table(report)]
-    for metric in (METRICS.get("calibration_error"), METRICS.get("log_loss")) if report["before"] else ():
-        before, after = value_text(report["before"][metric.name]), value_text(report[metric.name])
-        reliability.append(Paragraph(f"{metric.title}: {before} before scaling, {after} after"))
-    rows = report["coverage"]
-    coverage = Table(
-        ["coverage", *(f"{row['coverage']:.0%}" for row in rows)],
-        [
-            ["error", *(f"{row['error']:.2%}" for row in rows)],
-            ["threshold", *(f"{row['threshold']:.3f}" for row in rows)],
-        ],
-    )
-    blocks: list[Block] = [Section(title, reliability), Section("Risk–coverage curve", [coverage])]
-    shown = [plots[name] for name in ("reliability", "coverage", "roc", "precision-recall") if name in plots]
-    return [*blocks, Section("Curves", [Pictures(shown)])] if shown else blocks
+def _confidence(report: dict[str, Any]) -> list[Block]:
+    before, rows = report["before"], report["coverage"]
+    blocks: list[Block] = [_reliability_table(report)]
+    for metric in (METRICS.get("calibration_error"), METRICS.get("log_loss")) if before else ():
+        change = f"{value_text(before[metric.name])} before scaling, {value_text(report[metric.name])} after"
+        blocks.append(Paragraph(f"{metric.title}: {change}"))
+    error = ["error", *(f"{row['error']:.2%}" for row in rows)]
+    threshold = ["threshold", *(f"{row['threshold']:.3f}" for row in rows)]
+    curve = Table(["coverage", *(f"{row['coverage']:.0%}" for row in rows)], [error, threshold])
+    scaling = f" (temperature {report['temperature']:g})" if before and report["temperature"] else ""
+    return [Section(f"Confidence{scaling}", blocks), Section("Risk–coverage curve", [curve])]
 
 
 def _reliability_table(report: dict[str, Any]) -> Table:
     """Return confidence and accuracy by bin, before and after scaling where probabilities were scaled."""
-    before = report["before"]
-    halves = [before["reliability"], report["reliability"]] if before else [report["reliability"]]
-    columns = ["\n\nbetween" if before else "between"]
-    for when in ("before\nscaling\n", "after\nscaling\n") if before else ("",):
-        space = "\n" * when.count("\n")
-        columns += [f"{when}images", f"{space}confidence", f"{space}accuracy"]
+    headers, halves = ["between", "images", "confidence", "accuracy"], [report["reliability"]]
+    if before := report["before"]:
+        halves.insert(0, before["reliability"])
+        headers = [f"\n\n{name}" for name in (*headers, *headers[1:])]
+        headers[1], headers[4] = "before\nscaling\nimages", "after\nscaling\nimages"
     by_bin = [{(row["above"], row["to"]): row for row in half} for half in halves]
     rows = []
     for ends in sorted({ends for half in by_bin for ends in half}):
         cells = [f"{ends[0]:.2f} and {ends[1]:.2f}"]
-        for half in by_bin:
-            row = half.get(ends)
+        for row in (half.get(ends) for half in by_bin):
             cells += [f"{row['n']:,}", f"{row['confidence']:.3f}", f"{row['accuracy']:.3f}"] if row else ["", "", ""]
         rows.append(cells)
-    return Table(columns, rows)
+    return Table(headers, rows)
 
 
 def _threshold(threshold: dict[str, Any], count: int) -> Section:
-    bases = {"given": "given", "validation": "chosen on validation"}
-    basis = bases.get(threshold["chosen_on"], f"chosen on the very images it is measured on ({threshold['chosen_on']})")
+    basis = threshold["chosen_on"]
+    if basis != "given":
+        validation = basis == "validation"
+        basis = f"chosen on {'validation' if validation else f'the very images it is measured on ({basis})'}"
+    rows = []
+    for name, row in threshold["classes"].items():
+        fraction = f"{row['uncertain'] / row['support']:.1%}" if row["support"] else "–"
+        rows.append([name, f"{row['uncertain']:,}", f"{row['support']:,}", fraction])
     uncertain = f"{threshold['uncertain']:,} of {count:,} ({threshold['uncertain'] / count:.1%})"
-    rows = [
-        [
-            name,
-            f"{row['uncertain']:,}",
-            f"{row['support']:,}",
-            f"{row['uncertain'] / row['support']:.1%}" if row["support"] else "–",
-        ]
-        for name, row in threshold["classes"].items()
-    ]
     rest = threshold["rest"]
-    kept = summary_table(rest, "the rest") if rest else Paragraph("No prediction is left.")
     return Section(
         f"Threshold {threshold['value']:.4g}",
         [
             Paragraph(f"{basis}; uncertain: {uncertain}"),
             Table(["class", "uncertain", "of", "fraction"], rows),
-            kept,
+            summary_table(rest, "the rest") if rest else Paragraph("No prediction is left."),
         ],
     )
+
+
+def _audit(audit: dict[str, Any], report: dict[str, Any]) -> Section:
+    """Lay out each check with examples, and the metrics with and without the tainted images."""
+    blocks: list[Block] = []
+    if audit["not_compared"]:
+        text = f"{audit['not_compared']:,} images cannot be read and were not compared"
+        blocks.append(Paragraph(text, "warning"))
+    if not audit["turned"]:
+        text = "too many images to look for copies that are turned (by other than quarters), sheared or cut out"
+        blocks.append(Paragraph(text, "warning"))
+    for check in audit["checks"]:
+        mark, outcome = _outcome(check, audit)
+        blocks.append(Paragraph(f"{mark} {check['title']}: {outcome}", "strong" if mark == "!" else "plain"))
+        if check["examples"]:
+            blocks.append(Items(["  =  ".join(example) for example in check["examples"]], folded=True))
+        if check["without"]:
+            title = "where it misleads" if check.get("feature") else "without them"
+            blocks.append(summary_table(check["without"], title, report))
+        if mark == "!" and check["name"] in _REMEDIES:
+            blocks.append(Paragraph(_REMEDIES[check["name"]]))
+    if sum(bool(check["count"]) for check in audit["checks"][:3]) > 1 and audit["without"]:
+        blocks.append(Paragraph(f"All together: {audit['tainted']:,} tainted", "strong"))
+        blocks.append(summary_table(audit["without"], "without them", report))
+    return Section(f"Audit, against {audit['trained_on']:,} images of {audit['of']}", blocks)
+
+
+def _outcome(check: dict[str, Any], audit: dict[str, Any]) -> tuple[str, str]:
+    """Return how a check ended: `!`, `?` or `✓`, and in words."""
+    if check["count"] and check.get("feature"):
+        return "!", f"balanced accuracy {check['balanced_accuracy']:.3f}, by chance {check['chance']:.3f}"
+    if check["count"]:
+        return "!", f"{check['count']:,} of {check['of']:,}"
+    if check["name"] == "near_duplicates" and audit["not_compared"]:
+        return "?", "not all could be looked at"
+    return "✓", "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbctool.statistics.scores import BINS, Scores, confidence_bins
+from wbctool.statistics.scores import BINS, Scores, confidence_bins, threshold_steps
 
 _BOUNDS = (0.05, 20.0)  # of a temperature
 _SPREAD = 1.0  # standard deviation of log T in the prior: where all predictions are correct, T would be 0
@@ -61,19 +61,16 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, f
         Of each bin its ends, `above` and `to`, `n`, mean `confidence` and `accuracy`.
     """
     bins = confidence_bins(confidence)
-    rows = []
-    for number in np.unique(bins):
-        inside = bins == number
-        rows.append(
-            {
-                "above": int(number) / BINS,
-                "to": (int(number) + 1) / BINS,
-                "n": int(inside.sum()),
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(correct[inside].mean()),
-            }
-        )
-    return rows
+    return [
+        {
+            "above": number / BINS,
+            "to": (number + 1) / BINS,
+            "n": int((bins == number).sum()),
+            "confidence": float(confidence[bins == number].mean()),
+            "accuracy": float(correct[bins == number].mean()),
+        }
+        for number in np.unique(bins).tolist()
+    ]
 
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,11 +84,8 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarr
         Thresholds of confidence from high to low, the fraction of images at or above each (coverage), and the fraction
         of errors among those (risk); each of shape (distinct confidences,).
     """
-    order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    errors = np.cumsum(~correct[order])[last]
-    return ranked[last], (last + 1) / len(ranked), errors / (last + 1)
+    errors, others, thresholds = threshold_steps(~correct, confidence)
+    return thresholds, (errors + others) / len(correct), errors / (errors + others)
 
 
 def coverage_table(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
@@ -105,17 +99,10 @@ def coverage_table(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str
         Rows of `coverage`, `error` (both fractions) and the `threshold` that leaves them.
     """
     thresholds, coverage, error = risk_coverage(confidence, correct)
-    rows = []
-    for wanted in COVERAGES:
-        index = int(np.searchsorted(coverage, wanted - 1e-12))
-        row = {
-            "coverage": float(coverage[index]),
-            "error": float(error[index]),
-            "threshold": float(thresholds[index]),
-        }
-        if row not in rows:
-            rows.append(row)
-    return rows
+    wanted = np.unique(np.searchsorted(coverage, np.array(COVERAGES) - 1e-12))[::-1].tolist()
+    return [
+        {"coverage": float(coverage[k]), "error": float(error[k]), "threshold": float(thresholds[k])} for k in wanted
+    ]
 
 
 def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:

@@ -33,36 +33,20 @@ def ratio(part: np.ndarray, whole: np.ndarray, undefined: float = 0.0) -> np.nda
 
 
 class ConfusionCounts:
-    """A confusion matrix, or one for each bootstrap draw, with the sums that metrics share.
+    """Confusion matrices with the sums that metrics share.
 
-    Args:
+    Attributes:
         confusion: counts, shape (…, classes, classes).
+        support, predicted: images and predictions of each class, shape (…, classes).
+        total, correct: images, and those predicted correctly, shape (…).
     """
 
     ratio = staticmethod(ratio)
 
     def __init__(self, confusion: np.ndarray) -> None:
         self.confusion = confusion
-
-    @cached_property
-    def support(self) -> np.ndarray:
-        """Images of each class, shape (…, classes)."""
-        return self.confusion.sum(axis=-1)
-
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """Predictions of each class, shape (…, classes)."""
-        return self.confusion.sum(axis=-2)
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Correct predictions, shape (…)."""
-        return np.trace(self.confusion, axis1=-2, axis2=-1)
-
-    @cached_property
-    def total(self) -> np.ndarray:
-        """Images, shape (…)."""
-        return self.support.sum(axis=-1)
+        self.support, self.predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+        self.total, self.correct = self.support.sum(axis=-1), np.trace(confusion, axis1=-2, axis2=-1)
 
     @cached_property
     def _fractions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -87,10 +71,5 @@ class ConfusionCounts:
         return {name: ratio(*fraction, undefined=np.nan) for name, fraction in self._fractions.items()}
 
     def mean(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Average over classes, shape (…); NaN where all weights are 0.
-
-        Args:
-            values: of each class, shape (…, classes).
-            weights: likewise; booleans choose classes.
-        """
+        """Average over classes, shape (…); weights, or a mask, of shape (…, classes); NaN where they are all 0."""
         return ratio((values * weights).sum(axis=-1), weights.sum(axis=-1), np.nan)

@@ -15,7 +15,6 @@ import numpy as np
 from scipy import sparse, special
 
 from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts
-from wbctool.statistics.metric import ConfusionMetric, ImageMetric, ScoreMetric
 from wbctool.statistics.metrics import metrics_of
 from wbctool.statistics.scores import BINS, ScoreCounts, Scores, confidence_bins
 
@@ -151,7 +150,7 @@ def confusion_intervals(
     Args:
         draws: of the groups of the images.
         truth: class indices, shape (n,).
-        predicted: likewise.
+        predicted: class indices, shape (n,).
         classes: number of classes.
 
     Returns:
@@ -165,7 +164,7 @@ def confusion_intervals(
     drawn = ConfusionCounts(draws.sums(cells, classes**2).reshape(-1, classes, classes))
     left_out = ConfusionCounts(matrix - groups.reshape(-1, classes, classes))
     by_metric = {}
-    for metric in metrics_of(ConfusionMetric):
+    for metric in metrics_of("confusion"):
         value, sample, without = (metric.compute(counts) for counts in (whole, drawn, left_out))
         by_metric[metric.name] = draws.interval(float(value), sample, without, signed=metric.range[0] < 0)
     by_class: dict[str, list[Interval]] = {name: [] for name in CLASS_METRICS}
@@ -197,7 +196,7 @@ def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> d
         columns.append(width + 2 * bins + (scores.truth != index))
         starts.append((width, count))
         width += 2 * count
-    image_metrics = metrics_of(ImageMetric)
+    image_metrics = metrics_of("images")
     binned = confidence_bins(scores.confidence)
     ends = width + BINS * np.arange(4)  # of images, confidence and correct in each bin, then the image metrics
     columns += [end + binned for end in ends[:3]]
@@ -213,7 +212,7 @@ def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> d
         drawn[:, start : start + 2 * count].reshape(len(drawn), count, 2).cumsum(axis=1) for start, count in starts
     ]
     counts = ScoreCounts([(each[..., 0], each[..., 1]) for each in steps], *(drawn[:, e : e + BINS] for e in ends[:3]))
-    samples = {metric.name: metric.compute(counts) for metric in metrics_of(ScoreMetric)}
+    samples = {metric.name: metric.compute(counts) for metric in metrics_of("scores")}
     for number, image_metric in enumerate(image_metrics):
         samples[image_metric.name] = drawn[:, ends[3] + number] / counts.images.sum(axis=1)
     return {name: draws.interval(values[name], sample) for name, sample in samples.items()}

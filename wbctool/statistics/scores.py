@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from wbctool.statistics.confusion import ratio
+from wbctool.statistics.confusion import ConfusionCounts, confusion_matrix, ratio
+from wbctool.statistics.metrics import Metric, metrics_of
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 
@@ -18,8 +19,7 @@ class Scores:
     """Class probabilities of n images, and their true classes.
 
     Attributes:
-        truth: class indices, shape (n,).
-        predicted: class indices, shape (n,).
+        truth, predicted: class indices, shape (n,).
         probabilities: shape (n, classes), float64.
     """
 
@@ -44,42 +44,37 @@ class Scores:
         return -np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0))
 
 
+@dataclass
 class ScoreCounts:
     """Counts along thresholds and in bins of confidence, of all images or of each bootstrap draw (leading axes).
 
-    Args:
+    Attributes:
         steps: of each class that occurs in the truth, true and false positives as the threshold falls, two arrays of
             shape (…, steps).
-        images: in each bin of confidence, shape (…, bins).
+        images, correct: images, and those predicted correctly, in each bin of confidence, shape (…, bins).
         confidence: sums over each bin, likewise.
-        correct: correct predictions in each bin, likewise.
     """
 
-    def __init__(
-        self,
-        steps: Sequence[tuple[np.ndarray, np.ndarray]],
-        images: np.ndarray,
-        confidence: np.ndarray,
-        correct: np.ndarray,
-    ) -> None:
-        self.steps, self.images, self.confidence, self.correct = steps, images, confidence, correct
+    steps: Sequence[tuple[np.ndarray, np.ndarray]]
+    images: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
 
     @classmethod
     def of(cls, scores: Scores) -> ScoreCounts:
         """Count all images, with a step at every distinct probability."""
-        steps = [
-            threshold_steps(scores.truth == index, scores.probabilities[:, index])[:2]
-            for index in np.unique(scores.truth)
-        ]
+        classes = np.unique(scores.truth)
+        steps = [threshold_steps(scores.truth == index, scores.probabilities[:, index])[:2] for index in classes]
         bins = confidence_bins(scores.confidence)
         return cls(steps, *(np.bincount(bins, weights, BINS) for weights in (None, scores.confidence, scores.correct)))
 
     @cached_property
-    def mean_areas(self) -> tuple[np.ndarray, np.ndarray]:
-        """Area under the ROC curve and average precision, means over classes, shape (…) each."""
-        areas = [curve_areas(*steps) for steps in self.steps]
-        roc, precision_recall = (_nan_mean(np.array(each)) for each in zip(*areas, strict=True))
-        return roc, precision_recall
+    def mean_areas(self) -> tuple[np.ndarray, ...]:
+        """Area under the ROC curve and average precision, means over classes, shape (…) each; NaN where undefined."""
+        areas = np.array([curve_areas(*steps) for steps in self.steps])
+        known = np.isfinite(areas)  # np.nanmean would warn where nothing is
+        sums = [np.where(known[:, kind], areas[:, kind], 0).sum(axis=0) for kind in (0, 1)]
+        return tuple(map(ratio, sums, known.sum(axis=0), (np.nan, np.nan)))
 
     @property
     def calibration_error(self) -> np.ndarray:
@@ -87,10 +82,14 @@ class ScoreCounts:
         return ratio(np.abs(self.correct - self.confidence).sum(axis=-1), self.images.sum(axis=-1), np.nan)
 
 
-def _nan_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis without NaN; NaN where there is nothing else (`np.nanmean` would warn)."""
-    known = np.isfinite(values)
-    return ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0), np.nan)
+def values_of(scores: Scores, metrics: Iterable[Metric] | None = None) -> dict[str, float]:
+    """Compute metrics, by default all; the values by name, NaN where undefined."""
+    chosen = list(metrics_of() if metrics is None else metrics)
+    confusion = confusion_matrix(scores.truth, scores.predicted, scores.probabilities.shape[1])
+    bases = {"confusion": ConfusionCounts(confusion), "images": scores}
+    if any(metric.basis == "scores" for metric in chosen):
+        bases["scores"] = ScoreCounts.of(scores)
+    return {metric.name: float(metric.compute(bases[metric.basis]).mean()) for metric in chosen}
 
 
 def threshold_steps(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,29 +1,27 @@
 """Precision, recall, specificity and F1 averaged over classes, each class alike (macro) or by its size (weighted)."""
 
-from __future__ import annotations
-
-from wbctool.statistics.metric import ConfusionMetric, Place
+from wbctool.statistics.metrics import Metric, Place
 
 
-def _macro(name: str, title: str, order: int, column: str = "", shown_in: tuple[Place, ...] = ()) -> ConfusionMetric:
-    return ConfusionMetric(
+def _macro(name: str, title: str, order: int, column: str = "", shown_in: tuple[Place, ...] = ()) -> Metric:
+    return Metric(
         name=f"macro_{name}",
         title=f"macro {title}",
         help=f"Mean {title} of the classes that occur in the truth or among the predictions.",
+        compute=lambda counts: counts.mean(counts.per_class[name], counts.support + counts.predicted > 0),
         column=column,
         shown_in=shown_in,
         order=order,
-        compute=lambda counts: counts.mean(counts.per_class[name], counts.support + counts.predicted > 0),
     )
 
 
-def _weighted(name: str, title: str, order: int) -> ConfusionMetric:
-    return ConfusionMetric(
+def _weighted(name: str, title: str, order: int) -> Metric:
+    return Metric(
         name=f"weighted_{name}",
         title=f"weighted {title}",
         help=f"Mean {title} of the classes, weighted by their number of images.",
-        order=order,
         compute=lambda counts: counts.mean(counts.per_class[name], counts.support),
+        order=order,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wbctool.statistics.metric import ConfusionMetric
+from wbctool.statistics.metrics import Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,22 +26,22 @@ def _kappa(counts: ConfusionCounts) -> np.ndarray:
     return counts.ratio(counts.correct * counts.total - expected, counts.total**2 - expected, undefined=float("nan"))
 
 
-MCC = ConfusionMetric(
+MCC = Metric(
     name="mcc",
     title="MCC",
     help="Matthews correlation coefficient for several classes; 0 where it is undefined, as in scikit-learn.",
+    compute=_matthews,
     range=(-1.0, 1.0),
     source="Gorodkin 2004",
     shown_in=("summary", "terminal", "paper", "axes"),
     order=130,
-    compute=_matthews,
 )
-KAPPA = ConfusionMetric(
+KAPPA = Metric(
     name="kappa",
     title="Cohen's kappa",
     help="Accuracy beyond that of random predictions with the same class frequencies.",
+    compute=_kappa,
     range=(-1.0, 1.0),
     source="Cohen 1960",
     order=140,
-    compute=_kappa,
 )
