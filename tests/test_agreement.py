@@ -8,38 +8,39 @@ import pytest
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from wbctool.errors import UsageProblem
-from wbctool.evaluation.agreement import parse_values, scores
+from wbctool.evaluation.agreement import overlap
+from wbctool.evaluation.truth_masks import parse_grey_values
 
 
-def test_scores_are_those_of_scikit_learn():
+def test_overlap_equals_that_of_scikit_learn():
     rng = np.random.default_rng(0)
-    for share in (0.1, 0.5, 0.9):
-        truth, found = rng.random((2, 40, 30)) < share
-        flat = truth.ravel(), found.ravel()
-        wanted = [measure(*flat) for measure in (f1_score, jaccard_score, precision_score, recall_score)]
-        assert np.allclose(scores(found, truth), wanted)
-    nothing, something = np.zeros((4, 4), bool), np.ones((4, 4), bool)
-    assert scores(nothing, nothing) == (1, 1, 1, 1)
-    assert scores(nothing, something) == (0, 0, 0, 0) == scores(something, nothing)
+    for fraction in (0.1, 0.5, 0.9):
+        truth, predicted = rng.random((2, 40, 30)) < fraction
+        flat = truth.ravel(), predicted.ravel()
+        expected = [measure(*flat) for measure in (f1_score, jaccard_score, precision_score, recall_score)]
+        assert np.allclose(overlap(predicted, truth), expected)
+    empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
+    assert overlap(empty, empty) == (1, 1, 1, 1)
+    assert overlap(empty, full) == (0, 0, 0, 0) == overlap(full, empty)
 
 
-def test_grey_values_by_name():
-    assert parse_values(None) == {"nucleus": 255, "cell": 128}
-    assert parse_values("rbc=7, platelet=9") == {"rbc": 7, "platelet": 9}
+def test_grey_values_are_read_by_name():
+    assert parse_grey_values(None) is None
+    assert parse_grey_values("rbc=7, platelet=9") == {"rbc": 7, "platelet": 9}
     for text in ("nucleus", "nucleus=0", "nose=3", "cell=5,cell=6", "cell=5,rbc=5", "cell=x", ""):
         with pytest.raises(UsageProblem, match="--truth-values"):
-            parse_values(text)
+            parse_grey_values(text)
 
 
 VALUES = ("--truth-values", "nucleus=255,cell=128,rbc=60,platelet=30")
 
 
-def test_each_part_is_measured_pixel_by_pixel(cli, masks, experts):
+def test_each_object_is_measured_pixel_by_pixel(cli, masks, experts):
     done = cli("evaluate", masks, "--truth", experts, *VALUES, "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     records = [json.loads(line) for line in (masks / "records.jsonl").read_text().splitlines()]
-    wanted = {part: [] for part in ("nucleus", "cell", "rbc", "platelet")}
+    expected = {name: [] for name in ("nucleus", "cell", "rbc", "platelet")}
     for record in records:
         path = (experts / record["id"]).with_suffix(".png")
         if not path.exists():
@@ -54,13 +55,13 @@ def test_each_part_is_measured_pixel_by_pixel(cli, masks, experts):
             "rbc": (np.isin(labels, [c["value"] for c in of["rbc"]]), truth == 60),
             "platelet": (np.isin(labels, [c["value"] for c in of["platelet"]]), truth == 30),
         }
-        for part, (found, own) in pairs.items():
-            wanted[part].append(f1_score(own.ravel(), found.ravel(), zero_division=1.0))
-    assert report["n"] == len(wanted["cell"]) == len(records) - 1
-    for part, dice in wanted.items():
-        assert report[f"{part}_dice"] == pytest.approx(np.mean(dice))
-        assert report[f"{part}_under_0.8"] == pytest.approx(np.mean(np.array(dice) < 0.8))
-        assert report["worst"][part][0]["dice"] == pytest.approx(min(dice))
+        for name, (predicted, true) in pairs.items():
+            expected[name].append(f1_score(true.ravel(), predicted.ravel(), zero_division=1.0))
+    assert report["n"] == len(expected["cell"]) == len(records) - 1
+    for name, dice in expected.items():
+        assert report[f"{name}_dice"] == pytest.approx(np.mean(dice))
+        assert report[f"{name}_under_0.8"] == pytest.approx(np.mean(np.array(dice) < 0.8))
+        assert report["worst"][name][0]["dice"] == pytest.approx(min(dice))
     assert report["seconds"] == pytest.approx(np.mean([r["seconds"] for r in records[1:]]), rel=0.5)
     assert report["cell_dice"] > 0.9
     assert "1 images have no truth and were left out" in done.err
@@ -90,15 +91,15 @@ def test_an_image_that_failed_scores_nothing(cli, masks, experts, tmp_path):
     assert "1 images have no mask and score 0" in done.err
 
 
-def test_what_does_not_fit_is_told_in_one_line(cli, drawn, masks, experts, cells, tmp_path):
+def test_unusable_truth_and_masks_are_one_line(cli, drawn, masks, experts, cells, tmp_path):
     small = tmp_path / "small"
     for path in experts.rglob("*.png"):
         other = small / path.relative_to(experts)
         other.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(other), np.zeros((5, 6), np.uint8))
     (tmp_path / "empty").mkdir()
-    (tmp_path / "strange").mkdir()
-    cv2.imwrite(str(tmp_path / "strange" / "x.png"), np.zeros((5, 6), np.uint8))
+    (tmp_path / "unpaired").mkdir()
+    cv2.imwrite(str(tmp_path / "unpaired" / "x.png"), np.zeros((5, 6), np.uint8))
     formats = {"colour": (0, 0, 200), "whole": 255, "numbers": 1}
     for name, value in formats.items():
         for path in experts.rglob("*.png"):
@@ -124,7 +125,7 @@ def test_what_does_not_fit_is_told_in_one_line(cli, drawn, masks, experts, cells
         ((masks, "--truth", small), 3, "the truth is 6×5, its image 160×160"),
         ((masks, "--truth", tmp_path / "nothing"), 3, "no such folder"),
         ((masks, "--truth", tmp_path / "empty"), 3, "holds no images"),
-        ((masks, "--truth", tmp_path / "strange"), 3, "no image pairs with a truth mask"),
+        ((masks, "--truth", tmp_path / "unpaired"), 3, "no image pairs with a truth mask"),
         ((drawn / "images", "--truth", experts), 3, "has no mask; run `wbctool segment`"),
         ((masks, "--truth", experts, "--which", "largest"), 2, "choose from all, central"),
         ((masks, "--truth", experts, "--split", "test"), 2, "--split is for predictions"),

@@ -11,15 +11,16 @@ from scipy import stats
 from wbctool.statistics.comparison import holm, mcnemar, ranks
 
 
-def predictions(path, right, classes=("A", "B"), run="r", first=0):
+def predictions(path, correct, classes=("A", "B"), run="r", first=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as stream:
-        for number, is_right in enumerate(right):
+        for number, is_correct in enumerate(correct):
             label = classes[number % 2]
-            predicted = label if is_right else classes[1 - number % 2]
-            shares = {name: 0.8 if name == predicted else 0.2 for name in classes}
+            predicted = label if is_correct else classes[1 - number % 2]
+            probabilities = {name: 0.8 if name == predicted else 0.2 for name in classes}
             record = {"schema": "wbctool.prediction/1", "id": f"i{first + number}", "path": f"/x/{first + number}.png"}
-            record |= {"run": run, "label": label, "predicted": predicted, "confidence": 0.8, "probabilities": shares}
+            record |= {"run": run, "label": label, "predicted": predicted, "confidence": 0.8}
+            record["probabilities"] = probabilities
             stream.write(json.dumps(record) + "\n")
     return path
 
@@ -36,7 +37,7 @@ def test_holm_corrects_as_published():
     assert holm([0.5, np.nan, 0.4])[0] == pytest.approx(0.8)
 
 
-def test_ranks_share_places():
+def test_equal_values_share_a_rank():
     assert ranks([0.9, 0.8, 0.9, float("nan")]) == [1, 3, 1, 4]
     assert ranks([0.1, 0.2], lower_is_better=True) == [1, 2]
 
@@ -80,8 +81,8 @@ def test_figures_with_deviations_leave_room_for_names(cli, tmp_path):
     """Means and deviations of four figures, a difference and a rank are more than 80 columns."""
     for run in ("cbam-focal", "resnet50"):
         for number in (1, 2):
-            right = np.arange(20) < 10 + 2 * number + len(run) % 3
-            predictions(tmp_path / run / f"repeat-{number}" / "predictions.jsonl", right)
+            correct = np.arange(20) < 10 + 2 * number + len(run) % 3
+            predictions(tmp_path / run / f"repeat-{number}" / "predictions.jsonl", correct)
     runs = [tmp_path / run / f"repeat-{number}" for run in ("cbam-focal", "resnet50") for number in (1, 2)]
     done = cli("evaluate", *runs)
     assert done.code == 0, done.err
@@ -94,10 +95,10 @@ def test_figures_with_deviations_leave_room_for_names(cli, tmp_path):
 
 
 def test_folds_are_joined(cli, tmp_path):
-    rights = [np.arange(20) < count for count in (20, 18, 16)]
-    for number, right in enumerate(rights, 1):
-        predictions(tmp_path / "cv" / f"fold-{number}" / "predictions.jsonl", right, first=100 * number)
-    predictions(tmp_path / "other" / "predictions.jsonl", rights[2])
+    of_folds = [np.arange(20) < count for count in (20, 18, 16)]
+    for number, correct in enumerate(of_folds, 1):
+        predictions(tmp_path / "cv" / f"fold-{number}" / "predictions.jsonl", correct, first=100 * number)
+    predictions(tmp_path / "other" / "predictions.jsonl", of_folds[2])
     folds = [tmp_path / "cv" / f"fold-{number}" for number in (1, 2, 3)]
     done = cli("evaluate", *folds, tmp_path / "other", "--format", "csv")
     assert done.code == 0, done.err
@@ -130,7 +131,7 @@ def test_tables_for_papers(cli, two):
     assert float(rows["accuracy"]["low"]) < good.mean() < float(rows["accuracy"]["high"])
 
 
-def test_what_cannot_be_compared_is_said(cli, two, tmp_path):
+def test_runs_on_other_images_are_not_compared(cli, two, tmp_path):
     folder, good, _ = two
     other = predictions(tmp_path / "other" / "predictions.jsonl", good[:50], first=1000).parent
     beside = cli("evaluate", folder / "good", other)
@@ -143,10 +144,28 @@ def test_what_cannot_be_compared_is_said(cli, two, tmp_path):
     assert cli("evaluate", folder / "good", "--format", "html").code == 2
 
 
-def test_runs_in_one_stream_are_told_apart(cli, tmp_path):
+def test_columns_choose_the_metrics_of_tables(cli, two):
+    folder, *_ = two
+    words = ("evaluate", folder / "good", folder / "poor", "--columns", "kappa,log_loss")
+    header = next(line for line in cli(*words).out.splitlines() if line.startswith(" run "))
+    assert header.split() == ["run", "Cohen's", "kappa", "log", "loss", "difference", "p", "rank"]
+    markdown = cli(*words, "--format", "markdown").out.splitlines()
+    assert markdown[0].startswith("| run | Cohen's kappa | log loss | difference |")
+    assert markdown[2].count("**") == 4  # the first run is better in both, although a low log loss is the good one
+    spreadsheet = cli(*words, "--format", "csv").out.splitlines()[0]
+    assert spreadsheet.startswith("run,runs,images,rank,kappa,kappa_sd,log_loss,log_loss_sd,against,")
+    alone = cli("evaluate", folder / "good", "--columns", "kappa", "--format", "csv").out
+    assert [line.partition(",")[0] for line in alone.splitlines()] == ["figure", "Cohen's kappa"]
+    unknown = cli("evaluate", folder / "good", "--columns", "kappa,f2")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "--columns f2" in unknown.err
+    assert "choose from accuracy, " in unknown.err
+
+
+def test_runs_in_one_stream_are_separated(cli, tmp_path):
     one = predictions(tmp_path / "a.jsonl", np.ones(10, bool), run="runs/a").read_text()
     two = predictions(tmp_path / "b.jsonl", np.arange(10) < 5, run="runs/b").read_text()
     done = cli("evaluate", "-", "--json", stdin=one + two)
     assert done.code == 0, done.err
-    found = {report["run"]: report["accuracy"] for report in map(json.loads, done.out.splitlines())}
-    assert found == {"runs/a": 1.0, "runs/b": 0.5}
+    accuracies = {report["run"]: report["accuracy"] for report in map(json.loads, done.out.splitlines())}
+    assert accuracies == {"runs/a": 1.0, "runs/b": 0.5}

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from test_evaluate import lines, prediction
 
-from wbctool.evaluation.differential import agreement, wilson
+from wbctool.evaluation.differential import agreement_of
+from wbctool.statistics.intervals import wilson_interval
 
 # Peak expiratory flow by two meters, litres a minute: Bland and Altman 1986, table of 17 subjects (first readings)
 WRIGHT = (494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427)
@@ -16,19 +17,26 @@ MINI = (512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 25
 
 
 def test_bias_and_limits_are_those_of_the_published_example():
-    found = agreement([wright - mini for wright, mini in zip(WRIGHT, MINI, strict=True)])
-    assert found["bias"] == pytest.approx(-2.1, abs=0.05)
-    assert (found["limits"][1] - found["bias"]) / 1.959964 == pytest.approx(38.8, abs=0.05)
-    assert found["bias_interval"] == pytest.approx([-22.0, 17.8], abs=0.1)
-    assert agreement([0.5]) == {
+    agreement = agreement_of([wright - mini for wright, mini in zip(WRIGHT, MINI, strict=True)])
+    assert agreement["bias"] == pytest.approx(-2.1, abs=0.05)
+    assert (agreement["limits"][1] - agreement["bias"]) / 1.959964 == pytest.approx(38.8, abs=0.05)
+    assert agreement["bias_interval"] == pytest.approx([-22.0, 17.8], abs=0.1)
+    assert agreement_of([0.5]) == {
         "groups": 1, "bias": 0.5, "bias_interval": None, "limits": None, "limits_within": None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (3, 40), (40, 40), (117, 200)])
-def test_shares_have_wilsons_interval(count, total):
-    expected = stats.binomtest(count, total).proportion_ci(method="wilson")
-    assert wilson(count, total) == pytest.approx([expected.low, expected.high], abs=1e-12)
+def test_fractions_have_wilsons_interval(count, total):
+    """As Newcombe (1998) writes it, eq. 3."""
+    z = stats.norm.ppf(0.975)
+    p, q = count / total, 1 - count / total
+    ends = [
+        (2 * total * p + z**2 + sign * z * (z**2 + 4 * total * p * q) ** 0.5) / (2 * total + 2 * z**2)
+        for sign in (-1, 1)
+    ]
+    assert wilson_interval(count, total) == pytest.approx(ends, abs=1e-12)
+    assert wilson_interval(0, 0) is None
 
 
 def cells():
@@ -39,15 +47,15 @@ def cells():
     return [*made, *(prediction(f"u{i}", None, "A", group="s3") for i in range(4))]
 
 
-def test_counts_shares_and_truth_of_each_slide(cli):
+def test_counts_fractions_and_truth_of_each_slide(cli):
     report = json.loads(cli("evaluate", "-", "--differential", "--json", stdin=lines(*cells())).out)
     first, second, third = report["groups"]
     assert (first["group"], first["n"]) == ("s1", 8)
     assert first["classes"]["A"] == {
-        "count": 5, "share": 0.625, "interval": wilson(5, 8), "truth": 0.75,
+        "count": 5, "share": 0.625, "interval": [*wilson_interval(5, 8)], "truth": 0.75,
     }  # fmt: skip
     assert (second["classes"]["A"]["share"], second["classes"]["A"]["truth"]) == (0.0, 0.1)
-    assert third["classes"]["A"] == {"count": 4, "share": 1.0, "interval": wilson(4, 4), "truth": None}
+    assert third["classes"]["A"] == {"count": 4, "share": 1.0, "interval": [*wilson_interval(4, 4)], "truth": None}
     assert report["agreement"]["A"]["groups"] == 2
     assert report["agreement"]["A"]["bias"] == pytest.approx((-0.125 - 0.1) / 2)
 
@@ -63,7 +71,7 @@ def test_the_table_fits_and_the_csv_is_long(cli):
     assert rows[0]["count"] == "5"
 
 
-def test_the_uncertain_are_left_out_and_counted(cli):
+def test_uncertain_cells_are_left_out_and_counted(cli):
     rows = [
         *cells(),
         {**prediction("low", "A", "B", group="s1"), "confidence": 0.55, "probabilities": {"A": 0.45, "B": 0.55}},
@@ -83,7 +91,7 @@ def test_several_runs_and_cells_that_come_twice_are_refused(cli):
     assert "line 2: 1 is in stdin line 1, too" in cli("evaluate", "-", "--differential", stdin=lines(*twice)).err
 
 
-def test_splits_and_what_does_not_go_together(cli):
+def test_splits_and_options_that_do_not_go_together(cli):
     rows = [prediction("1", "A", "A", split="val", group="x"), prediction("2", "A", "B", split="test", group="y")]
     done = cli("evaluate", "-", "--differential", stdin=lines(*rows))
     assert "y: 1 cell\n" in done.out

@@ -1,9 +1,11 @@
-"""`evaluate` and `info`: what they print, what they refuse."""
+"""`evaluate` and `info`: their output and their errors."""
 
 import json
 
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
+
+from wbctool.errors import UsageProblem
 
 
 def prediction(number, label, predicted, **more):
@@ -27,7 +29,7 @@ def lines(*records):
 PAIRS = [("A", "A"), ("A", "A"), ("A", "B"), ("B", "B"), ("B", "A"), ("B", "B"), ("B", "B")]
 
 
-def test_the_json_is_flat_and_right(cli):
+def test_the_json_is_flat_and_correct(cli):
     text = lines(*(prediction(i, *pair) for i, pair in enumerate(PAIRS)))
     done = cli("evaluate", "-", "--json", stdin=text)
     assert done.code == 0
@@ -75,17 +77,17 @@ def test_test_is_taken_where_records_carry_splits(cli):
     assert "splits found: val, test" in missing.err
 
 
-def test_what_is_left_out_is_said(cli):
+def test_records_left_out_are_reported(cli):
     records = [prediction(1, "A", "A"), prediction(2, None, "A"), prediction(3, "Z", "B")]
     records.append({"schema": "wbctool.error/1", "id": "4", "path": "/x/4", "error": "gone"})
     done = cli("evaluate", "-", stdin=lines(*records))
     assert done.code == 0
-    for said in ("1 error records", "1 predictions without a label", "does not know: Z (1)"):
-        assert said in done.out
+    for words in ("1 error records", "1 predictions without a label", "does not know: Z (1)"):
+        assert words in done.out
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("", "no labelled predictions"),
         ("{", "line 1"),
@@ -95,16 +97,16 @@ def test_what_is_left_out_is_said(cli):
         (lines(prediction(1, "Z", "A")), "knows none of the labels: Z"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_line(cli, text, said):
+def test_unusable_input_is_one_line(cli, text, words):
     done = cli("evaluate", "-", stdin=text)
     assert done.code == 3
     assert done.out == ""
-    assert said in done.err
+    assert words in done.err
     assert len(done.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         ({"probabilities": {"A": 0.5, "B": 0.3}}, "line 2: 2: its probabilities sum to 0.8, not to 1"),
         ({"id": "1"}, "line 2: 1 is in line 1, too"),
@@ -113,18 +115,18 @@ def test_what_cannot_be_evaluated_is_one_line(cli, text, said):
         ({"confidence": 1.5}, "line 2: confidence"),
     ],
 )
-def test_what_is_wrong_with_a_record_is_said_with_its_line(cli, change, said):
+def test_an_invalid_record_is_named_with_its_line(cli, change, words):
     done = cli("evaluate", "-", stdin=lines(prediction("1", "A", "A"), {**prediction("2", "A", "A"), **change}))
     assert done.code == 3
     assert done.out == ""
-    assert said in done.err
+    assert words in done.err
     assert len(done.err.splitlines()) == 1
 
 
-def test_what_is_left_out_names_its_first_line(cli):
+def test_the_first_line_of_records_left_out_is_named(cli):
     text = lines(prediction(1, "A", "A"), prediction(2, None, "A"), prediction(3, "Z", "A"), prediction(4, None, "A"))
-    left = json.loads(cli("evaluate", "-", "--json", stdin=text).out)["left_out"]
-    assert left == [
+    left_out = json.loads(cli("evaluate", "-", "--json", stdin=text).out)["left_out"]
+    assert left_out == [
         "2 predictions without a label (first: stdin line 2)",
         "1 images of classes the model does not know: Z (1) (first: line 3)",
     ]
@@ -141,7 +143,7 @@ def test_groups_widen_the_intervals_and_are_counted(cli):
     assert "40 groups" in cli("evaluate", "-", stdin=lines(*rows)).out
 
 
-def test_what_went_wrong_is_listed(cli):
+def test_errors_are_listed(cli):
     rows = [prediction(i, "A", "B" if i < 3 else "A") for i in range(9)]
     report = json.loads(cli("evaluate", "-", "--json", stdin=lines(*rows)).out)
     assert report["confused"] == [{"label": "A", "predicted": "B", "count": 3, "share": pytest.approx(1 / 3)}]
@@ -172,7 +174,19 @@ def test_one_class_has_no_auc_and_json_stays_valid(cli):
     assert report["macro_auc"] is None
 
 
-def test_info_tells_runs_records_and_images_apart(cli, drawn, masks, run_folder):
+def test_python_functions_return_what_the_command_prints(cli, run_folder, tmp_path):
+    from wbctool.evaluation import EvaluationOptions, evaluate_predictions
+
+    evaluation = evaluate_predictions([str(run_folder)], EvaluationOptions(split="all", threshold=0.3))
+    printed = cli("evaluate", run_folder, "--split", "all", "--threshold", 0.3, "--json").out
+    assert [json.loads(line) for line in printed.splitlines()] == evaluation.reports
+    evaluation.write_page(tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    with pytest.raises(UsageProblem, match="--split dev"):
+        evaluate_predictions([str(run_folder)], EvaluationOptions(split="dev"))
+
+
+def test_info_distinguishes_runs_records_and_images(cli, drawn, masks, run_folder):
     run = json.loads(cli("info", run_folder, "--json").out)
     assert (run["kind"], run["backbone"], run["attention"]) == ("run folder", "resnet10t", "none")
     records = json.loads(cli("info", masks, "--json").out)

@@ -1,10 +1,12 @@
-"""Every figure equals scikit-learn's."""
+"""Every metric equals scikit-learn's."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from wbctool.statistics import metrics
+from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts, confusion_matrix
+from wbctool.statistics.metrics import metrics_of
+from wbctool.statistics.scores import Scores, curve_areas, threshold_steps, values_of
 
 CASES = {
     "random": (300, [0.25] * 4, 0.3),
@@ -17,9 +19,9 @@ CASES = {
 
 
 def draw(name, seed):
-    count, share, skill = CASES[name]
+    count, frequencies, skill = CASES[name]
     rng = np.random.default_rng(seed)
-    truth = rng.choice(4, count, p=share)
+    truth = rng.choice(4, count, p=frequencies)
     scores = rng.dirichlet(np.ones(4), count)
     scores[np.arange(count), truth] += skill * rng.uniform(0, 2, count) + (10 if skill == 1 else 0)
     scores = np.round(scores / scores.sum(axis=1, keepdims=True), 2)  # ties on purpose
@@ -29,9 +31,9 @@ def draw(name, seed):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore")
-def test_figures_equal_those_of_scikit_learn(name, seed):
+def test_metrics_equal_those_of_scikit_learn(name, seed):
     truth, predicted, scores = draw(name, seed)
-    found = metrics.summary(truth, predicted, scores)
+    values = values_of(Scores(truth, predicted, scores))
     expected = {
         "accuracy": sk.accuracy_score(truth, predicted),
         "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
@@ -43,16 +45,16 @@ def test_figures_equal_those_of_scikit_learn(name, seed):
         p, r, f, _ = sk.precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
         expected |= {f"{average}_precision": p, f"{average}_recall": r, f"{average}_f1": f}
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
+        assert values[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
     met = np.unique(truth)
-    assert found["macro_average_precision"] == pytest.approx(
+    assert values["macro_average_precision"] == pytest.approx(
         np.mean([sk.average_precision_score(truth == c, scores[:, c]) for c in met]), abs=1e-9
     )
     if len(met) > 1:
         areas = [sk.roc_auc_score(truth == c, scores[:, c]) for c in met]
-        assert found["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
+        assert values["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
     else:
-        assert np.isnan(found["macro_auc"])
+        assert np.isnan(values["macro_auc"])
 
 
 def test_the_calibration_error_is_that_of_its_definition():
@@ -60,42 +62,61 @@ def test_the_calibration_error_is_that_of_its_definition():
     confidence = scores[np.arange(len(truth)), predicted]
     total = 0.0
     for low in range(15):
-        own = (confidence > low / 15) & (confidence <= (low + 1) / 15)
-        if own.any():
-            total += own.mean() * abs((predicted == truth)[own].mean() - confidence[own].mean())
-    assert metrics.summary(truth, predicted, scores)["calibration_error"] == pytest.approx(total, abs=1e-12)
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            total += inside.mean() * abs((predicted == truth)[inside].mean() - confidence[inside].mean())
+    assert values_of(Scores(truth, predicted, scores))["calibration_error"] == pytest.approx(total, abs=1e-12)
 
 
-def test_macro_auc_equals_scikit_learns_multiclass_figure():
+def test_macro_auc_equals_scikit_learns_multiclass_metric():
     truth, predicted, scores = draw("random", 1)
     scores /= scores.sum(axis=1, keepdims=True)
     expected = sk.roc_auc_score(truth, scores, multi_class="ovr")
-    assert metrics.summary(truth, predicted, scores)["macro_auc"] == pytest.approx(expected, abs=1e-12)
+    assert values_of(Scores(truth, predicted, scores))["macro_auc"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_per_class_figures_and_specificity():
+def test_class_metrics_and_specificity():
     truth, predicted, _ = draw("imbalanced", 0)
-    confusion = metrics.confusion_matrix(truth, predicted, 4)
+    confusion = confusion_matrix(truth, predicted, 4)
     assert np.array_equal(confusion, sk.confusion_matrix(truth, predicted, labels=range(4)))
-    each = metrics.per_class(confusion)
+    counts = ConfusionCounts(confusion)
     p, r, f, s = sk.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0)
-    for key, value in zip(("precision", "recall", "f1", "support"), (p, r, f, s), strict=True):
-        assert np.allclose(each[key], value, atol=1e-12)
-    parts = sk.multilabel_confusion_matrix(truth, predicted, labels=range(4))
-    assert np.allclose(each["specificity"], parts[:, 0, 0] / parts[:, 0].sum(axis=1), atol=1e-12)
+    for key, value in zip(("precision", "recall", "f1"), (p, r, f), strict=True):
+        assert np.allclose(counts.per_class[key], value, atol=1e-12)
+    assert np.array_equal(counts.support, s)
+    tables = sk.multilabel_confusion_matrix(truth, predicted, labels=range(4))
+    assert np.allclose(counts.per_class["specificity"], tables[:, 0, 0] / tables[:, 0].sum(axis=1), atol=1e-12)
 
 
-def test_the_undefined_is_said_to_be_so():
-    one = metrics.figures_of(np.array([[5, 0], [0, 0]]))
+def values_of_confusion(confusion):
+    counts = ConfusionCounts(np.asarray(confusion))
+    return {metric.name: metric.compute(counts) for metric in metrics_of("confusion")}
+
+
+def test_undefined_metrics_are_nan():
+    one = values_of_confusion([[5, 0], [0, 0]])
     assert one["mcc"] == 0.0
     assert np.isnan(one["kappa"])
-    hits, alarms, _ = metrics.steps(np.ones(3, bool), np.arange(3.0))
-    assert np.isnan(metrics.areas(hits, alarms)[0])
+    assert np.isnan(curve_areas(*threshold_steps(np.ones(3, bool), np.arange(3.0))[:2])[0])
+    counts = ConfusionCounts(np.array([[5, 0], [0, 0]]))
+    for name in CLASS_METRICS:
+        undefined = np.isnan(counts.defined_per_class[name])
+        assert undefined.tolist() == [name == "specificity", name != "specificity"]
+        assert (counts.per_class[name][undefined] == 0).all()
 
 
-def test_figures_of_many_draws_are_those_of_each():
+def test_metrics_of_many_draws_are_those_of_each():
     drawn = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
-    together = metrics.figures_of(drawn)
+    together = values_of_confusion(drawn)
     for number, confusion in enumerate(drawn):
-        for name, value in metrics.figures_of(confusion).items():
+        for name, value in values_of_confusion(confusion).items():
             assert together[name][number] == pytest.approx(float(value), abs=1e-12), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_lie_in_the_declared_range(name):
+    values = values_of(Scores(*draw(name, 0)))
+    for metric in metrics_of():
+        low, high = metric.range
+        assert np.isnan(values[metric.name]) or low <= values[metric.name] <= high, metric.name
+        assert metric.help.endswith(".")

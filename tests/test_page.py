@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import threading
+from html import unescape
 
 import cv2
 import numpy as np
 import pytest
 from conftest import in_shell
 from test_evaluate import lines, prediction
+
+from wbctool.evaluation.document import value_text
+from wbctool.statistics.metrics import metrics_of
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -43,21 +47,27 @@ def test_the_page_escapes_and_holds_all_it_shows(cli, tmp_path):
     assert "default-src 'none'" in page
 
 
-def test_the_page_tells_what_the_report_tells(cli, run_folder, tmp_path):
+def test_the_page_and_the_terminal_show_the_same_report(cli, run_folder, tmp_path):
     words = ("evaluate", run_folder, "--html", tmp_path / "p.html", "--threshold", 0.2, "--audit", "--json", "-q")
     done = cli(*words)
     report = json.loads(done.out)
     page = (tmp_path / "p.html").read_text()
-    for figure in ("accuracy", "macro_f1", "mcc", "log_loss"):
-        assert f"{report[figure]:.4f}" in page
-    for title in ("Figures", "Classes", "Confusion", "Curves and confidence", "Threshold 0.2", "Audit", "Training"):
-        assert f"<h2>{title}</h2>" in page
+    for metric in metrics_of():
+        assert value_text(report[metric.name]) in page
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert {"Metrics", "Confusion matrix", "Curves", "Training"} <= set(titles)
+    terminal = cli(*words[:2], *words[4:-2], "-q").out
+    for title in titles:
+        assert (f"\n{title}\n" in terminal) == (title not in ("Curves", "Training")), title
+    cells = [unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)", page)]
+    shown = {word for line in terminal.splitlines() for word in line.split()}
+    assert {word for cell in cells for word in cell.split()} <= shown
     again = tmp_path / "again.html"
     in_shell("evaluate", run_folder, "--html", again, "--threshold", 0.2, "--audit", "-q")
     assert again.read_bytes() == (tmp_path / "p.html").read_bytes()
 
 
-def test_images_that_are_gone_and_explanations_that_are_given(cli, tmp_path):
+def test_missing_images_and_explanations(cli, tmp_path):
     rows = [prediction(i, "A", "B") for i in range(3)] + [prediction(3, "B", "B")]
     panels = tmp_path / "explained"
     panels.mkdir()
@@ -72,8 +82,9 @@ def test_images_that_are_gone_and_explanations_that_are_given(cli, tmp_path):
 
 
 def test_several_runs_make_one_page_and_parallel_coordinates(cli, tmp_path):
-    for name, right in (("a", 8), ("b", 6)):
-        rows = [prediction(i, "A" if i % 2 else "B", ("A" if i % 2 else "B") if i < right else "A") for i in range(10)]
+    for name, correct in (("a", 8), ("b", 6)):
+        labels = ["A" if i % 2 else "B" for i in range(10)]
+        rows = [prediction(i, label, label if i < correct else "A") for i, label in enumerate(labels)]
         (tmp_path / f"{name}.jsonl").write_text(lines(*rows))
     words = ("evaluate", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "-q")
     done = cli(*words, "--html", tmp_path / "p.html", "--plots", tmp_path / "plots")
@@ -101,19 +112,19 @@ def test_plots_are_drawn_twice_the_same(run_folder, tmp_path):
 def test_curves_are_those_of_scikit_learn():
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from wbctool.statistics.metrics import curves
+    from wbctool.statistics.scores import curves
 
     rng = np.random.default_rng(0)
     for levels in (3, 40, 10_000):
         scores = rng.integers(0, levels, 300) / levels
         positive = rng.random(300) < 0.2 + 0.6 * scores
-        drawn = curves(positive, scores)
-        steps = np.diff(drawn["recall"]) @ np.array(drawn["precision"][1:])  # the area under steps as they are drawn
+        points = curves(positive, scores)
+        steps = np.diff(points["recall"]) @ np.array(points["precision"][1:])  # the area under steps as they are drawn
         assert steps == pytest.approx(average_precision_score(positive, scores), abs=1e-9)
-        assert np.trapezoid(drawn["tpr"], drawn["fpr"]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-9)
+        assert np.trapezoid(points["tpr"], points["fpr"]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-9)
 
 
-def test_names_like_formulae_and_hidden_ones_are_drawn(cli, tmp_path):
+def test_names_that_look_like_formulae_are_drawn(cli, tmp_path):
     done = cli("evaluate", "-", "--plots", tmp_path / "plots", stdin=lines(*evil(tmp_path)))
     assert done.code == 0, done.err
 
@@ -129,21 +140,21 @@ def test_a_page_that_cannot_be_written_is_one_line(cli, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_opens_it_without_a_word_and_without_a_request(run_folder, tmp_path, width):
+def test_a_browser_opens_it_without_messages_and_requests(run_folder, tmp_path, width):
     done = in_shell("evaluate", run_folder, "--html", tmp_path / "p.html", "--audit", "-q")
     assert done.code == 0, done.err
-    asked = []
+    requested = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *given):
-            super().__init__(*given, directory=str(tmp_path))
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
 
-        def log_message(self, *given):
-            asked.append(self.path)
+        def log_message(self, *arguments):
+            requested.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    # what the page's own script would say, were there any: the widths are told by a second, framing page
+    # the page has no script: a second page, which frames it, reports its widths
     probe = (
         f'<iframe id=f src="/p.html" width={width} height=900></iframe><script>onload=()=>{{'
         "const d=document.getElementById('f').contentDocument.documentElement;"
@@ -158,7 +169,7 @@ def test_a_browser_opens_it_without_a_word_and_without_a_request(run_folder, tmp
     ]  # fmt: skip
     shown = subprocess.run(words, capture_output=True, text=True, timeout=120)
     server.shutdown()
-    assert [path for path in asked if path != "/favicon.ico"] == ["/probe.html", "/p.html"]
+    assert [path for path in requested if path != "/favicon.ico"] == ["/probe.html", "/p.html"]
     assert "CONSOLE" not in shown.stderr
-    whole, seen = re.search(r"<title>(\d+) (\d+)</title>", shown.stdout).groups()
-    assert int(whole) <= int(seen) <= width  # nothing sticks out to the side
+    content, visible = re.search(r"<title>(\d+) (\d+)</title>", shown.stdout).groups()
+    assert int(content) <= int(visible) <= width  # nothing sticks out to the side

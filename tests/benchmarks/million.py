@@ -27,9 +27,9 @@ def main() -> None:
         file = Path(folder, "predictions.jsonl")
         with open(file, "w") as stream:
             for begin in range(0, count, 10_000):
-                shares = rng.dirichlet(np.full(8, 0.3), 10_000).round(6)
-                labels = [rng.choice(8, p=row / row.sum()) for row in shares[:: len(shares) // 100]]
-                for number, row in enumerate(shares):
+                probabilities = rng.dirichlet(np.full(8, 0.3), 10_000).round(6)
+                labels = [rng.choice(8, p=row / row.sum()) for row in probabilities[:: len(probabilities) // 100]]
+                for number, row in enumerate(probabilities):
                     named = dict(zip(CLASSES, row.tolist(), strict=True))
                     best = max(named, key=named.__getitem__)
                     record = {

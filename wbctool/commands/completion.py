@@ -52,6 +52,13 @@ def _explanation_methods(_incomplete: str) -> Iterable[str]:
     return METHODS
 
 
+def _metrics(incomplete: str) -> Iterable[str]:
+    from wbctool.statistics.metrics import METRICS
+
+    before = incomplete[: incomplete.rfind(",") + 1]
+    return [before + name for name in METRICS.names() if name not in before.split(",")]
+
+
 def _recipes(_incomplete: str) -> Iterable[str]:
     from wbctool.training.recipe_files import recipe_names
 
@@ -101,6 +108,7 @@ _SOURCES: dict[tuple[str, str], Callable[[str], Iterable[str]]] = {
     ("predict", "arguments"): run_folders,
     ("evaluate", "inputs"): run_folders,
     ("evaluate", "baseline"): run_folders,
+    ("evaluate", "columns"): _metrics,
     ("evaluate", "trained_on"): run_folders,
     ("explain", "run"): run_folders,
     ("explain", "compare"): run_folders,

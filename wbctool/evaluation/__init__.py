@@ -1,1 +1,29 @@
-"""Evaluation: figures as pure functions of records, and the report in the terminal."""
+"""Evaluation: predictions, or masks, against the truth.
+
+`evaluate_predictions`, `count_cells` and `evaluate_masks` do what `wbctool evaluate` does. They print nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wbctool.evaluation.agreement import evaluate_masks
+    from wbctool.evaluation.differential import count_cells
+    from wbctool.evaluation.options import EvaluationOptions
+    from wbctool.evaluation.run_evaluation import evaluate_predictions
+
+_MODULES = {
+    "evaluate_predictions": "run_evaluation",
+    "count_cells": "differential",
+    "evaluate_masks": "agreement",
+    "EvaluationOptions": "options",
+}
+__all__ = ["EvaluationOptions", "count_cells", "evaluate_masks", "evaluate_predictions"]
+
+
+def __getattr__(name: str) -> Any:  # imported when used, as help and completion import this package
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

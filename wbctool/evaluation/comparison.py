@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.errors import InputError
+from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.predictions import Predictions
-from wbctool.statistics import metrics
-from wbctool.statistics.comparison import mcnemar
-from wbctool.statistics.intervals import Draws, Interval
+from wbctool.evaluation.summary import none_if_nan
+from wbctool.statistics.comparison import holm, mcnemar, ranks
+from wbctool.statistics.confusion import ConfusionCounts
+from wbctool.statistics.intervals import Draws
+from wbctool.statistics.metrics import METRICS
+from wbctool.statistics.scores import values_of
 
 _MEMBER = re.compile(r"(fold|repeat)-\d+$")  # as `train --folds` and `--repeats` name them
+_TESTED = ("accuracy", "macro_f1")  # metrics whose differences get an interval
 
 
 @dataclass
@@ -25,104 +30,165 @@ class Candidate:
 
     Attributes:
         name: of the run, or of the folder that holds its members.
-        members: predictions of each.
-        figures: of each member, by name; each of shape (members,).
-        of_others: it joins the candidates that stand before it, and is not ranked among them.
+        members: predictions of each run.
+        values: of each metric, those of the members, shape (members,).
+        joins_others: whether it joins the candidates before it, and is not ranked among them.
     """
 
     name: str
     members: list[Predictions]
-    figures: dict[str, np.ndarray]
-    of_others: bool = False
+    values: dict[str, np.ndarray]
+    joins_others: bool = False
 
-    def mean(self, figure: str) -> float:
-        """Over the members."""
-        return float(self.figures[figure].mean())
+    def mean(self, metric: str) -> float:
+        """Return the mean over the members."""
+        return float(self.values[metric].mean())
 
-    def deviation(self, figure: str) -> float:
-        """The standard deviation over the members, NaN of one."""
-        return float(self.figures[figure].std(ddof=1)) if len(self.members) > 1 else float("nan")
+    def deviation(self, metric: str) -> float:
+        """Return the standard deviation over the members; NaN of one."""
+        return float(self.values[metric].std(ddof=1)) if len(self.members) > 1 else math.nan
 
 
-def candidates(runs: Sequence[tuple[str, Predictions]]) -> list[Candidate]:
-    """Runs by name, with `fold-1`, `fold-2`… or `repeat-1`… of one folder joined into one candidate.
+def candidates_of(runs: Sequence[tuple[str, Predictions]]) -> list[Candidate]:
+    """Join `fold-1`, `fold-2`… or `repeat-1`… of one folder into one candidate each.
 
-    Where that leaves but one, its members stand before it.
+    Where that leaves a single candidate, its members stand before it.
+
+    Args:
+        runs: names and predictions.
     """
-    found: dict[str, list[Predictions]] = {}
+    members_of: dict[str, list[Predictions]] = {}
     for name, predictions in runs:
         path = PurePath(name)
         path = path.parent if path.name == "predictions.jsonl" else path
         joined = str(path.parent) if _MEMBER.fullmatch(path.name) and str(path.parent) != "." else name
-        found.setdefault(joined, []).append(predictions)
-    if len(found) == 1 and len(runs) > 1:
-        return [*(_candidate(name, [one]) for name, one in runs), _candidate(*found.popitem(), of_others=True)]
-    return [_candidate(name, members) for name, members in found.items()]
+        members_of.setdefault(joined, []).append(predictions)
+    if len(members_of) == 1 and len(runs) > 1:
+        singles = [_candidate(name, [predictions]) for name, predictions in runs]
+        return [*singles, _candidate(*members_of.popitem(), joins_others=True)]
+    return [_candidate(name, members) for name, members in members_of.items()]
 
 
-def _candidate(name: str, members: list[Predictions], of_others: bool = False) -> Candidate:
-    each = [metrics.summary(one.truth, one.predicted, one.probabilities) for one in members]
-    return Candidate(name, members, {key: np.array([row[key] for row in each]) for key in each[0]}, of_others)
+def _candidate(name: str, members: list[Predictions], joins_others: bool = False) -> Candidate:
+    values = [values_of(member) for member in members]
+    by_metric = {metric: np.array([each[metric] for each in values]) for metric in values[0]}
+    return Candidate(name, members, by_metric, joins_others)
 
 
-def against(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
-    """A paired comparison on the images that both were tested on.
+def compare(candidates: Sequence[Candidate], baseline: str | None = None) -> list[dict[str, Any]]:
+    """Rank candidates, and test each against the baseline, else against the one of highest accuracy.
+
+    Args:
+        candidates: two or more.
+        baseline: name of one of them.
 
     Returns:
-        `accuracy` and `macro_f1`: the difference and its 95 % interval by a paired bootstrap over groups;
-        `p`: McNemar's, NaN where images were tested several times; `images`: how many there are.
+        What `evaluate --json` prints as `comparison`, in the order of the candidates.
 
     Raises:
-        InputError: they share no image, or differ in the truth.
+        InputError: a candidate cannot be paired with the baseline.
+        UsageProblem: none has the name of the baseline.
     """
-    first, second, truth, groups, classes = _paired(candidate, baseline)
-    count = len(classes)
+    ranking = ranks([math.nan if each.joins_others else each.mean("accuracy") for each in candidates])
+    reference = candidates[ranking.index(1)] if baseline is None else _named(candidates, baseline)
+    tests = [
+        None if each is reference or each.joins_others else _test(each, reference, required=baseline is not None)
+        for each in candidates
+    ]
+    corrected = holm([math.nan if test is None else test["p"] for test in tests])
+    rows = []
+    for candidate, rank, test, p in zip(candidates, ranking, tests, corrected, strict=True):
+        row: dict[str, Any] = {"run": candidate.name, "runs": len(candidate.members)}
+        row["rank"] = None if candidate.joins_others else rank
+        row["n"] = sum(len(member.truth) for member in candidate.members)
+        row |= {metric: none_if_nan(candidate.mean(metric)) for metric in candidate.values}
+        row["deviations"] = {metric: none_if_nan(candidate.deviation(metric)) for metric in candidate.values}
+        if test:
+            row["against"] = {**test, "p": none_if_nan(test["p"]), "p_corrected": none_if_nan(p)}
+        rows.append(row)
+    return rows
+
+
+def _named(candidates: Sequence[Candidate], name: str) -> Candidate:
+    for candidate in candidates:
+        if candidate.name.rstrip("/") == name.rstrip("/"):
+            return candidate
+    names = ", ".join(candidate.name for candidate in candidates)
+    raise UsageProblem(f"--baseline {name}: is none of the runs: {names}")
+
+
+def _test(candidate: Candidate, reference: Candidate, required: bool) -> dict[str, Any] | None:
+    """Compare two candidates on the images that both were tested on; None if there are none and none are required.
+
+    Returns:
+        Differences with intervals by a paired bootstrap over groups, and McNemar's `p`, NaN where images were tested
+        several times.
+    """
+    try:
+        first, second, truth, groups, count = _paired(candidate, reference)
+    except InputError:
+        if required:
+            raise
+        return None
     draws = Draws(groups)
     cells = (truth * count + first) * count + second
-    shape = (-1, count, count, count)
-    drawn = draws.sums(cells, count**3).reshape(shape)
-    whole = np.bincount(cells, minlength=count**3).reshape(shape)
-    found: dict[str, Any] = {"images": len(truth)}
-    for figure in ("accuracy", "macro_f1"):
-        value, sample = (
-            metrics.figures_of(counts.sum(axis=3))[figure] - metrics.figures_of(counts.sum(axis=2))[figure]
-            for counts in (whole, drawn)
-        )
-        interval: Interval = draws.interval(float(value[0]), sample, signed=True)
-        found[figure] = (float(value[0]), interval)
-    once = len(candidate.members) == len(baseline.members) == 1
-    right = (first == truth, second == truth)
-    found["p"] = mcnemar(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())) if once else np.nan
-    return found
+    whole = np.bincount(cells, minlength=count**3).reshape(1, count, count, count)
+    drawn = draws.sums(cells, count**3).reshape(-1, count, count, count)
+    test: dict[str, Any] = {"run": reference.name, "images": len(truth)}
+    for name in _TESTED:
+        (value,), sample = (_difference(name, counts) for counts in (whole, drawn))
+        interval = draws.interval(float(value), sample, signed=True)
+        test[name] = {"difference": float(value), "interval": [none_if_nan(end) for end in interval]}
+    accuracy = reference.mean("accuracy")
+    test["relative"] = candidate.mean("accuracy") / accuracy - 1 if accuracy else None
+    once = len(candidate.members) == len(reference.members) == 1
+    better, worse = (first == truth) & (second != truth), (second == truth) & (first != truth)
+    test["p"] = mcnemar(int(better.sum()), int(worse.sum())) if once else math.nan
+    return test
 
 
-def _paired(one: Candidate, other: Candidate) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Predictions of both, the truth, group numbers and class names, over the members' common images."""
+def _difference(name: str, counts: np.ndarray) -> np.ndarray:
+    """Return a metric of the first candidate minus that of the second, of counts (…, truth, first, second)."""
+    compute = METRICS.get(name).compute
+    return compute(ConfusionCounts(counts.sum(axis=3))) - compute(ConfusionCounts(counts.sum(axis=2)))
+
+
+def _paired(one: Candidate, other: Candidate) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Pair the predictions of two candidates, member by member.
+
+    Returns:
+        Class indices that the first and the second predict, the truth, group numbers, and the number of classes.
+
+    Raises:
+        InputError: they have different numbers of members, different images, or different labels.
+    """
+    names = f"{one.name} and {other.name}"
     if len(one.members) != len(other.members):
         raise InputError(
             f"{one.name} has {len(one.members)} folds or repeats, {other.name} {len(other.members)}: "
             "they cannot be paired"
         )
     classes = sorted({name for each in (one, other) for member in each.members for name in member.classes})
-    index = {name: number for number, name in enumerate(classes)}
+    index_of = {name: index for index, name in enumerate(classes)}
     columns: list[list[np.ndarray]] = [[], [], [], []]
-    names: dict[str, int] = {}
-    for own, theirs in zip(one.members, other.members, strict=True):
-        place = {image: row for row, image in enumerate(theirs.ids)}
-        if place.keys() != set(own.ids):
-            common = len(place.keys() & set(own.ids))
+    group_numbers: dict[str, int] = {}
+    for first, second in zip(one.members, other.members, strict=True):
+        row_of = {image: row for row, image in enumerate(second.ids)}
+        if row_of.keys() != set(first.ids):
+            common = len(row_of.keys() & set(first.ids))
             raise InputError(
-                f"{one.name} and {other.name} were tested on different images ({common:,} in common of "
-                f"{len(own.ids):,} and {len(place):,}): they cannot be paired"
+                f"{names} were tested on different images ({common:,} in common of {len(first.ids):,} and "
+                f"{len(row_of):,}): they cannot be paired"
             )
-        matched = [place[image] for image in own.ids]
-        own_class, their_class = (np.array([index[name] for name in each.classes]) for each in (own, theirs))
-        truth = own_class[own.truth]
-        if not np.array_equal(truth, their_class[theirs.truth[matched]]):
-            raise InputError(f"{one.name} and {other.name} give one image different labels: they cannot be paired")
-        columns[0].append(own_class[own.predicted])
-        columns[1].append(their_class[theirs.predicted[matched]])
+        rows = [row_of[image] for image in first.ids]
+        of_first, of_second = (np.array([index_of[name] for name in each.classes]) for each in (first, second))
+        truth = of_first[first.truth]
+        if not np.array_equal(truth, of_second[second.truth[rows]]):
+            raise InputError(f"{names} give one image different labels: they cannot be paired")
+        columns[0].append(of_first[first.predicted])
+        columns[1].append(of_second[second.predicted[rows]])
         columns[2].append(truth)
-        columns[3].append(np.array([names.setdefault(own.group_names[group], len(names)) for group in own.groups]))
-    first, second, truth, groups = (np.concatenate(column) for column in columns)
-    return first, second, truth, groups, classes
+        numbers = [group_numbers.setdefault(first.group_names[group], len(group_numbers)) for group in first.groups]
+        columns[3].append(np.array(numbers))
+    predicted, predicted_too, truth, groups = (np.concatenate(column) for column in columns)
+    return predicted, predicted_too, truth, groups, len(classes)

@@ -1,245 +1,216 @@
-"""The differential count: the shares of the classes among the cells of each slide or patient."""
+"""The differential count: the fractions of the classes among the cells of each slide or patient."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 from scipy import special
 
-from wbctool import PURPOSE
+from wbctool.console import note
 from wbctool.errors import InputError
-from wbctool.evaluation.confidence import plain_table
-from wbctool.evaluation.tables import Table
-from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
+from wbctool.evaluation.document import Block, Paragraph, Result, Section, Table, exact_text
+from wbctool.evaluation.options import check_split
+from wbctool.evaluation.sources import check_prediction, note_selection, predictions_file, reading
+from wbctool.records import ERROR, SPLITS, Record, group_of
 from wbctool.records.composites import is_composite
+from wbctool.records.selection import Selection
 from wbctool.records.tally import Tally
+from wbctool.statistics.intervals import LEVEL, wilson_interval
 
 SCHEMA = "wbctool.differential/1"
-LEVEL = 0.95
-_SHOWN = 12  # groups on a terminal
+_SHOWN_GROUPS = 12
+_Cells = Counter[tuple[str | None, str | None]]  # by predicted class and label
+_Key = tuple[str | None, str, str | None, str | None]  # split, group, predicted class and label
 
 
-@dataclass
-class Group:
-    """The cells of one slide or patient.
-
-    Attributes:
-        counts: of predictions, by class.
-        truth: of labels, by class; of cells that have one.
-        cells: how many there are.
-        uncertain: predictions under the threshold, which are not counted.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    truth: Counter[str] = field(default_factory=Counter)
-    cells: int = 0
-    uncertain: int = 0
-
-
-def count_groups(
-    records: Iterable[Record], split: str | None, threshold: float | None, where: str, tally: Tally
-) -> tuple[dict[str, Group], list[str], str]:
-    """Count predictions by group.
+def count_cells(
+    inputs: Sequence[str],
+    selection: Selection | None = None,
+    split: str | None = None,
+    threshold: float | None = None,
+    quiet: bool = True,
+) -> Result:
+    """Count predicted classes by group, and compare the fractions with those of the labels.
 
     Args:
-        records: prediction and error records, labelled or not.
+        inputs: run folders, record files, or `-` for stdin.
+        selection: of labels and groups; by default those of the records.
         split: `train`, `val`, `test` or `all`; None takes test where records carry splits, else all.
-        threshold: confidence under which a prediction is not counted.
-        where: the input's name, for errors.
-        tally: of the reading, which knows the line that a record came from.
+        threshold: confidence below which a prediction is not counted.
+        quiet: no notes on stderr.
 
     Returns:
-        The groups by name in the order met, the classes in alphabetical order, and the split.
+        One report, and `table`, with a row for each group and class.
 
     Raises:
-        InputError: a record is no prediction or of a composite, or there are none of that split.
+        InputError: a record is no prediction, is of a composite, of a second run, or comes twice, or there are none.
+        UsageProblem: there is no such split.
     """
-    of_split: dict[str | None, dict[str, Group]] = {}
+    check_split(split)
+    source = "stdin" if list(inputs) == ["-"] else ", ".join(inputs)
+    with reading(map(predictions_file, inputs), selection or Selection()) as (records, tally):
+        cells, classes = _count(records, threshold, tally)
+    present = [name for name in SPLITS if any(name == key[0] for key in cells)]
+    chosen = split or ("test" if present else "all")
+    groups: dict[str, _Cells] = {}
+    for (of_split, group, *cell), number in cells.items():
+        if chosen in ("all", of_split):
+            groups.setdefault(group, Counter())[cell[0], cell[1]] += number
+    if not groups:
+        raise InputError(f"{source}: no {chosen} predictions to count (splits found: {', '.join(present) or 'none'})")
+    report = differential_report(groups, classes, chosen)
+    if not quiet:
+        note_selection(tally, source)
+        if split is None and chosen == "test":
+            note("the records carry splits: test is counted (--split all for all)")
+        if all(row["n"] == 1 for row in report["groups"]):
+            note("each cell is a group of its own; name slides or patients with --group-regex or --labels")
+        unlabelled = (sum(number for (_, label), number in group.items() if label is None) for group in groups.values())
+        if partly := sum(0 < number < group.total() for number, group in zip(unlabelled, groups.values(), strict=True)):
+            note(f"{partly:,} groups have cells without a label: no truth is shown for them")
+    return Result([report], _document(report, source), lambda form: exact_counts(report))
+
+
+def _count(records: Iterator[Record], threshold: float | None, tally: Tally) -> tuple[Counter[_Key], list[str]]:
+    """Count cells by split, group, predicted class and label; the classes in alphabetical order."""
+    cells: Counter[_Key] = Counter()
     classes: set[str] = set()
     runs: dict[str | None, str] = {}
-    met: dict[tuple[str | None, str], str] = {}
+    places: dict[tuple[str | None, str], str] = {}
     for record in records:
         if record["schema"] == ERROR:
             continue
-        if record["schema"] != PREDICTION:
-            raise InputError(
-                f"{tally.location}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints"
-            )
-        place = tally.location
+        place, split, label = tally.location, record.get("split"), record.get("label")
+        check_prediction(record, place)
         if is_composite(record):
             raise InputError(f"{place}: {record['id']} is a composite, which no patient has; leave composites out")
         runs.setdefault(record.get("run"), place)
         if len(runs) > 1:
             raise InputError(f"{place}: is of {record.get('run')}, those before of {next(iter(runs))}; count one run")
-        first = met.setdefault((record.get("split"), record["id"]), place)
+        first = places.setdefault((split, record["id"]), place)
         if first is not place:
             raise InputError(f"{place}: {record['id']} is in {first}, too; keep one of them")
-        if record["predicted"] not in record["probabilities"]:
-            raise InputError(f"{place}: {record['id']}: the predicted class has no probability; predict again")
-        classes.update(record["probabilities"])
-        group = of_split.setdefault(record.get("split"), {}).setdefault(group_of(record), Group())
-        group.cells += 1
-        if threshold is not None and record["confidence"] < threshold:
-            group.uncertain += 1
-        else:
-            group.counts[record["predicted"]] += 1
-        if record.get("label") is not None:
-            group.truth[record["label"]] += 1
-            classes.add(record["label"])
-    present = [name for name in SPLITS if name in of_split]
-    wanted = split or ("test" if present else "all")
-    if wanted != "all" and wanted not in of_split:
-        raise InputError(f"{where}: no {wanted} predictions (splits found: {', '.join(present) or 'none'})")
-    found: dict[str, Group] = {}
-    for name, groups in of_split.items():
-        for label, group in groups.items() if wanted in ("all", name) else ():
-            whole = found.setdefault(label, Group())
-            whole.counts += group.counts
-            whole.truth += group.truth
-            whole.cells += group.cells
-            whole.uncertain += group.uncertain
-    if not found:
-        raise InputError(f"{where}: no predictions to count")
-    return found, sorted(classes), wanted
+        certain = threshold is None or record["confidence"] >= threshold
+        cells[split, group_of(record), record["predicted"] if certain else None, label] += 1
+        classes.update(record["probabilities"], [] if label is None else [label])
+    return cells, sorted(classes)
 
 
-def wilson(count: int, total: int) -> list[float] | None:
-    """The 95 % interval of a share (Wilson 1927); None of nothing."""
-    if total == 0:
-        return None
-    z = float(special.ndtri((1 + LEVEL) / 2))
-    middle = (count + z**2 / 2) / (total + z**2)
-    half = z / (total + z**2) * np.sqrt(count * (total - count) / total + z**2 / 4)
-    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
-
-
-def agreement(differences: Sequence[float]) -> dict[str, Any]:
-    """Bias and limits of agreement (Bland and Altman 1986), each with its 95 % interval by Student's t.
+def differential_report(groups: Mapping[str, _Cells], classes: Iterable[str], split: str) -> dict[str, Any]:
+    """Compute fractions and intervals of each group, and agreement over the groups whose cells all have labels.
 
     Args:
-        differences: predicted less true share, one of each group.
+        groups: by name, the number of cells by predicted class, None where it is uncertain, and label, None where
+            there is none.
+        classes: to report of each group.
+        split: of the cells, or `all`.
 
     Returns:
-        `groups`, `bias`, and, of two groups or more, `bias_interval`, `limits` and `limits_within`, how far each
-        limit may be off; null otherwise.
+        As `evaluate --differential --json` prints it.
     """
-    count = len(differences)
-    bias = float(np.mean(differences))
-    found: dict[str, Any] = {
-        "groups": count,
-        "bias": bias,
-        "bias_interval": None,
-        "limits": None,
-        "limits_within": None,
-    }
-    if count > 1:
-        spread = float(np.std(differences, ddof=1))
-        z, t = float(special.ndtri((1 + LEVEL) / 2)), float(special.stdtrit(count - 1, (1 + LEVEL) / 2))
-        found["bias_interval"] = [bias - t * spread / np.sqrt(count), bias + t * spread / np.sqrt(count)]
-        found["limits"] = [bias - z * spread, bias + z * spread]
-        found["limits_within"] = float(t * spread * np.sqrt(1 / count + z**2 / (2 * (count - 1))))
-    return found
-
-
-def differential(groups: dict[str, Group], classes: Sequence[str], split: str) -> dict[str, Any]:
-    """All counts as one object; agreement is over groups whose cells all have labels."""
     rows = []
     differences: dict[str, list[float]] = {name: [] for name in classes}
-    for name, group in sorted(groups.items()):
-        counted = sum(group.counts.values())
-        known = sum(group.truth.values()) == group.cells
-        shares: dict[str, Any] = {}
-        for label in classes:
-            share = group.counts[label] / counted if counted else None
-            true = group.truth[label] / group.cells if known else None
-            interval = wilson(group.counts[label], counted)
-            shares[label] = {"count": group.counts[label], "share": share, "interval": interval, "truth": true}
-            if share is not None and true is not None:
-                differences[label].append(share - true)
-        rows.append({"group": name, "n": group.cells, "uncertain": group.uncertain, "classes": shares})
-    compared = {label: agreement(values) for label, values in differences.items() if values}
+    for name, cells in sorted(groups.items()):
+        total = cells.total()
+        predicted: Counter[str | None] = Counter()
+        labels: Counter[str | None] = Counter()
+        for (predicted_class, label), number in cells.items():
+            predicted[predicted_class] += number
+            labels[label] += number
+        certain = total - predicted[None]
+        of_classes: dict[str, Any] = {}
+        for label in differences:
+            count = predicted[label]
+            fraction = count / certain if certain else None
+            truth = None if labels[None] else labels[label] / total
+            ends = wilson_interval(count, certain)
+            of_classes[label] = {"count": count, "share": fraction, "interval": ends and [*ends], "truth": truth}
+            if fraction is not None and truth is not None:
+                differences[label].append(fraction - truth)
+        rows.append({"group": name, "n": total, "uncertain": predicted[None], "classes": of_classes})
+    compared = {label: agreement_of(values) for label, values in differences.items() if values}
     return {"schema": SCHEMA, "split": split, "groups": rows, "agreement": compared}
 
 
-def differential_table(report: dict[str, Any]) -> Table:
-    """One row for each group and class, for papers and spreadsheets."""
+def agreement_of(differences: Sequence[float]) -> dict[str, Any]:
+    """Compute bias and limits of agreement (Bland and Altman 1986), with 95 % intervals by Student's t.
 
-    def text(value: float | None) -> str:
-        return "" if value is None else f"{value:.6f}"
+    Args:
+        differences: predicted minus true fraction, one of each group.
 
-    rows = [
-        [
-            row["group"],
-            label,
-            str(one["count"]),
-            *map(text, (one["share"], *(one["interval"] or (None, None)), one["truth"])),
-        ]
-        for row in report["groups"]
-        for label, one in row["classes"].items()
-    ]
+    Returns:
+        `groups`, `bias`, and, of two groups or more, `bias_interval`, `limits` and `limits_within`, the half-width of
+        the interval of each limit; otherwise None.
+    """
+    count = len(differences)
+    bias = float(np.mean(differences))
+    agreement: dict[str, Any] = {"groups": count, "bias": bias}
+    agreement |= dict.fromkeys(("bias_interval", "limits", "limits_within"))
+    if count > 1:
+        spread = float(np.std(differences, ddof=1))
+        z, t = float(special.ndtri((1 + LEVEL) / 2)), float(special.stdtrit(count - 1, (1 + LEVEL) / 2))
+        agreement["bias_interval"] = [bias - t * spread / np.sqrt(count), bias + t * spread / np.sqrt(count)]
+        agreement["limits"] = [bias - z * spread, bias + z * spread]
+        agreement["limits_within"] = float(t * spread * np.sqrt(1 / count + z**2 / (2 * (count - 1))))
+    return agreement
+
+
+def exact_counts(report: dict[str, Any]) -> Table:
+    """Return one row for each group and class, for papers and spreadsheets."""
+    rows = []
+    for group in report["groups"]:
+        for label, cell in group["classes"].items():
+            values = map(exact_text, (cell["share"], *(cell["interval"] or (None, None)), cell["truth"]))
+            rows.append([group["group"], label, str(cell["count"]), *values])
     return Table(["group", "class", "count", "share", "low", "high", "truth"], rows)
 
 
-def print_differential(report: dict[str, Any], source: str, console: Console) -> None:
-    """Print the count of each group, and the agreement with the truth where that is known."""
+def _document(report: dict[str, Any], source: str) -> Section:
+    """Lay out the count of each group, and the agreement with the truth where that is known."""
     groups = report["groups"]
-    cells = sum(row["n"] for row in groups)
-    console.print(Text(f"{source}: {_counted(cells, 'cell')} of {_counted(len(groups), 'group')}", style="bold"))
+    blocks: list[Block] = []
     if any(row["uncertain"] for row in groups):
-        console.print(Text("Uncertain cells are left out of counts and shares, and not of the truth.", style="dim"))
-    console.print()
-    for row in groups[:_SHOWN]:
-        left = f", {row['uncertain']:,} uncertain left out" if row["uncertain"] else ""
-        console.print(Text(f"{row['group']}: {_counted(row['n'], 'cell')}{left}", style="bold"))
-        drawn = plain_table()
-        drawn.add_column("class", overflow="fold")
-        known = any(one["truth"] is not None for one in row["classes"].values())
-        for name in ("count", "share", "95 % interval", *(["truth"] if known else [])):
-            drawn.add_column(name, justify="right", no_wrap=True)
-        for label, one in row["classes"].items():
-            cells = [f"{one['count']:,}", _percent(one["share"]), _range(one["interval"])]
-            drawn.add_row(Text(label), *cells, *([_percent(one["truth"])] if known else []))
-        console.print(drawn)
-        console.print()
-    if len(groups) > _SHOWN:
-        console.print(Text(f"and {len(groups) - _SHOWN:,} groups more; --format csv or --json holds all", style="dim"))
-        console.print()
+        text = "Uncertain cells are left out of counts and fractions, and not of the truth."
+        blocks.append(Paragraph(text, "soft"))
+    blocks += [_group_section(row) for row in groups[:_SHOWN_GROUPS]]
+    if len(groups) > _SHOWN_GROUPS:
+        text = f"and {len(groups) - _SHOWN_GROUPS:,} groups more; --format csv or --json has all"
+        blocks.append(Paragraph(text, "soft"))
     if report["agreement"]:
-        _print_agreement(report["agreement"], console)
-    console.print(Text(PURPOSE, style="dim"))
+        blocks.append(_agreement_section(report["agreement"]))
+    cells = _number(sum(row["n"] for row in groups), "cell")
+    return Section(f"{source}: {cells} of {_number(len(groups), 'group')}", blocks)
 
 
-def _print_agreement(compared: dict[str, Any], console: Console) -> None:
-    count = max(one["groups"] for one in compared.values())
-    title = f"Agreement with the truth over {_counted(count, 'group')}, in points of percent"
-    console.print(Text(title, style="bold"))
-    drawn = plain_table()
-    drawn.add_column("class", overflow="fold")
-    for name in ("bias", "95 % interval", "limits of agreement"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for label, one in compared.items():
-        spans = [
-            "–" if one[key] is None else f"{100 * one[key][0]:+.1f} to {100 * one[key][1]:+.1f}"
-            for key in ("bias_interval", "limits")
-        ]
-        drawn.add_row(Text(label), f"{100 * one['bias']:+.1f}", *spans)
-    console.print(drawn)
-    console.print()
+def _group_section(row: dict[str, Any]) -> Section:
+    labelled = any(cell["truth"] is not None for cell in row["classes"].values())
+    rows = []
+    for label, cell in row["classes"].items():
+        interval = " to ".join(map(_percent, cell["interval"])) if cell["interval"] else "–"
+        truth = [_percent(cell["truth"])] if labelled else []
+        rows.append([label, f"{cell['count']:,}", _percent(cell["share"]), interval, *truth])
+    table = Table(["class", "count", "fraction", "95 % interval", *(["truth"] if labelled else [])], rows)
+    uncertain = f", {row['uncertain']:,} uncertain left out" if row["uncertain"] else ""
+    return Section(f"{row['group']}: {_number(row['n'], 'cell')}{uncertain}", [table])
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def _agreement_section(compared: dict[str, Any]) -> Section:
+    count = max(agreement["groups"] for agreement in compared.values())
+    rows = []
+    for label, agreement in compared.items():
+        ends = [agreement[key] for key in ("bias_interval", "limits")]
+        spans = ["–" if pair is None else f"{100 * pair[0]:+.1f} to {100 * pair[1]:+.1f}" for pair in ends]
+        rows.append([label, f"{100 * agreement['bias']:+.1f}", *spans])
+    table = Table(["class", "bias", "95 % interval", "limits of agreement"], rows)
+    return Section(f"Agreement with the truth over {_number(count, 'group')}, in percentage points", [table])
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+def _number(number: int, unit: str) -> str:
+    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
-def _range(interval: list[float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{fraction:.1%}"

@@ -1,4 +1,4 @@
-"""From prediction records, of one run or many, to the arrays that figures are made of."""
+"""From prediction records, of one run or several, to the arrays that metrics are computed from."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import Any
 
 import numpy as np
 
 from wbctool.errors import InputError
+from wbctool.evaluation.options import EvaluationOptions
+from wbctool.evaluation.sources import check_prediction
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record, group_of
 from wbctool.records.composites import ALLOW, is_composite
 from wbctool.records.tally import Tally
+from wbctool.statistics.scores import Scores
 
-_SUM_WITHIN = 0.01  # of 1, as other tools round their probabilities
+_SUM_TOLERANCE = 0.01  # of 1, as other tools round their probabilities
 
 
 @dataclass
-class Predictions:
+class Predictions(Scores):
     """Labelled predictions of one run.
 
     Attributes:
-        run: its name.
-        classes: class names, in alphabetical order.
-        ids, paths: of the images, (n,) each.
-        truth, predicted: class indices, shape (n,).
-        probabilities: shape (n, classes), float64.
+        run: name of the run.
+        classes: class names in alphabetical order, which class indices refer to.
+        ids, paths: of the images, length n.
         groups: group numbers from 0, shape (n,).
-        group_names: their names.
-        temperature: by which each image's scores were divided, 1 for those that were not, shape (n,).
-        split: the split they are of, or `all`.
+        group_names: by group number.
+        temperature: that the logits of each image were divided by, 1 where they were not, shape (n,).
+        split: of the images, or `all`.
         notes: what was left out, in words.
-        composites: how many of the images are composites.
-        validation: the run's predictions of validation images, where others are evaluated.
-        records: what else the records say of each image, where that was asked for.
+        composites: number of the images that are composites.
+        validation: the run's predictions of validation images, where those of test are evaluated.
+        records: of the images without their probabilities, where the audit needs them.
     """
 
     run: str
     classes: list[str]
     ids: list[str]
     paths: list[str]
-    truth: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
     groups: np.ndarray
     group_names: list[str]
     temperature: np.ndarray
@@ -53,207 +53,178 @@ class Predictions:
     validation: Predictions | None = None
     records: list[Record] = field(default_factory=list)
 
-    @property
-    def confidence(self) -> np.ndarray:
-        """The probability of the predicted class, shape (n,)."""
-        return self.probabilities[np.arange(len(self.predicted)), self.predicted]
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether each prediction is the truth, shape (n,), bool."""
-        return self.truth == self.predicted
-
-    def at(self, rows: np.ndarray) -> Predictions:
-        """Some of the images, by a mask (n,) or row numbers; groups are numbered anew."""
-        rows = np.arange(len(self.ids))[rows]
-        met, groups = np.unique(self.groups[rows], return_inverse=True)
-        return replace(
-            self,
-            ids=[self.ids[row] for row in rows],
-            paths=[self.paths[row] for row in rows],
-            truth=self.truth[rows],
-            predicted=self.predicted[rows],
-            probabilities=self.probabilities[rows],
-            groups=groups,
-            group_names=[self.group_names[number] for number in met],
-            temperature=self.temperature[rows],
-            records=[self.records[row] for row in rows] if self.records else [],
-        )
+    def subset(self, chosen: np.ndarray) -> Predictions:
+        """Return the images of a mask, bool of shape (n,); groups are numbered from 0 again."""
+        if chosen.all():
+            return replace(self)
+        numbers, groups = np.unique(self.groups[chosen], return_inverse=True)
+        names = [self.group_names[number] for number in numbers]
+        columns: dict[str, Any] = {"groups": groups, "group_names": names}
+        for name in ("truth", "predicted", "probabilities", "temperature"):
+            columns[name] = getattr(self, name)[chosen]
+        for name in ("ids", "paths", "records"):
+            columns[name] = list(compress(getattr(self, name), chosen))
+        return replace(self, **columns)
 
 
-@dataclass
-class _Left:
-    """What is left out: how much of each kind, and where it was first met."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def out(self, what: str, place: str) -> None:
-        self.counts[what] += 1
-        self.first.setdefault(what, place)
-
-    def lines(self) -> list[str]:
-        return [f"{count:,} {what} (first: {self.first[what]})" for what, count in self.counts.items()]
-
-
-def _ints() -> array[int]:
-    return array("l")
-
-
-def _floats() -> array[float]:
-    return array("d")
-
-
-@dataclass
-class _Rows:
-    """The records of one run as they come in, column by column."""
-
-    names: dict[str, int] = field(default_factory=dict)  # of the classes that have probabilities
-    labels: dict[str, int] = field(default_factory=dict)
-    groups: dict[str, int] = field(default_factory=dict)
-    met: dict[str | None, dict[str, int]] = field(default_factory=dict)  # of each split, in which line an id was
-    ids: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    shares: array[float] = field(default_factory=_floats)  # probabilities, row after row
-    columns: array[int] = field(default_factory=_ints)  # their classes
-    widths: array[int] = field(default_factory=_ints)  # how many of each row
-    label: array[int] = field(default_factory=_ints)
-    predicted: array[int] = field(default_factory=_ints)
-    group: array[int] = field(default_factory=_ints)
-    split: array[int] = field(default_factory=_ints)
-    temperature: array[float] = field(default_factory=_floats)
-    lines: array[int] = field(default_factory=_ints)
-    synthetic: bytearray = field(default_factory=bytearray)
-    records: list[Record] = field(default_factory=list)
-
-    def add(self, record: Record, tally: Tally, keep: bool) -> None:
-        met = self.met.setdefault(record.get("split"), {})
-        before = len(met)
-        line = met.setdefault(record["id"], tally.line)
-        if len(met) == before:
-            raise InputError(f"{tally.location}: {record['id']} is in line {line}, too; keep one of them")
-        shares = record["probabilities"]
-        total = sum(shares.values())
-        if abs(total - 1) > _SUM_WITHIN:
-            raise InputError(f"{tally.location}: {record['id']}: its probabilities sum to {total:.4g}, not to 1")
-        if record["predicted"] not in shares:
-            raise InputError(f"{tally.location}: {record['id']}: the predicted class has no probability; predict again")
-        self.ids.append(record["id"])
-        self.paths.append(record["path"])
-        self.shares.extend(shares.values())
-        self.columns.extend([self.names.setdefault(name, len(self.names)) for name in shares])
-        self.widths.append(len(shares))
-        self.label.append(self.labels.setdefault(record["label"], len(self.labels)))
-        self.predicted.append(self.names[record["predicted"]])
-        self.group.append(self.groups.setdefault(group_of(record), len(self.groups)))
-        self.split.append(SPLITS.index(record["split"]) if record.get("split") else -1)
-        self.temperature.append(record.get("temperature") or 1.0)
-        self.lines.append(tally.line)
-        self.synthetic.append(is_composite(record))
-        if keep:
-            self.records.append({key: value for key, value in record.items() if key != "probabilities"})
-
-
-def collect(
-    records: Iterable[Record],
-    split: str | None,
-    where: str,
-    tally: Tally,
-    keep: bool = False,
-    allow_synthetic: bool = False,
+def collect_predictions(
+    records: Iterable[Record], source: str, tally: Tally, options: EvaluationOptions
 ) -> list[Predictions]:
-    """Choose the predictions that are evaluated, run by run.
+    """Collect the predictions to evaluate, run by run.
 
     Args:
         records: prediction and error records.
-        split: `train`, `val`, `test` or `all`; None takes test where records carry splits, else all.
-        where: the input's name, for errors and for runs without one.
-        tally: of the reading, which knows the line that a record came from.
-        keep: also keep the records.
-        allow_synthetic: take composites of validation and test, too.
+        source: name of the input, for errors and for runs without a name.
+        tally: of the reading, which knows the line of each record.
+        options: the split, whether composites are allowed, and whether the audit needs the records.
 
     Raises:
-        InputError: there is nothing to evaluate, there are composites to test on, or a record is no prediction or
-            not a sound one.
+        InputError: there is nothing to evaluate, there are composites to test on, or a record is no valid prediction.
     """
-    runs: defaultdict[str, _Rows] = defaultdict(_Rows)
-    left = _Left()
+    runs: defaultdict[str, _Columns] = defaultdict(_Columns)
+    left_out: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for record in records:
         if record["schema"] == ERROR:
-            left.out("error records", tally.location)
-        elif record["schema"] != PREDICTION:
-            raise InputError(
-                f"{tally.location or where}: {record['id']} is a {record['schema']} record; "
-                "give what `wbctool predict` prints"
-            )
-        elif record.get("label") is None:
-            left.out("predictions without a label", tally.location)
+            reason = "error records"
+        elif record["schema"] == PREDICTION and record.get("label") is None:
+            reason = "predictions without a label"
         else:
-            runs[record.get("run") or where].add(record, tally, keep)
+            check_prediction(record, tally.location or source)
+            runs[record.get("run") or source].add(record, tally, keep_record=options.audit)
+            continue
+        left_out[reason] += 1
+        first.setdefault(reason, tally.location)
+    notes = [f"{count:,} {reason} (first: {first[reason]})" for reason, count in left_out.items()]
     if not runs:
-        reason = "; ".join([*left.lines(), *tally.notes()]).replace("warning: ", "")
-        raise InputError(f"{where}: no labelled predictions to evaluate" + (f" ({reason})" if reason else ""))
-    return [_chosen(run, rows, split, where, left.lines(), allow_synthetic) for run, rows in runs.items()]
+        reasons = "; ".join([*notes, *tally.notes()]).replace("warning: ", "")
+        raise InputError(f"{source}: no labelled predictions to evaluate" + (f" ({reasons})" if reasons else ""))
+    return [_evaluated(columns.predictions(run, notes), columns, source, options) for run, columns in runs.items()]
 
 
-def _chosen(
-    run: str, rows: _Rows, split: str | None, where: str, notes: list[str], allow_synthetic: bool
-) -> Predictions:
-    classes = sorted(rows.names)
-    place = np.empty(len(classes), np.int64)
-    place[[rows.names[name] for name in classes]] = np.arange(len(classes))
-    known = {name: number for number, name in enumerate(classes)}
-    truth = np.array([known.get(name, -1) for name in rows.labels])[np.array(rows.label)]
-    name, keep = _of_split(np.array(rows.split), split, where)
-    unknown = keep & (truth < 0)
-    if unknown.any():
-        labels = list(rows.labels)
-        counts = Counter(labels[number] for number in np.array(rows.label)[unknown])
-        named = ", ".join(f"{label} ({count:,})" for label, count in sorted(counts.items()))
-        keep &= ~unknown
-        if not keep.any():
-            raise InputError(f"{where}: the model knows none of the labels: {named}; rename with --map old=new")
-        line = rows.lines[int(np.argmax(unknown))]
-        notes = [*notes, f"{unknown.sum():,} images of classes the model does not know: {named} (first: line {line})"]
-    held_back = (np.array(rows.split) == SPLITS.index("val")) & (truth >= 0)
-    composite = np.frombuffer(rows.synthetic, bool)
-    tested = composite & (held_back | keep if name == "test" else keep & (name != "train"))
-    if tested.any() and not allow_synthetic:
-        first = rows.ids[int(np.argmax(tested))]
+class _Columns:
+    """The records of one run, column by column, as a million of them must fit into memory.
+
+    Classes, labels and groups are numbered in the order in which they come. `probabilities` and their `class_columns`
+    hold one row after another, of `widths`.
+    """
+
+    def __init__(self) -> None:
+        self.class_numbers: dict[str, int] = {}
+        self.label_numbers: dict[str, int] = {}
+        self.group_numbers: dict[str, int] = {}
+        self.lines_of_ids: defaultdict[str | None, dict[str, int]] = defaultdict(dict)  # of each split
+        self.ids: list[str] = []
+        self.paths: list[str] = []
+        self.records: list[Record] = []
+        self.probabilities, self.temperatures = array("d"), array("d")
+        self.class_columns, self.widths, self.predicted = array("l"), array("l"), array("l")
+        self.labels, self.groups, self.splits, self.lines = array("l"), array("l"), array("l"), array("l")
+        self.synthetic = bytearray()
+
+    def add(self, record: Record, tally: Tally, keep_record: bool) -> None:
+        """Append a labelled prediction.
+
+        Raises:
+            InputError: its id came before in the same split, or its probabilities do not sum to 1.
+        """
+        lines = self.lines_of_ids[record.get("split")]
+        count = len(lines)
+        line = lines.setdefault(record["id"], tally.line)
+        if len(lines) == count:
+            raise InputError(f"{tally.location}: {record['id']} is in line {line}, too; keep one of them")
+        probabilities = record["probabilities"]
+        total = sum(probabilities.values())
+        if abs(total - 1) > _SUM_TOLERANCE:
+            raise InputError(f"{tally.location}: {record['id']}: its probabilities sum to {total:.4g}, not to 1")
+        self.ids.append(record["id"])
+        self.paths.append(record["path"])
+        self.probabilities.extend(probabilities.values())
+        self.class_columns.extend([self.class_numbers.setdefault(n, len(self.class_numbers)) for n in probabilities])
+        self.widths.append(len(probabilities))
+        self.labels.append(self.label_numbers.setdefault(record["label"], len(self.label_numbers)))
+        self.predicted.append(self.class_numbers[record["predicted"]])
+        self.groups.append(self.group_numbers.setdefault(group_of(record), len(self.group_numbers)))
+        self.splits.append(SPLITS.index(record["split"]) if record.get("split") else -1)
+        self.temperatures.append(record.get("temperature") or 1.0)
+        self.lines.append(tally.line)
+        self.synthetic.append(is_composite(record))
+        if keep_record:
+            self.records.append({key: value for key, value in record.items() if key != "probabilities"})
+
+    def predictions(self, run: str, notes: list[str]) -> Predictions:
+        """Return all of them as arrays; the truth is -1 where the model does not know the label."""
+        classes = sorted(self.class_numbers)
+        index_of = {name: index for index, name in enumerate(classes)}
+        class_of_number = np.array([index_of[name] for name in self.class_numbers])
+        probabilities = np.zeros((len(self.ids), len(classes)))
+        rows = np.repeat(np.arange(len(self.ids)), self.widths)
+        probabilities[rows, class_of_number[np.array(self.class_columns)]] = self.probabilities
+        return Predictions(
+            run=run,
+            classes=classes,
+            ids=self.ids,
+            paths=self.paths,
+            truth=np.array([index_of.get(name, -1) for name in self.label_numbers])[np.array(self.labels)],
+            predicted=class_of_number[np.array(self.predicted)],
+            probabilities=probabilities,
+            groups=np.array(self.groups),
+            group_names=list(self.group_numbers),
+            temperature=np.array(self.temperatures),
+            split="all",
+            notes=notes,
+            records=self.records,
+        )
+
+
+def _evaluated(whole: Predictions, columns: _Columns, source: str, options: EvaluationOptions) -> Predictions:
+    """Return the labelled predictions of the split, with those of validation beside those of test."""
+    splits = np.array(columns.splits)
+    split, chosen = _split_mask(splits, options.split, source)
+    chosen, note = _without_unknown(whole.truth, chosen, columns, source)
+    validation = (splits == SPLITS.index("val")) & (whole.truth >= 0)
+    composite = np.frombuffer(columns.synthetic, bool)
+    tested = composite & (validation | chosen if split == "test" else chosen & (split != "train"))
+    if tested.any() and not options.allow_synthetic:
+        first = whole.ids[int(np.argmax(tested))]
         raise InputError(
-            f"{where}: {first} is a composite ({tested.sum():,} in all); figures of composites say nothing of real "
+            f"{source}: {first} is a composite ({tested.sum():,} in all); metrics on composites say nothing of real "
             f"images: leave them out, or add {ALLOW}"
         )
-    probabilities = np.zeros((len(rows.ids), len(classes)))
-    probabilities[np.repeat(np.arange(len(rows.ids)), rows.widths), place[np.array(rows.columns)]] = rows.shares
-    whole = Predictions(
-        run=run,
-        classes=classes,
-        ids=rows.ids,
-        paths=rows.paths,
-        truth=truth,
-        predicted=place[np.array(rows.predicted)],
-        probabilities=probabilities,
-        groups=np.array(rows.group),
-        group_names=list(rows.groups),
-        temperature=np.array(rows.temperature),
-        split=name,
-        notes=notes,
-        records=rows.records,
+    evaluated = replace(
+        whole.subset(chosen), split=split, notes=[*whole.notes, *note], composites=int((composite & chosen).sum())
     )
-    chosen = replace(whole.at(keep), composites=int((composite & keep).sum()))
-    if name == "test" and held_back.any():
-        chosen.validation = replace(whole.at(held_back), split="val")
-    return chosen
+    if split == "test" and validation.any():
+        evaluated.validation = replace(whole.subset(validation), split="val")
+    return evaluated
 
 
-def _of_split(splits: np.ndarray, split: str | None, where: str) -> tuple[str, np.ndarray]:
+def _split_mask(splits: np.ndarray, split: str | None, source: str) -> tuple[str, np.ndarray]:
+    """Return the split to evaluate, and which images are of it."""
     present = set(np.unique(splits).tolist()) - {-1}
     if split == "all" or (split is None and not present):
         return "all", np.ones(len(splits), bool)
     wanted = split or "test"
-    keep = splits == SPLITS.index(wanted)
-    if not keep.any():
-        found = ", ".join(SPLITS[number] for number in sorted(present)) or "none"
-        raise InputError(f"{where}: no {wanted} predictions (splits found: {found}); give --split val or --split all")
-    return wanted, keep
+    chosen = splits == SPLITS.index(wanted)
+    if not chosen.any():
+        names = ", ".join(SPLITS[number] for number in sorted(present)) or "none"
+        raise InputError(f"{source}: no {wanted} predictions (splits found: {names}); give --split val or --split all")
+    return wanted, chosen
+
+
+def _without_unknown(
+    truth: np.ndarray, chosen: np.ndarray, columns: _Columns, source: str
+) -> tuple[np.ndarray, list[str]]:
+    """Leave out images whose label the model does not know; the mask without them, and a note on them."""
+    unknown = chosen & (truth < 0)
+    if not unknown.any():
+        return chosen, []
+    labels = list(columns.label_numbers)
+    counts = Counter(labels[number] for number in np.array(columns.labels)[unknown])
+    names = ", ".join(f"{label} ({count:,})" for label, count in sorted(counts.items()))
+    if unknown.sum() == chosen.sum():
+        raise InputError(f"{source}: the model knows none of the labels: {names}; rename with --map old=new")
+    line = columns.lines[int(np.argmax(unknown))]
+    return chosen & ~unknown, [
+        f"{unknown.sum():,} images of classes the model does not know: {names} (first: line {line})"
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+
+from wbctool.evaluation.document import Table
 
 FORMATS = ("table", "markdown", "latex", "csv")
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
@@ -13,54 +14,35 @@ _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasc
 _LATEX |= {"±": r"$\pm$", "–": "--"}
 
 
-@dataclass
-class Table:
-    """Text in rows and columns.
-
-    Attributes:
-        columns: their names; the first column names the rows.
-        rows: of cells.
-        bold: (row, column) of the cells that stand out.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    bold: set[tuple[int, int]] = field(default_factory=set)
-
-
 def written(table: Table, form: str) -> str:
-    """The table as `markdown`, `latex` (needs booktabs) or `csv`, which has no bold."""
+    """Return a table as `markdown`, `latex` (needs booktabs) or `csv`, which has no bold."""
     return {"markdown": _markdown, "latex": _latex, "csv": _csv}[form](table)
 
 
+def _bold(table: Table, escape: Callable[[str], str], mark: str) -> list[list[str]]:
+    """Return the escaped text of the cells, bold ones within a mark such as `**{}**`."""
+    return [
+        [mark.replace("{}", escape(cell.text)) if (r, c) in table.bold else escape(cell.text) for c, cell in cells]
+        for r, cells in ((r, enumerate(row)) for r, row in enumerate(table.cells))
+    ]
+
+
 def _markdown(table: Table) -> str:
-    def cell(text: str) -> str:
+    def escape(text: str) -> str:
         return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    rows = [
-        line([f"**{cell(text)}**" if (r, c) in table.bold else cell(text) for c, text in enumerate(row)])
-        for r, row in enumerate(table.rows)
-    ]
-    rule = line(["---", *["---:"] * (len(table.columns) - 1)])
-    return "\n".join([line([cell(name) for name in table.columns]), rule, *rows]) + "\n"
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [[escape(name) for name in table.columns], rule, *_bold(table, escape, "**{}**")]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _latex(table: Table) -> str:
-    def cell(text: str) -> str:
+    def escape(text: str) -> str:
         return "".join(_LATEX.get(character, character) for character in text)
 
-    def line(cells: Sequence[str]) -> str:
-        return f"{' & '.join(cells)} \\\\"
-
-    rows = [
-        line([f"\\textbf{{{cell(text)}}}" if (r, c) in table.bold else cell(text) for c, text in enumerate(row)])
-        for r, row in enumerate(table.rows)
-    ]
+    lines = [[escape(name) for name in table.columns], *_bold(table, escape, "\\textbf{{}}")]
+    columns, *rows = (f"{' & '.join(cells)} \\\\" for cells in lines)
     head = f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
-    columns = line([cell(name) for name in table.columns])
     return "\n".join([head, "\\toprule", columns, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -68,5 +50,5 @@ def _csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(table.rows)
+    writer.writerows([[cell.text for cell in row] for row in table.cells])
     return stream.getvalue()

@@ -1,25 +1,25 @@
-"""Confidence: temperature, reliability, and the trade of coverage against error."""
+"""Calibration: temperature scaling, reliability, and the risk–coverage curve."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from wbctool.statistics.metrics import BINS, confidence_bins, log_losses
+from wbctool.statistics.scores import BINS, Scores, confidence_bins, threshold_steps
 
 _BOUNDS = (0.05, 20.0)  # of a temperature
-_SPREAD = 1.0  # standard deviation of log T beforehand: where all is right, T would be 0
+_SPREAD = 1.0  # standard deviation of log T in the prior: where all predictions are correct, T would be 0
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def scaled(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Probabilities whose logits are divided by a temperature; with 1/T, those before.
+    """Divide the logits of probabilities by a temperature; 1/T undoes T.
 
     Args:
         probabilities: shape (n, classes), rows sum to 1.
-        temperature: one, or one for each row, shape (n,); above 1 makes less sure.
+        temperature: one, or one for each row, shape (n,); above 1 lowers confidence.
 
     Returns:
-        Shape (n, classes), float64; rows sum to 1, their order stays.
+        Shape (n, classes), float64; rows sum to 1, the order within a row stays.
     """
     rows = np.broadcast_to(np.asarray(temperature, np.float64), len(probabilities))[:, None]
     powers = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / rows)
@@ -27,7 +27,7 @@ def scaled(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.nda
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature of least log loss (Guo et al. 2017, section 4.2), kept from extremes where images are few.
+    """Fit the temperature of least log loss (Guo et al. 2017, section 4.2), with a prior for few images.
 
     Args:
         truth: class indices of validation images, shape (n,).
@@ -36,96 +36,83 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     Returns:
         From 0.05 to 20; 1 for no images.
     """
-    from scipy import optimize  # only trainings need it
+    from scipy import optimize  # only training needs it
 
     if not len(truth):
         return 1.0
 
     def loss(logarithm: float) -> float:
-        own = log_losses(truth, scaled(probabilities, float(np.exp(logarithm)))).sum()
-        return float(own + logarithm**2 / (2 * _SPREAD**2))
+        rescaled = scaled(probabilities, float(np.exp(logarithm)))
+        return float(Scores(truth, truth, rescaled).log_losses.sum() + logarithm**2 / (2 * _SPREAD**2))
 
     low, high = np.log(_BOUNDS)
-    found = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return round(float(np.exp(found.x)), 4)
+    result = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return round(float(np.exp(result.x)), 4)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """How often predictions of like confidence are right: 15 bins of equal width, those with images.
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
+    """Compare confidence with accuracy in 15 bins of equal width; bins without images are left out.
 
     Args:
         confidence: of the predicted class, shape (n,).
-        right: whether it is the true one, shape (n,), bool.
+        correct: whether it is the true one, shape (n,), bool.
 
     Returns:
         Of each bin its ends, `above` and `to`, `n`, mean `confidence` and `accuracy`.
     """
     bins = confidence_bins(confidence)
-    found = []
-    for number in np.unique(bins):
-        inside = bins == number
-        found.append(
-            {
-                "above": int(number) / BINS,
-                "to": (int(number) + 1) / BINS,
-                "n": int(inside.sum()),
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-            }
-        )
-    return found
+    return [
+        {
+            "above": number / BINS,
+            "to": (number + 1) / BINS,
+            "n": int((bins == number).sum()),
+            "confidence": float(confidence[bins == number].mean()),
+            "accuracy": float(correct[bins == number].mean()),
+        }
+        for number in np.unique(bins).tolist()
+    ]
 
 
-def risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coverage and error at every threshold of confidence (El-Yaniv and Wiener 2010).
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compute the risk–coverage curve (El-Yaniv and Wiener 2010).
 
     Args:
         confidence: shape (n,).
-        right: shape (n,), bool.
+        correct: shape (n,), bool.
 
     Returns:
-        Thresholds from high to low, the share of images at or above each, and the share of errors among
-        those; each of shape (different confidences,).
+        Thresholds of confidence from high to low, the fraction of images at or above each (coverage), and the fraction
+        of errors among those (risk); each of shape (distinct confidences,).
     """
-    order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    wrong = np.cumsum(~right[order])[last]
-    return ranked[last], (last + 1) / len(ranked), wrong / (last + 1)
+    errors, others, thresholds = threshold_steps(~correct, confidence)
+    return thresholds, (errors + others) / len(correct), errors / (errors + others)
 
 
-def coverage_table(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The error among the surest predictions, at some coverages; ties are kept together.
+def coverage_table(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
+    """Return the error among the most confident predictions at some coverages; ties stay together.
 
     Args:
-        confidence: of each prediction, (n,), 0 to 1.
-        right: whether it is, (n,), bool.
+        confidence: of each prediction, shape (n,), 0 to 1.
+        correct: shape (n,), bool.
 
     Returns:
-        Rows of `coverage`, `error` (both shares) and the `threshold` that leaves them.
+        Rows of `coverage`, `error` (both fractions) and the `threshold` that leaves them.
     """
-    thresholds, coverage, error = risk(confidence, right)
-    rows = []
-    for wanted in COVERAGES:
-        place = int(np.searchsorted(coverage, wanted - 1e-12))
-        row = {
-            "coverage": float(coverage[place]),
-            "error": float(error[place]),
-            "threshold": float(thresholds[place]),
-        }
-        if row not in rows:
-            rows.append(row)
-    return rows
+    thresholds, coverage, error = risk_coverage(confidence, correct)
+    wanted = np.unique(np.searchsorted(coverage, np.array(COVERAGES) - 1e-12))[::-1].tolist()
+    return [
+        {"coverage": float(coverage[k]), "error": float(error[k]), "threshold": float(thresholds[k])} for k in wanted
+    ]
 
 
-def threshold_for(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
-    """The least threshold that leaves an error of no more than the target; None where none does.
+def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:
+    """Find the lowest threshold that leaves an error of at most the target; None if none does.
 
     Args:
-        confidence: of each prediction, (n,), 0 to 1.
-        right: whether it is, (n,), bool.
-        target: a share, 0 to 1.
+        confidence: of each prediction, shape (n,), 0 to 1.
+        correct: shape (n,), bool.
+        target: a fraction, 0 to 1.
     """
-    thresholds, _, error = risk(confidence, right)
+    thresholds, _, error = risk_coverage(confidence, correct)
     reached = np.flatnonzero(error <= target)
     return float(thresholds[reached[-1]]) if len(reached) else None

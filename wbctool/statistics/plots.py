@@ -28,10 +28,10 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Loss and accuracy over epochs, with the start of fine-tuning and the epoch that was kept marked.
+    """Draw loss and accuracy over epochs; the start of fine-tuning and the epoch that was kept are marked.
 
     Args:
-        history: as `history.jsonl` holds it.
+        history: the rows of `history.jsonl`.
         best_epoch: from 1; 0 for none.
     """
     with matplotlib.rc_context(STYLE):
@@ -55,31 +55,32 @@ def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figur
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def as_svg(figure: Figure) -> bytes:
-    """The figure as SVG, without a date."""
+    """Return the figure as SVG, without a date."""
     return _saved(figure, format="svg", metadata={"Date": None})
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+    """Return the figure as PNG."""
     return _saved(figure, format="png", dpi=120, metadata={"Software": None})
 
 
-def _saved(figure: Figure, **how: Any) -> bytes:
+def _saved(figure: Figure, **options: Any) -> bytes:
     stream = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the font lacks a letter of a class name
-        figure.savefig(stream, **how)
+        figure.savefig(stream, **options)
     return stream.getvalue()
 
 
 def write_plots(figures: dict[str, Figure], folder: Path) -> None:
-    """Write each as NAME.png and NAME.svg."""
+    """Write each figure as NAME.png and NAME.svg."""
     for name, figure in figures.items():
         write_bytes(folder / f"{name}.png", as_png(figure))
         write_bytes(folder / f"{name}.svg", as_svg(figure))

@@ -1,0 +1,122 @@
+"""A report as data: sections of text, tables and pictures, which the terminal and the HTML page both render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text in a style."""
+
+    text: str
+    style: Literal["plain", "soft", "strong", "warning"] = "plain"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table; its detail, such as an interval, stands beside it; a page shows its hint on hovering."""
+
+    text: str
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass
+class Table:
+    """Rows and columns; the first column names the rows.
+
+    Attributes:
+        columns: their headers.
+        rows: of cells, or of their texts.
+        bold: (row, column) of the cells that stand out.
+        ruled: whether it compares runs or folders, which the first column names; it has a line under its header.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    bold: set[tuple[int, int]] = field(default_factory=set)
+    ruled: bool = False
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, with a `Cell` for each text."""
+        return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list; a page shows `folded` ones, which may hold long paths, on a click."""
+
+    lines: Sequence[str]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: rows are true classes, columns predicted ones."""
+
+    classes: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Images that were classified incorrectly: thumbnails on a page, lines on a terminal.
+
+    Attributes:
+        images: `id`, `path`, `label`, `predicted` and `confidence` of each.
+        explanations: by id, paths of pictures that explain predictions.
+    """
+
+    images: Sequence[Mapping[str, Any]]
+    explanations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Plots side by side, or one over the whole width. A terminal leaves them out."""
+
+    figures: Sequence[Figure]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a title, which may be a whole report; a page shows `folded` ones on a click."""
+
+    title: str
+    blocks: Sequence[Block]
+    folded: bool = False
+
+
+Block = Paragraph | Table | Items | Matrix | Errors | Pictures | Section
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation returns: JSON objects, the same for people, and for papers as a table of some form."""
+
+    reports: list[dict[str, Any]]
+    document: Section
+    table: Callable[[str], Table] | None = None
+
+
+def value_text(value: float | None, digits: int = 4) -> str:
+    """Return a value as tables show it."""
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def interval_text(interval: Sequence[float] | None, digits: int = 4) -> str:
+    """Return an interval as tables show it."""
+    return "–" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
+def exact_text(value: float | None) -> str:
+    """Return a value for papers and spreadsheets; nothing where it is undefined."""
+    return "" if value is None else f"{value:.6f}"

@@ -1,0 +1,159 @@
+"""Class probabilities against the truth: steps of the threshold, curves, areas, and bins of confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from wbctool.statistics.confusion import ConfusionCounts, confusion_matrix, ratio
+from wbctool.statistics.metrics import Metric, metrics_of
+
+BINS = 15  # of confidence, as in Guo et al. 2017
+
+
+@dataclass
+class Scores:
+    """Class probabilities of n images, and their true classes.
+
+    Attributes:
+        truth, predicted: class indices, shape (n,).
+        probabilities: shape (n, classes), float64.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """The probability of the predicted class, shape (n,)."""
+        return self.probabilities[np.arange(len(self.predicted)), self.predicted]
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether each predicted class is the true one, shape (n,), bool."""
+        return self.truth == self.predicted
+
+    @property
+    def log_losses(self) -> np.ndarray:
+        """The log loss of each image, shape (n,); probabilities are clipped at the smallest step of float64."""
+        of_truth = self.probabilities[np.arange(len(self.truth)), self.truth]
+        return -np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0))
+
+
+@dataclass
+class ScoreCounts:
+    """Counts along thresholds and in bins of confidence, of all images or of each bootstrap draw (leading axes).
+
+    Attributes:
+        steps: of each class that occurs in the truth, true and false positives as the threshold falls, two arrays of
+            shape (…, steps).
+        images, correct: images, and those predicted correctly, in each bin of confidence, shape (…, bins).
+        confidence: sums over each bin, likewise.
+    """
+
+    steps: Sequence[tuple[np.ndarray, np.ndarray]]
+    images: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+
+    @classmethod
+    def of(cls, scores: Scores) -> ScoreCounts:
+        """Count all images, with a step at every distinct probability."""
+        classes = np.unique(scores.truth)
+        steps = [threshold_steps(scores.truth == index, scores.probabilities[:, index])[:2] for index in classes]
+        bins = confidence_bins(scores.confidence)
+        return cls(steps, *(np.bincount(bins, weights, BINS) for weights in (None, scores.confidence, scores.correct)))
+
+    @cached_property
+    def mean_areas(self) -> tuple[np.ndarray, ...]:
+        """Area under the ROC curve and average precision, means over classes, shape (…) each; NaN where undefined."""
+        areas = np.array([curve_areas(*steps) for steps in self.steps])
+        known = np.isfinite(areas)  # np.nanmean would warn where nothing is
+        sums = [np.where(known[:, kind], areas[:, kind], 0).sum(axis=0) for kind in (0, 1)]
+        return tuple(map(ratio, sums, known.sum(axis=0), (np.nan, np.nan)))
+
+    @property
+    def calibration_error(self) -> np.ndarray:
+        """The expected calibration error (Guo et al. 2017, eq. 3), shape (…)."""
+        return ratio(np.abs(self.correct - self.confidence).sum(axis=-1), self.images.sum(axis=-1), np.nan)
+
+
+def values_of(scores: Scores, metrics: Iterable[Metric] | None = None) -> dict[str, float]:
+    """Compute metrics, by default all; the values by name, NaN where undefined."""
+    chosen = list(metrics_of() if metrics is None else metrics)
+    confusion = confusion_matrix(scores.truth, scores.predicted, scores.probabilities.shape[1])
+    bases = {"confusion": ConfusionCounts(confusion), "images": scores}
+    if any(metric.basis == "scores" for metric in chosen):
+        bases["scores"] = ScoreCounts.of(scores)
+    return {metric.name: float(metric.compute(bases[metric.basis]).mean()) for metric in chosen}
+
+
+def threshold_steps(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count true and false positives as the threshold falls from one distinct score to the next.
+
+    Args:
+        positive: whether each image is of the class, shape (n,), bool.
+        scores: its probability of the class, shape (n,).
+
+    Returns:
+        True positives, false positives and thresholds from high to low, shape (distinct scores,) each.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    true_positives = np.cumsum(positive[order], dtype=np.int64)[last]
+    return true_positives, last + 1 - true_positives, ranked[last]
+
+
+def curve_areas(true_positives: np.ndarray, false_positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the area under the ROC curve, ties counted half, and average precision.
+
+    scikit-learn's functions take one set of images; these take all draws of a bootstrap at once.
+
+    Args:
+        true_positives: so far at each step of the threshold, shape (…, steps); may be weighted.
+        false_positives: likewise.
+
+    Returns:
+        Both of shape (…); NaN where there are no positives, or for the ROC curve no negatives.
+    """
+    positives, negatives = (counts[..., -1].astype(np.float64) for counts in (true_positives, false_positives))
+    rise = np.diff(true_positives, axis=-1, prepend=0).astype(np.float64)
+    width = np.diff(false_positives, axis=-1, prepend=0)
+    under = ((true_positives - rise / 2) * width).sum(axis=-1)
+    average = (rise * ratio(true_positives, true_positives + false_positives)).sum(axis=-1)
+    return ratio(under, positives * negatives, np.nan), ratio(average, positives, np.nan)
+
+
+def curves(positive: np.ndarray, scores: np.ndarray, points: int = 400) -> dict[str, list[float]]:
+    """Return the ROC and precision–recall curves of a class.
+
+    Args:
+        positive: whether each image is of the class, shape (n,), bool; both kinds must occur.
+        scores: its probability of the class, shape (n,).
+        points: at most so many, evenly by rank.
+
+    Returns:
+        `fpr` and `tpr`, between which lines are drawn; `recall` and `precision`, which holds up to its recall from the
+        one before. All start at 0 but precision.
+    """
+    true_positives, false_positives, _ = threshold_steps(positive, scores)
+    kept = np.unique(np.linspace(0, len(true_positives) - 1, points).round().astype(np.int64))
+    true_positives, false_positives = true_positives[kept], false_positives[kept]
+    tpr, fpr = true_positives / positive.sum(), false_positives / (~positive).sum()
+    precision = true_positives / (true_positives + false_positives)
+    return {
+        "fpr": [0.0, *fpr.tolist()],
+        "tpr": [0.0, *tpr.tolist()],
+        "recall": [0.0, *tpr.tolist()],
+        "precision": [float(precision[0]), *precision.tolist()],
+    }
+
+
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the index of the bin of each confidence, shape (n,); bins have equal width and are open below."""
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
