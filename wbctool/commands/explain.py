@@ -22,6 +22,7 @@ from wbctool.commands.options import (
     new_app,
     with_options,
 )
+from wbctool.explaining import METHODS
 
 app = new_app()
 
@@ -36,7 +37,7 @@ class MapOptions:
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="gradcam, gradcam++, layercam, scorecam, eigencam, attention (CBAM's), random; repeatable.",
+            help=f"{', '.join(METHODS.names())}; repeatable.",
         ),
     ] = None
     of_class: Annotated[
@@ -92,7 +93,7 @@ def explain(
     """Show where a run looks, and score whether that is true."""
     from wbctool.console import loading, note, records_wanted, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.explaining import METHODS
+    from wbctool.explaining.methods import parameters_of
     from wbctool.inputs.folders import read_inputs
     from wbctool.inputs.run_folders import read_info
     from wbctool.pipeline.runner import names_of, nothing_found, parse_shard
@@ -107,11 +108,9 @@ def explain(
         raise UsageProblem("--sheet is made of panels; leave out --no-panels")
     if shown.sheet and shard:
         raise UsageProblem("--sheet needs all panels; leave out --shard")
-    if how.channels and "scorecam" not in (how.method or ()):
-        raise UsageProblem("--channels goes with --method scorecam")
-    for method in how.method or ():
-        if method not in METHODS:
-            raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
+    methods = tuple(dict.fromkeys(how.method or ["gradcam"]))
+    parameters = {"channels": how.channels} if how.channels else {}
+    parameters_of(methods, parameters)
     if split not in (*SPLITS, ALL):
         raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")
     parse_shard(shard)
@@ -126,20 +125,13 @@ def explain(
             read_info(path)
     with loading(quiet):
         from wbctool.device import pick_device
+        from wbctool.explaining.explained_run import ExplainedRun, ExplainOptions
         from wbctool.explaining.run import Making, explain_into
-        from wbctool.explaining.subject import How, Subject
         from wbctool.modeling.run_folder import load
 
     where = pick_device(device)
-    asked = How(
-        tuple(dict.fromkeys(how.method or ["gradcam"])),
-        how.of_class,
-        tuple(how.layer or ()),
-        how.channels,
-        how.views,
-        shown.faithfulness,
-    )
-    subjects = [Subject(load(path, where), asked, where, precision) for path in (run, compare) if path]
+    options = ExplainOptions(methods, how.of_class, tuple(how.layer or ()), how.views, shown.faithfulness, parameters)
+    subjects = [ExplainedRun(load(path, where), options, where, precision) for path in (run, compare) if path]
     making = Making(not shown.no_panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
     report = explain_into(out, subjects, chain([first], stream), names_of([source]), making)
     counts = report.counts
@@ -175,10 +167,10 @@ _NOTES = {
 
 def _show(summary: dict[str, Any]) -> None:
     from wbctool.console import table
-    from wbctool.explaining.summary import compared_rows, rows_of
+    from wbctool.explaining.summary import comparison_rows, score_rows
 
     for run in summary["runs"]:
-        columns, rows = rows_of(run)
+        columns, rows = score_rows(run)
         table(f"{run['run']}: {run['method']}", columns, rows)
     alike = {(run["run"], pair): value for run in summary["runs"] for pair, value in run["agreement"].items()}
     if alike:
@@ -187,4 +179,4 @@ def _show(summary: dict[str, Any]) -> None:
     for one in summary.get("compared", []):
         if one["figures"]:
             heads = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
-            table(f"{one['method']}: paired, image by image", heads, compared_rows(one["figures"]))
+            table(f"{one['method']}: paired, image by image", heads, comparison_rows(one["figures"]))

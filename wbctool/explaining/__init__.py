@@ -1,4 +1,5 @@
-"""Where a classifier looks: class-activation maps, and figures for how far they can be believed."""
+"""Where a classifier looks: class-activation maps, and scores of how far they can be trusted."""
 
-METHODS = ("gradcam", "gradcam++", "layercam", "scorecam", "eigencam", "attention", "random")
-OF_NO_CLASS = ("eigencam", "attention", "random")  # they are the same for every class
+from wbctool.explaining.methods import METHODS
+
+__all__ = ["METHODS"]

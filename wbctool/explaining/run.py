@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from wbctool.console import Progress, emit_while_read, note
 from wbctool.errors import UsageProblem
+from wbctool.explaining.explained_run import ExplainedRun
 from wbctool.explaining.pictures import Sheets
 from wbctool.explaining.step import RESERVED, explain
-from wbctool.explaining.subject import Subject
-from wbctool.explaining.summary import Collected
+from wbctool.explaining.summary import ScoreCollector
 from wbctool.modeling.run_folder import digest_of
 from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.pipeline.runner import lies_in, parse_shard
@@ -64,7 +64,7 @@ class Report:
 
 
 def explain_into(
-    out: Path, subjects: Sequence[Subject], records: Iterable[Record], inputs: Sequence[str], making: Making
+    out: Path, subjects: Sequence[ExplainedRun], records: Iterable[Record], inputs: Sequence[str], making: Making
 ) -> Report:
     """Explain records into an output folder; where there are none to explain, it is not made.
 
@@ -84,7 +84,7 @@ def explain_into(
     _check_classes(subjects)
     shard = parse_shard(making.shard)
     settings = {
-        **asdict(subjects[0].how),
+        **subjects[0].options.settings(),
         "precision": [subject.explainer.precision for subject in subjects],
         "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
         "panels": making.panels,
@@ -93,7 +93,7 @@ def explain_into(
         "inputs": list(inputs),
         "shards": shard[1] if shard else None,
     }
-    report, collected, sheets = Report(), Collected(), Sheets(making.sheet or 0)
+    report, collected, sheets = Report(), ScoreCollector(), Sheets(making.sheet or 0)
     emits = making.emits
     usable = _usable(records, subjects, out, making.split, report)
     first = next(usable, None)
@@ -129,10 +129,10 @@ def explain_into(
     return report
 
 
-def _check_classes(subjects: Sequence[Subject]) -> None:
+def _check_classes(subjects: Sequence[ExplainedRun]) -> None:
     """Refuse runs of which one may explain a class that the other does not know."""
     first = subjects[0]
-    if first.how.of_class in first.run.classes:
+    if first.options.of_class in first.run.classes:
         return
     for other in subjects[1:]:
         unknown = [name for name in first.run.classes if name not in other.run.classes]
@@ -142,7 +142,7 @@ def _check_classes(subjects: Sequence[Subject]) -> None:
 
 
 def _usable(
-    records: Iterable[Record], subjects: Sequence[Subject], out: Path, split: str, report: Report
+    records: Iterable[Record], subjects: Sequence[ExplainedRun], out: Path, split: str, report: Report
 ) -> Iterator[Record]:
     for record in records:
         if record["schema"] != ERROR:

@@ -14,11 +14,11 @@ import numpy as np
 
 from wbctool.device import cores
 from wbctool.errors import ImageError
-from wbctool.explaining.explainer import LIKELIEST
+from wbctool.explaining.explained_run import LABEL, PREDICTED, ExplainedRun, Explanation, rounded
+from wbctool.explaining.explainer import MOST_PROBABLE
 from wbctool.explaining.faithfulness import STEPS
 from wbctool.explaining.pictures import panel_of
-from wbctool.explaining.regions import regions_of
-from wbctool.explaining.subject import LABEL, PREDICTED, Finding, Regions, Subject, rounded
+from wbctool.explaining.regions import Regions, regions_of
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
 from wbctool.modeling.predictor import prediction_record
@@ -28,7 +28,6 @@ from wbctool.records.storage import write_bytes
 
 RESERVED = ("maps", "sheets")
 _BATCH, _PASSES = 64, 1024  # images at once; fewer where they come to more passes through the network
-_ABOUT = 1024  # channels of a last layer
 _SAID = ("uncertain", "views", "precision")  # of a prediction that another command made
 _SHOWN = ("label", "value", "nucleus", "cells")  # of the input, in panels and figures
 _MADE = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
@@ -73,17 +72,16 @@ class _Item:
         return self.done is not None and self.done["schema"] == ERROR
 
 
-def batch_size(subjects: Sequence[Subject]) -> int:
+def batch_size(subjects: Sequence[ExplainedRun]) -> int:
     """How many images are explained together: so few that progress shows, and a batch can be done again."""
-    passes, how = 0, subjects[0].how
+    passes, options = 0, subjects[0].options
     for subject in subjects:
-        passes += subject.explainer.views * ((how.channels or _ABOUT) if "scorecam" in how.methods else 1)
-        passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
+        passes += subject.explainer.passes + 2 * (STEPS + 1) * len(options.methods) * options.faithfulness
     return int(np.clip(_PASSES // passes, 1, _BATCH))
 
 
 def explain(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ExplainedRun],
     records: Iterable[Record],
     folder: OutputFolder,
     panels: bool = True,
@@ -141,7 +139,7 @@ def _items(records: Iterable[Record], folder: OutputFolder, shard: tuple[int, in
             yield _Item(record, name, done, fresh=done is None)
 
 
-def _prepare(items: Sequence[_Item], subjects: Sequence[Subject], pool: ThreadPoolExecutor) -> None:
+def _prepare(items: Sequence[_Item], subjects: Sequence[ExplainedRun], pool: ThreadPoolExecutor) -> None:
     """Decode images, and all that is needed of their records; those that fail end as error records."""
     sizes = sorted({subject.size for subject in subjects})
 
@@ -155,52 +153,58 @@ def _prepare(items: Sequence[_Item], subjects: Sequence[Subject], pool: ThreadPo
     list(pool.map(prepare, items))
 
 
-def _prepared(record: Record, sizes: Sequence[int], subject: Subject) -> _Prepared:
-    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.how.of_class
+def _prepared(record: Record, sizes: Sequence[int], subject: ExplainedRun) -> _Prepared:
+    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.options.of_class
     name = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
     if name not in classes and name != PREDICTED:
         raise ImageError(f"{record['id']}: its label is {name}, no class of {subject.name}; give --class NAME")
     return _Prepared(
         {size: scaled_to(image, size) for size in sizes},
         {size: regions_of(record, image.shape[:2], size) for size in sizes},
-        classes.index(name) if name in classes else LIKELIEST,
+        classes.index(name) if name in classes else MOST_PROBABLE,
     )
 
 
-def _explain_batch(subjects: Sequence[Subject], batch: list[_Item], files: Files, pool: ThreadPoolExecutor) -> None:
+def _explain_batch(
+    subjects: Sequence[ExplainedRun], batch: list[_Item], files: Files, pool: ThreadPoolExecutor
+) -> None:
     """Set `done` of each item that is prepared."""
     items = [(item, item.prepared) for item in batch if item.prepared]
     findings = zip(*_findings(subjects, [prepared for _, prepared in items]), strict=True)
     list(pool.map(lambda own, found: _finish(own[0], own[1], found, subjects, files), items, findings))
 
 
-def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
+def _findings(subjects: Sequence[ExplainedRun], prepared: Sequence[_Prepared]) -> list[list[Explanation]]:
     """By run, what it finds in each image; all runs explain the class that the first one does."""
     classes = np.array([one.of_class for one in prepared])
-    found: list[list[Finding]] = []
+    found: list[list[Explanation]] = []
     for subject in subjects:
         if found:
-            names = [subjects[0].run.classes[one.chosen] for one in found[0]]
+            names = [subjects[0].run.classes[one.class_number] for one in found[0]]
             classes = np.array([subject.run.classes.index(name) for name in names])
         images = np.stack([one.images[subject.size] for one in prepared])
-        found.append(subject.find(images, classes, [one.regions[subject.size] for one in prepared]))
+        found.append(subject.explain(images, classes, [one.regions[subject.size] for one in prepared]))
     return found
 
 
 def _finish(
-    item: _Item, prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files
+    item: _Item, prepared: _Prepared, findings: Sequence[Explanation], subjects: Sequence[ExplainedRun], files: Files
 ) -> None:
     """Write the files of one image, and set its record."""
     first, found = subjects[0], findings[0]
     regions, classes = prepared.regions[first.size], first.run.classes
-    record = prediction_record(item.record, first.name, classes, found.shares, None, first.run.temperature)
-    told: dict[str, Any] = {"class": classes[found.chosen], **_told(first, found)}
+    record = prediction_record(item.record, first.name, classes, found.probabilities, None, first.run.temperature)
+    told: dict[str, Any] = {"class": classes[found.class_number], **_told(first, found)}
     if regions:
         told["area"] = {name: rounded(float(region.mean(dtype=np.float64))) for name, region in regions.items()}
     if len(subjects) > 1:
         other, theirs = subjects[1], findings[1]
-        best = int(theirs.shares.argmax())
-        about = {"run": other.name, "predicted": other.run.classes[best], "confidence": rounded(theirs.shares[best])}
+        best = int(theirs.probabilities.argmax())
+        about = {
+            "run": other.name,
+            "predicted": other.run.classes[best],
+            "confidence": rounded(theirs.probabilities[best]),
+        }
         told["compare"] = {**about, **_told(other, theirs)}
     record["explain"] = told
     if files.panels:
@@ -216,17 +220,19 @@ def _finish(
     item.done = record
 
 
-def _told(subject: Subject, found: Finding) -> dict[str, Any]:
+def _told(subject: ExplainedRun, found: Explanation) -> dict[str, Any]:
     explainer = subject.explainer
-    told: dict[str, Any] = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
+    told: dict[str, Any] = {
+        "probability": rounded(found.probabilities[found.class_number]),
+        "layers": list(explainer.layers),
+    }
     if explainer.views != 1:
         told["views"] = explainer.views
-    if subject.how.channels:
-        told["channels"] = subject.how.channels
-    told["methods"] = found.figures
+    told |= subject.options.parameters
+    told["methods"] = found.scores
     return {**told, "agreement": found.agreement} if found.agreement else told
 
 
-def _arrays(findings: Sequence[Finding]) -> dict[str, Any]:
+def _arrays(findings: Sequence[Explanation]) -> dict[str, Any]:
     named = dict(zip(("", "compare-"), findings, strict=False))
     return {f"{prefix}{method}": map_ for prefix, found in named.items() for method, map_ in found.maps.items()}

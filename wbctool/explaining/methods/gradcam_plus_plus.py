@@ -1,0 +1,32 @@
+"""Grad-CAM++."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wbctool.explaining.methods import CamContext, CamMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def maps(context: CamContext) -> Tensor:
+    """Weight each channel by its positive gradients, with their higher-order weights (equation 19)."""
+    import torch
+
+    activations, gradients = context.activations, context.gradients
+    assert gradients is not None
+    square = gradients**2
+    total = activations.sum((2, 3), keepdim=True)
+    alpha = square / (2 * square + total * square * gradients + 1e-6)
+    alpha = alpha.where(gradients != 0, torch.zeros_like(alpha))
+    return torch.einsum("nc,nchw->nhw", (gradients.relu() * alpha).sum((2, 3)), activations)
+
+
+GRADCAM_PLUS_PLUS = CamMethod(
+    name="gradcam++",
+    help="Channels weighted by their positive gradients.",
+    paper="Chattopadhay et al. 2018, Grad-CAM++",
+    maps=maps,
+    needs_gradients=True,
+)
