@@ -19,7 +19,8 @@ import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
-PRELOADED = [f"wbctool.{name}" for name in ("cli", "explaining.run", "fusing.run", "naturalizing.step", "training.run")]
+PRELOADED = ("cli", "explaining.run", "fusing.saving", "naturalizing.step", "training.run")
+PRELOADED = [f"wbctool.{name}" for name in PRELOADED]
 PRELOADED += ["accelerate", "kornia", "matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
 
 CLIENT = """#!{python} -IS

@@ -9,7 +9,7 @@ from wbctool.errors import ImageError, UsageProblem
 from wbctool.explaining import METHODS, faithfulness, layers, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
 from wbctool.explaining.maps import scaled, to_image
-from wbctool.explaining.methods import CamContext
+from wbctool.explaining.method import CamContext
 from wbctool.explaining.regions import regions_of
 from wbctool.explaining.summary import ScoreCollector
 from wbctool.imaging.files import write_png

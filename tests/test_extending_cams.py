@@ -12,7 +12,7 @@ from wbctool.explaining import METHODS, methods
 MODULE = '''
 """Max-CAM, the example of CONTRIBUTING.md."""
 
-from wbctool.explaining.methods import CamMethod
+from wbctool.explaining.method import CamMethod
 
 MAXCAM = CamMethod(
     name="maxcam",

@@ -93,7 +93,7 @@ def explain(
     """Show where a run looks, and score whether that is true."""
     from wbctool.console import loading, note, records_wanted, warn
     from wbctool.errors import DONE, SOME_FAILED, InputError, UsageProblem
-    from wbctool.explaining.methods import parameters_of
+    from wbctool.explaining.method import parameters_of
     from wbctool.inputs.folders import read_inputs
     from wbctool.inputs.run_folders import read_info
     from wbctool.pipeline.runner import names_of, nothing_found, parse_shard
@@ -125,12 +125,13 @@ def explain(
             read_info(path)
     with loading(quiet):
         from wbctool.device import pick_device
-        from wbctool.explaining.explained_run import ExplainedRun, ExplainOptions
+        from wbctool.explaining.explained_run import ExplainedRun
+        from wbctool.explaining.options import MapOptions as Options
         from wbctool.explaining.run import Making, explain_into
         from wbctool.modeling.run_folder import load
 
     where = pick_device(device)
-    options = ExplainOptions(methods, how.of_class, tuple(how.layer or ()), how.views, shown.faithfulness, parameters)
+    options = Options(methods, how.of_class, tuple(how.layer or ()), how.views, shown.faithfulness, parameters)
     subjects = [ExplainedRun(load(path, where), options, where, precision) for path in (run, compare) if path]
     making = Making(not shown.no_panels, shown.maps, shown.sheet, split, shard, overwrite, quiet, records_wanted(json))
     report = explain_into(out, subjects, chain([first], stream), names_of([source]), making)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from itertools import combinations
@@ -16,12 +16,12 @@ from wbctool.device import pick_precision
 from wbctool.errors import UsageProblem
 from wbctool.explaining import faithfulness, scores
 from wbctool.explaining.explainer import BatchMaps, Explainer, fill_colour
+from wbctool.explaining.options import LABEL, PREDICTED, MapOptions
 from wbctool.explaining.regions import Regions
 from wbctool.modeling.predictor import probabilities
 from wbctool.modeling.run_folder import Run, refuse_trees, trained_precision
 from wbctool.statistics.calibration import scaled
 
-PREDICTED, LABEL = "predicted", "label"  # in place of a class name
 Scores = dict[str, dict[str, Any]]
 
 
@@ -44,33 +44,6 @@ class Explanation:
     agreement: dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class ExplainOptions:
-    """Which maps are computed; see `Explainer`.
-
-    Attributes:
-        methods: names from `METHODS`.
-        of_class: the explained class: `predicted`, `label` (that of the image), or a class name.
-        layers: their names, in each run; empty for the last feature map.
-        views: number of flips and turns that maps are averaged over; None for those the run predicts by.
-        faithfulness: whether deletion and insertion are computed.
-        parameters: values of the methods' parameters, by name.
-    """
-
-    methods: tuple[str, ...] = ("gradcam",)
-    of_class: str = PREDICTED
-    layers: tuple[str, ...] = ()
-    views: int | None = None
-    faithfulness: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the options by name, parameters among them, as `run.json` keeps them."""
-        options = asdict(self)
-        parameters = options.pop("parameters")
-        return {**options, **parameters}
-
-
 class ExplainedRun:
     """A run with the explainer of its model.
 
@@ -84,7 +57,7 @@ class ExplainedRun:
         UsageProblem: the run cannot be explained in this way, or has no such class; the message suggests others.
     """
 
-    def __init__(self, run: Run, options: ExplainOptions, device: torch.device, precision: str) -> None:
+    def __init__(self, run: Run, options: MapOptions, device: torch.device, precision: str) -> None:
         self.run, self.options, self.device = run, options, device
         self.size = run.model.architecture.size
         self.name = str(run.path)

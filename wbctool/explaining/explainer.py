@@ -16,7 +16,7 @@ from wbctool.device import autocast, images_at_once
 from wbctool.errors import UsageProblem
 from wbctool.explaining.layers import as_feature_map, select_layers
 from wbctool.explaining.maps import scaled, to_image, undo_view
-from wbctool.explaining.methods import METHODS, CamContext, Target, parameters_of
+from wbctool.explaining.method import METHODS, CamContext, Target, parameters_of
 from wbctool.modeling.kinds import Model
 from wbctool.modeling.predictor import symmetries
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from wbctool.device import cores
 from wbctool.errors import ImageError
-from wbctool.explaining.explained_run import LABEL, PREDICTED, ExplainedRun, Explanation, rounded
+from wbctool.explaining.explained_run import ExplainedRun, Explanation, rounded
 from wbctool.explaining.explainer import MOST_PROBABLE
 from wbctool.explaining.faithfulness import STEPS
+from wbctool.explaining.options import LABEL, PREDICTED
 from wbctool.explaining.pictures import panel_of
 from wbctool.explaining.regions import Regions, regions_of
 from wbctool.imaging.files import read_image, write_png

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wbctool.errors import UsageProblem
-from wbctool.explaining.methods import CamContext, CamMethod, Target
+from wbctool.explaining.method import CamContext, CamMethod, Target
 
 if TYPE_CHECKING:
     from timm.layers.cbam import CbamModule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wbctool.explaining.methods import CamContext, CamMethod
+from wbctool.explaining.method import CamContext, CamMethod
 from wbctool.pipeline.parameters import Parameters, parameter
 
 if TYPE_CHECKING:
