@@ -220,7 +220,7 @@ def test_python_functions_do_what_the_command_does(cli, fused, run_folder, cbam,
     options = FusionOptions(probabilities=True, morphology=True, all_features=True, settings=settings)
     records = []
     runs, folders = [run_folder, cbam], [str(cells)]
-    more = {"features": tmp_path / "kept", "quiet": True, "on_record": records.append}
+    more = {"features": tmp_path / "kept", "on_record": records.append}
     result = fuse_runs(runs, folders, tmp_path / "x", options, **more)
     for name in ("model.ubj", "weights.safetensors", "importance.json", "history.jsonl"):
         assert (tmp_path / "x" / name).read_bytes() == (fused / name).read_bytes(), name

@@ -85,21 +85,22 @@ def xgboost_fuse(
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.fusing import compute_features, fuse_runs
     from wbctool.pipeline.parameters import checked
+    from wbctool.pipeline.runner import Execution
 
-    given = {**tree_options.given(), "seed": seed, "device": device, "jobs": jobs}
-    trees = checked(BoostingOptions, {**given, "parameters": parse_pairs(set_ or [], "--set")}, _option)
+    given = {**tree_options.given(), "seed": seed, "parameters": parse_pairs(set_ or [], "--set")}
+    trees = checked(BoostingOptions, {**given, "device": device}, _option)
     options = checked(FusionOptions, {**feature_options.given(), "precision": precision, "settings": trees}, _option)
-    if output.features_only and (options.tune or trees != BoostingOptions(device=device, jobs=jobs)):
+    if output.features_only and (options.tune or trees != BoostingOptions(device=device)):
         raise UsageProblem("--features-only: grows no trees; leave their options out")
-    runs = [path for path in arguments if (Path(path) / "model.json").is_file()]
-    inputs = [path for path in arguments if path not in runs]
+    runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
+    inputs = [given for given in arguments if Path(given) not in runs]
     fuse = partial(fuse_runs, allow_synthetic=allow_synthetic)
     write: Callable[..., ComputedFeatures | FusionResult] = compute_features if output.features_only else fuse
     result = write(
-        *(runs, inputs, out, options, selection.selection()),
+        *(runs, inputs, out, options),
         features=output.features,
-        overwrite=output.overwrite,
-        quiet=output.quiet,
+        selection=selection.selection(),
+        execution=Execution(jobs, overwrite=output.overwrite, quiet=output.quiet),
         on_record=emit if records_wanted(output.json) else None,
     )
     if not records_wanted(output.json):
@@ -128,9 +129,8 @@ def _show(result: ComputedFeatures | FusionResult, quiet: bool) -> None:
     table("importance", heads, report.family_rows(result.importance))
     if result.importance["features"]:
         table("features", ("feature", "family", "mean |SHAP|"), report.feature_rows(result.importance))
-    title = f"{result.output.out}: {len(result.classes)} classes"
+    title = f"{result.out}: {len(result.classes)} classes"
     table(title, ("split", "images", "accuracy"), report.accuracy_rows(result))
     if not quiet:
-        folder = result.output.features_folder
-        note(f"features are kept in {folder}; another fuse takes them with --features {folder}")
-        note(f"more: wbctool evaluate {result.output.out}")
+        note(f"features are kept in {result.features}; another fuse takes them with --features {result.features}")
+        note(f"more: wbctool evaluate {result.out}")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wbctool.modeling.kinds import Model
+else:
+    Tensor = Any  # for annotations of methods: torch is imported where it is used
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CamContext:
     classes: Tensor
     score: Callable[[Tensor], Tensor]
     fill: Tensor
-    gradients: Tensor | None = None
+    gradients: Any = None
     views: int = 1
     parameters: Any = None
 

@@ -14,9 +14,9 @@ import numpy as np
 from wbctool.console import loading, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.fusing.options import FusionOptions
-from wbctool.fusing.run import FusionOutput, read_images
+from wbctool.fusing.run import features_folder, note_all, read_images
 from wbctool.pipeline.output_folder import OutputFolder
-from wbctool.pipeline.runner import names_of
+from wbctool.pipeline.runner import Execution, names_of
 from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
 from wbctool.records.selection import Selection
 from wbctool.records.storage import atomic
@@ -43,64 +43,64 @@ class ComputedFeatures:
 
 
 def compute_features(
-    runs: Sequence[str | Path],
+    runs: Sequence[Path],
     inputs: Sequence[str],
-    out: str | Path,
+    out: Path,
     options: FusionOptions | None = None,
-    selection: Selection | None = None,
     *,
-    features: str | Path | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
+    features: Path | None = None,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> ComputedFeatures:
-    """Write the features of images to `features.npz`, and `records.jsonl`.
+    """Write the features of images to `features.npz`, and their records.
 
     The file holds `features` (n, m), float32, NaN for missing ones, `names` and `families` of its columns, and `ids`,
-    `labels` and `splits` of its rows, empty where a record has none. A record's row is its `row`.
+    `labels` and `splits` of its rows, empty where a record has none. The row of a record is its `row`.
 
     Args:
         runs: run folders; may be none with `options.morphology`.
         inputs: folders, `.jsonl` record files, or `-`; labels are not needed.
         out: the output folder.
         options: which features are computed; those of trees do not matter.
+        features: where features are kept, for fusions, too; None for a folder in `out`.
         selection: where labels and groups come from, and which classes are kept.
-        features: where features are kept for later calls; None for a folder in `out`.
-        overwrite: whether the output is made again.
-        quiet: whether progress and notes are left out.
+        execution: number of jobs; whether the output is made again, and whether progress is shown.
         on_record: called with each record, in the order of the inputs.
 
     Raises:
         UsageProblem: there is nothing to compute, or the folder was made with other options.
         InputError: a run or the images cannot be used.
     """
-    options, output = options or FusionOptions(), FusionOutput.at(out, features, overwrite, quiet)
-    paths = [Path(run) for run in runs]
-    records, tally = read_images(paths, inputs, output, options, selection or Selection())
-    if (output.out / "model.json").exists():
+    execution = execution or Execution()
+    options = (options or FusionOptions()).with_jobs(execution.jobs)
+    kept_in = features_folder(out, features)
+    records, tally = read_images(runs, inputs, out, options, selection)
+    note_all(tally, execution)
+    if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
     records = _with_image(records, inputs, options)
-    with loading(quiet):
+    with loading(execution.quiet):
         from wbctool.fusing.feature_table import architecture_of, compute_table
         from wbctool.fusing.sources import load_networks
-    loaded, networks, precision = load_networks(paths, options)
+    loaded, networks, options = load_networks(runs, options)
     parts = options.parts(bool(runs))
     settings: dict[str, Any] = {"runs": [network.digest for network in networks], "parts": list(parts)}
-    settings |= {"precision": precision, "inputs": names_of(inputs)}
-    folder = OutputFolder(output.out, "xgboost-fuse --features-only", settings, None, overwrite)
+    settings |= {"precision": options.precision, "inputs": names_of(inputs)}
+    folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
     images = [record for record in records if record["schema"] != ERROR]
-    table = compute_table(images, networks, options, output.features_folder, quiet)
+    table = compute_table(images, networks, options, kept_in, execution.quiet)
     architecture = architecture_of(loaded, networks, parts)
     families = [family for _, family in architecture.features()]
-    file, rows = output.out / "features.npz", table.readable(range(len(images)))
+    file, rows = out / "features.npz", table.readable(range(len(images)))
     _write_array(file, table.reader(architecture), families, [images[row] for row in rows], rows)
     for record in _numbered(records, table.failed):
         folder.write(record)
         if on_record:
             on_record(record)
     folder.finish({"inputs": len(records), "records": len(rows), "failed": len(table.failed)}, features=len(families))
-    if not quiet:
-        _note_failures(table.failed, output.out)
+    for line in [] if execution.quiet else _failures(table.failed, out):
+        note(line)
     return ComputedFeatures(file, len(rows), dict(Counter(families)), len(table.failed) + tally.counts["damaged"])
 
 
@@ -133,11 +133,9 @@ def _numbered(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[
         yield record
 
 
-def _note_failures(failed: Mapping[int, str], out: Path) -> None:
-    for number in sorted(failed):
-        note(f"failed: {failed[number]}")
-    if failed:
-        note(f"{len(failed):,} inputs failed; {out} holds an error record for each")
+def _failures(failed: Mapping[int, str], out: Path) -> list[str]:
+    lines = [f"failed: {failed[number]}" for number in sorted(failed)]
+    return [*lines, f"{len(failed):,} inputs failed; {out} holds an error record for each"] if lines else []
 
 
 def _write_array(

@@ -72,6 +72,11 @@ class FusionOptions(Parameters):
             raise UsageProblem("--start none: uses all features by itself; leave --all-features out")
         return self
 
+    def with_jobs(self, jobs: int) -> FusionOptions:
+        """Return the options with a number of threads and processes, unless it is 0."""
+        settings = self.settings.model_copy(update={"jobs": jobs or self.settings.jobs})
+        return self.model_copy(update={"settings": settings})
+
     def parts(self, has_runs: bool) -> tuple[str, ...]:
         """Return the kinds of features that are asked for, of `modeling.fused.PARTS`."""
         from wbctool.modeling.fused import DEEP, MORPHOLOGY, PROBABILITIES

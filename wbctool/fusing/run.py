@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from wbctool.inputs.dataset import Dataset, gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
-from wbctool.pipeline.runner import lies_in, nothing_found
+from wbctool.pipeline.runner import Execution, lies_in, nothing_found
 from wbctool.records import Record, preparation_of
 from wbctool.records.selection import Selection, Tally
 from wbctool.records.storage import read_json, write_json
@@ -26,53 +26,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FusionOutput:
-    """Where results are written.
-
-    Attributes:
-        out: the output folder.
-        features: where features are kept for other fusions; None for a folder in `out`.
-        overwrite: whether earlier results are replaced.
-        quiet: whether progress and notes are left out.
-    """
-
-    out: Path
-    features: Path | None = None
-    overwrite: bool = False
-    quiet: bool = False
-
-    @classmethod
-    def at(cls, out: str | Path, features: str | Path | None, overwrite: bool, quiet: bool) -> FusionOutput:
-        """Take folders as people give them."""
-        return cls(Path(out), Path(features) if features else None, overwrite, quiet)
-
-    def __post_init__(self) -> None:
-        for folder, option in ((self.out, "-o"), (self.features, "--features")):
-            if folder and folder.exists() and not folder.is_dir():
-                raise InputError(f"{option} {folder}: is a file; give a folder")
-
-    @property
-    def features_folder(self) -> Path:
-        """Where features are kept."""
-        return self.features or self.out / "features"
-
-
-@dataclass(frozen=True)
 class FusionResult:
     """A fused run folder.
 
     Attributes:
-        output: the folders.
+        out: the folder.
+        features: the folder where features are kept.
         classes: of the dataset.
         info: what `run.json` says; its `failures` are the images that could not be read.
         importance: what `importance.json` says.
-        reused: whether it had been made before.
+        reused: whether the run had been made before.
     """
 
-    output: FusionOutput
+    out: Path
+    features: Path
     classes: tuple[str, ...]
-    info: dict[str, Any]
-    importance: dict[str, Any]
+    info: dict[str, Any] = field(default_factory=dict)
+    importance: dict[str, Any] = field(default_factory=dict)
     reused: bool = False
 
     @property
@@ -82,38 +52,36 @@ class FusionResult:
 
     def predictions(self) -> Iterator[Record]:
         """Read the predictions of validation and test images."""
-        return read_inputs([str(self.output.out / "predictions.jsonl")], Selection(), Tally())
+        return read_inputs([str(self.out / "predictions.jsonl")], Selection(), Tally())
 
 
 def fuse_runs(
-    runs: Sequence[str | Path],
+    runs: Sequence[Path],
     inputs: Sequence[str],
-    out: str | Path,
+    out: Path,
     options: FusionOptions | None = None,
-    selection: Selection | None = None,
     *,
-    features: str | Path | None = None,
+    features: Path | None = None,
     allow_synthetic: bool = False,
-    overwrite: bool = False,
-    quiet: bool = False,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> FusionResult:
     """Fuse runs, and what cells measure, by gradient-boosted trees into a new run folder.
 
     Trees are grown on the training split. Validation decides when to stop, and which kinds of features help; test
-    images are only predicted. Images whose records carry no split take those that the runs were trained with, or new
-    ones. Features are kept on disk; the same call again reuses a finished folder.
+    images are only predicted. Records without splits take those that the runs were trained with, or new ones. The
+    features of an image are kept on disk. A finished folder is reused.
 
     Args:
         runs: run folders; may be none with `options.morphology`.
         inputs: folders, `.jsonl` record files, or `-`, with a label for each image.
         out: the new run folder.
         options: what is fused, and how.
-        selection: where labels and groups come from, and which classes are kept.
-        features: where features are kept for other fusions; None for a folder in `out`.
+        features: where features are kept, for other fusions, too; None for a folder in `out`.
         allow_synthetic: whether composites may be in validation and test.
-        overwrite: whether the run is made again.
-        quiet: whether progress and notes are left out.
+        selection: where labels and groups come from, and which classes are kept.
+        execution: number of jobs; whether the run is made again, and whether progress is shown.
         on_record: called with each prediction of a validation or test image.
 
     Raises:
@@ -121,22 +89,26 @@ def fuse_runs(
         InputError: a run or the images cannot be used.
         DeviceError: memory does not suffice, or the GPU fails.
     """
-    options, output = options or FusionOptions(), FusionOutput.at(out, features, overwrite, quiet)
-    paths = [Path(run) for run in runs]
-    records, _ = read_images(paths, inputs, output, options, selection or Selection(), refuse_damage=True)
-    with loading(quiet):
+    execution = execution or Execution()
+    options = (options or FusionOptions()).with_jobs(execution.jobs)
+    folder = features_folder(out, features)
+    records, tally = read_images(runs, inputs, out, options, selection)
+    tally.refuse_damage()
+    with loading(execution.quiet):
         from wbctool.fusing.boosting import check_parameters
         from wbctool.fusing.sources import load_networks
         from wbctool.modeling.known import refuse_known, with_their_splits
+    note_all(tally, execution)
     check_parameters(options.settings)
-    loaded, networks, precision = load_networks(paths, options)
-    options = options.model_copy(update={"precision": precision})
-    dataset = gather(with_their_splits(records, paths, quiet), options.settings.seed, quiet, allow_synthetic)
-    refuse_known(dataset, paths)
+    loaded, networks, options = load_networks(runs, options)
+    records = with_their_splits(records, runs, execution.quiet)
+    dataset = gather(records, options.settings.seed, execution.quiet, allow_synthetic)
+    refuse_known(dataset, runs)
     _check(dataset, loaded, options)
-    with locked(output.out):
-        result = _fuse(dataset, loaded, networks, output, options)
-    if result.reused and not quiet:
+    result = FusionResult(out, folder, dataset.classes)
+    with locked(out):
+        result = _fuse(dataset, loaded, networks, result, options, execution)
+    if result.reused and not execution.quiet:
         note(f"{out}: was fused before; --overwrite fuses it again")
     if on_record:
         for record in result.predictions():
@@ -144,43 +116,50 @@ def fuse_runs(
     return result
 
 
+def features_folder(out: Path, features: Path | None) -> Path:
+    """Return the folder where features are kept.
+
+    Raises:
+        InputError: an output is a file.
+    """
+    for folder, option in ((out, "-o"), (features, "--features")):
+        if folder and folder.exists() and not folder.is_dir():
+            raise InputError(f"{option} {folder}: is a file; give a folder")
+    return features or out / "features"
+
+
 def read_images(
-    runs: Sequence[Path],
-    inputs: Sequence[str],
-    output: FusionOutput,
-    options: FusionOptions,
-    selection: Selection,
-    refuse_damage: bool = False,
+    runs: Sequence[Path], inputs: Sequence[str], out: Path, options: FusionOptions, selection: Selection | None
 ) -> tuple[list[Record], Tally]:
-    """Read the records of all inputs, and refuse what could not work or would destroy them.
+    """Read the records of all inputs.
 
     Raises:
         UsageProblem: there is nothing to compute, or an input would be overwritten.
-        InputError: there are no images, or damaged lines among them that are not allowed.
+        InputError: there are no images.
     """
     if not inputs:
-        given = " ".join(map(str, runs))
-        raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {given} cells/")
+        names = " ".join(map(str, runs))
+        raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {names} cells/")
     if not runs and not options.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
-    out = output.out
     if any(out.resolve() == run.resolve() for run in runs):
         raise UsageProblem(f"-o {out}: is one of the runs; give another folder, so that nothing is lost")
     tally = Tally()
-    records = list(read_inputs(inputs, selection, tally))
+    records = list(read_inputs(inputs, selection or Selection(), tally))
     if not records:
         raise InputError(nothing_found(inputs, tally))
-    if refuse_damage:
-        tally.refuse_damage()
     for record in records:
         if any(lies_in(record[key], out) for key in ("path", "mask") if isinstance(record.get(key), str)):
             raise UsageProblem(
                 f"-o {out}: holds the input {record['path']}; give another folder, so that nothing is lost"
             )
-    if not output.quiet:
-        for line in tally.notes():
-            note(line)
     return records, tally
+
+
+def note_all(tally: Tally, execution: Execution) -> None:
+    """Print what was left out of the inputs."""
+    for line in [] if execution.quiet else tally.notes():
+        note(line)
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> None:
@@ -207,29 +186,34 @@ def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> Non
 
 
 def _fuse(
-    dataset: Dataset, runs: Sequence[Run], networks: Sequence[Network], output: FusionOutput, options: FusionOptions
+    dataset: Dataset,
+    runs: Sequence[Run],
+    networks: Sequence[Network],
+    result: FusionResult,
+    options: FusionOptions,
+    execution: Execution,
 ) -> FusionResult:
+    """Fill in a result, unless its folder is finished."""
     from wbctool.fusing.feature_table import compute_table
     from wbctool.fusing.fusion import Fusion
     from wbctool.fusing.saving import save_run
     from wbctool.modeling.run_folder import clear
 
-    out = output.out
+    out = result.out
     used = [{"run": str(run.path), "digest": network.digest} for run, network in zip(runs, networks, strict=True)]
     info: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__}
     info["settings"] = _settings(dataset, options, [network.digest for network in networks])
-    if output.overwrite:
+    if execution.overwrite:
         clear(out)
     else:
         check_settings(out, "run.json", info)
     if (out / "model.json").exists():
-        info, importance = (
-            read_json(out / name, "fuse again with --overwrite") for name in ("run.json", "importance.json")
-        )
-        return FusionResult(output, dataset.classes, info, importance, reused=True)
+        files = (out / "run.json", out / "importance.json")
+        info, importance = (read_json(file, "fuse again with --overwrite") for file in files)
+        return replace(result, info=info, importance=importance, reused=True)
     write_json(out / "run.json", {**info, "finished": False})
-    table = compute_table(dataset.everything, networks, options, output.features_folder, output.quiet)
-    fusion = Fusion(dataset, runs, table, options, output.quiet)
+    table = compute_table(dataset.everything, networks, options, result.features, execution.quiet)
+    fusion = Fusion(dataset, runs, table, options, execution.quiet)
     for reason in table.failed.values():
         note(f"failed: {reason}")
     fitted = fusion.fit(out / "tuning.jsonl")
@@ -238,7 +222,7 @@ def _fuse(
     info["finished"] = True
     tuned = options.model_copy(update={"settings": fitted.options})
     importance = save_run(out, fusion, fitted, {**tuned.model_dump(), "runs": used}, info)
-    return FusionResult(output, dataset.classes, info, importance)
+    return replace(result, info=info, importance=importance)
 
 
 def _settings(dataset: Dataset, options: FusionOptions, digests: Sequence[str]) -> dict[str, Any]:

@@ -98,8 +98,8 @@ class Network:
         return rows
 
 
-def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[Run], list[Network], str]:
-    """Return runs, their networks as a fused model has them, and the networks' common precision.
+def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[Run], list[Network], FusionOptions]:
+    """Return runs, their networks as a fused model has them, and the options with the networks' precision.
 
     Raises:
         InputError: a run cannot be loaded, or is fused itself.
@@ -113,7 +113,8 @@ def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[R
     is_common = options.precision == "auto" and len(trained) == 1
     precision = pick_precision(trained.pop() if is_common else options.precision, device)
     size = max([run.model.architecture.size for run in runs], default=0)
-    return runs, [Network(run, device, precision, size) for run in runs], precision
+    options = options.model_copy(update={"precision": precision})
+    return runs, [Network(run, device, precision, size) for run in runs], options
 
 
 class Measures:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wbctool.errors import UsageProblem
-from wbctool.explaining.method import CamContext, CamMethod, Target
+from wbctool.explaining.method import CamContext, CamMethod, Target, Tensor
 
 if TYPE_CHECKING:
     from timm.layers.cbam import CbamModule
-    from torch import Tensor
 
     from wbctool.modeling.kinds import Model
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.explaining.method import CamContext, CamMethod
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 
 def maps(context: CamContext) -> Tensor:
     """Weight each channel by its mean gradient (equations 1 and 2)."""
     import torch
 
-    assert context.gradients is not None
     return torch.einsum("nc,nchw->nhw", context.gradients.mean((2, 3)), context.activations)
 
 

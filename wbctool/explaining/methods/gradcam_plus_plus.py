@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.explaining.method import CamContext, CamMethod
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 
 def maps(context: CamContext) -> Tensor:
@@ -15,7 +10,6 @@ def maps(context: CamContext) -> Tensor:
     import torch
 
     activations, gradients = context.activations, context.gradients
-    assert gradients is not None
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
     alpha = square / (2 * square + total * square * gradients + 1e-6)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.explaining.method import CamContext, CamMethod
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 
 def maps(context: CamContext) -> Tensor:
     """Weight each position of each channel by its own positive gradient (equations 5 and 6)."""
-    assert context.gradients is not None
     return (context.gradients.relu() * context.activations).sum(1)
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.explaining.method import CamContext, CamMethod
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 
 def maps(context: CamContext) -> Tensor:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wbctool.explaining.method import CamContext, CamMethod
+from wbctool.explaining.method import CamContext, CamMethod, Tensor
 from wbctool.pipeline.parameters import Parameters, parameter
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _USUAL_CHANNELS = 1024  # of a last layer
 
