@@ -137,8 +137,9 @@ class Explainer:
         classes = np.where(wanted == MOST_PROBABLE, probabilities.argmax(1), wanted)
         maps: dict[str, list[Tensor]] = {name: [] for name in self.methods}
         ranges: dict[str, list[Tensor]] = {name: [] for name, method in self.methods.items() if method.range_key}
+        class_numbers = torch.from_numpy(classes).to(images.device)
         for number, forward in enumerate(passes[: self.views]):
-            for name, raw_maps in self._raw_maps(forward, torch.from_numpy(classes).to(images.device)).items():
+            for name, raw_maps in self._raw_maps(forward, class_numbers).items():
                 maps[name] += [undo_view(to_image(raw, self.size), number) for raw in raw_maps]
                 if name in ranges:
                     ranges[name] += [torch.stack([raw.amin((1, 2)), raw.amax((1, 2))], 1) for raw in raw_maps]

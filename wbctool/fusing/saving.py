@@ -33,14 +33,14 @@ def save_run(
     """
     dataset, model = fusion.dataset, fitted.model
     write_dataset(out, dataset)
-    held = {
+    holdout = {
         split: (
             [dataset.everything[row] for row in fusion.rows[split]],
             fusion.probabilities(model, fusion.rows[split]),
         )
         for split in HELD
     }
-    calibration = write_predictions(out, str(out), dataset.classes, held)
+    calibration = write_predictions(out, str(out), dataset.classes, holdout)
     rows = fusion.rows["val"] if len(fusion.rows["val"]) else fusion.rows["train"]
     rows = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).astype(np.int64)]  # sorted by class: of all
     features = fusion.table.reader(model.architecture).read(rows)
