@@ -21,8 +21,9 @@ from importlib import import_module
 
 import file_events
 
-PRELOADED = [f"wbctool.{name}" for name in ("cli", "explaining.run", "fusing.run", "naturalizing.step", "training.run")]
-PRELOADED += ["accelerate", "kornia", "matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
+PRELOADED = ("cli", "explaining.step", "fusing.saving", "inference.step", "naturalizing.step", "training.run")
+PRELOADED = [f"wbctool.{name}" for name in PRELOADED]
+PRELOADED += ["matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
 
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys

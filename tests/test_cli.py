@@ -143,10 +143,10 @@ def test_completion_offers_commands_and_options():
 def test_completion_offers_methods_recipes_backbones_and_choices():
     from wbctool.explaining import METHODS as maps
     from wbctool.segmentation import METHODS as masks
-    from wbctool.training.recipe import recipe_names
+    from wbctool.training.recipe_files import recipe_names
 
     assert complete("wbctool segment --method ") == masks.names()
-    assert complete("wbctool explain runs/a cells --method ") == list(maps)
+    assert complete("wbctool explain runs/a cells --method ") == maps.names()
     assert complete("wbctool train --recipe ") == recipe_names()
     assert complete("wbctool train --attention ") == ["none", "cbam"]
     assert complete("wbctool crop --kind w") == ["wbc"]

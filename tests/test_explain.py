@@ -208,7 +208,7 @@ def test_bad_images_and_masks_become_error_records(cli, run_folder, cells, tmp_p
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--method", "cam"), 2, "--method cam: choose from gradcam, gradcam++"),
+        (("--method", "cam"), 2, "--method cam: unknown explanation method; choose from attention"),
         (("--method", "attention"), 2, "was trained without CBAM"),
         (("--layer", "layr4"), 2, "--layer layr4: no such layer; near it: layer4"),
         (("--class", "Basophl"), 2, "knows no class Basophl; near it: basophil"),

@@ -8,10 +8,10 @@ from torch.nn import functional
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.explaining import METHODS, faithfulness, layers, scores
 from wbctool.explaining.explainer import Explainer, fill_colour
-from wbctool.explaining.maps import eigencam, scaled, to_image
+from wbctool.explaining.maps import scaled, to_image
+from wbctool.explaining.method import CamContext
 from wbctool.explaining.regions import regions_of
-from wbctool.explaining.score_cam import scorecam
-from wbctool.explaining.summary import Collected
+from wbctool.explaining.summary import ScoreCollector
 from wbctool.imaging.files import write_png
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
@@ -19,9 +19,16 @@ from wbctool.modeling.ensembles import EnsembleArchitecture, make_ensemble
 from wbctool.modeling.predictor import symmetries
 
 CLASSES = tuple("abcde")
+PACKAGE = {  # the class of the package pytorch-grad-cam by which each method is checked
+    "gradcam": "GradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "layercam": "LayerCAM",
+    "eigencam": "EigenCAM",
+    "scorecam": "ScoreCAM",
+}
 
 
-def made(backbone="resnet10t", size=64, **more):
+def make_model(backbone="resnet10t", size=64, **more):
     torch.manual_seed(0)
     model = Classifier(Architecture(backbone, CLASSES, size, **more)).eval()
     for module in model.modules():  # as untrained, most normalisations do nothing
@@ -39,8 +46,8 @@ def pictures(count, size=64, seed=0):
     return (255 * functional.interpolate(coarse, (size, size), mode="bilinear")).to(torch.uint8)
 
 
-class Normalised(torch.nn.Module):
-    """The same network for images that are normalised before, as the package wants them."""
+class Normalized(torch.nn.Module):
+    """The same network for normalized images, which the package takes."""
 
     def __init__(self, model):
         super().__init__()
@@ -50,19 +57,17 @@ class Normalised(torch.nn.Module):
         return self.model(images * self.model.std + self.model.mean)
 
 
-def packages(model, images, method, layer, classes):
-    cam = pytest.importorskip("pytorch_grad_cam")
+def maps_of_package(model, images, method, layer, classes):
+    package = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    kinds = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}
-    kinds |= {"eigencam": "EigenCAM", "scorecam": "ScoreCAM"}
     model.requires_grad_(True)
-    modules = list(layers.chosen(model, [layer]).values())
-    with getattr(cam, kinds[method])(
-        Normalised(model), modules, reshape_transform=lambda given: layers.as_map(given, layer, model)
-    ) as call:
+    modules = list(layers.select_layers(model, [layer]).values())
+    with getattr(package, PACKAGE[method])(
+        Normalized(model), modules, reshape_transform=lambda output: layers.as_feature_map(output, layer, model)
+    ) as cam:
         targets = [ClassifierOutputTarget(int(number)) for number in classes]
-        return call((images.float() - model.mean) / model.std, targets)
+        return cam((images.float() - model.mean) / model.std, targets)
 
 
 @pytest.mark.parametrize(
@@ -81,27 +86,27 @@ def packages(model, images, method, layer, classes):
     ],
 )
 def test_maps_equal_those_of_pytorch_grad_cam(backbone, size, layer, more):
-    model, images = made(backbone, size, **more), pictures(2, size)
-    wanted = [layer] if layer else layers.default_layers(model)
-    methods = ["gradcam", "gradcam++", "layercam", "eigencam"]
+    model, images = make_model(backbone, size, **more), pictures(2, size)
+    names = [layer] if layer else layers.default_layers(model)
+    fast_methods = [method for method in PACKAGE if method != "scorecam"]
     classes = np.array([1, 3])
-    found = Explainer(model, methods, wanted)(images, classes)
-    if backbone not in ("swin_tiny_patch4_window7_224", "convnext_atto") and not layer:  # the slow one
-        found.maps |= Explainer(model, ("scorecam",), wanted)(images[:1], classes[:1]).maps
-    for method, maps in found.maps.items():
-        theirs = packages(model, images[: len(maps)], method, wanted[0], classes)
-        assert np.abs(found.maps[method] - theirs).max() <= 1e-3, method
-        for ours, their in zip(found.maps[method], theirs, strict=True):
-            assert not their.any() or np.corrcoef(ours.ravel(), their.ravel())[0, 1] >= 0.999, method
+    computed = Explainer(model, fast_methods, names)(images, classes).maps
+    if backbone not in ("swin_tiny_patch4_window7_224", "convnext_atto") and not layer:
+        computed |= Explainer(model, ("scorecam",), names)(images[:1], classes[:1]).maps
+    for method, maps in computed.items():
+        expected = maps_of_package(model, images[: len(maps)], method, names[0], classes)
+        assert np.abs(maps - expected).max() <= 1e-3, method
+        for one, other in zip(maps, expected, strict=True):
+            assert not other.any() or np.corrcoef(one.ravel(), other.ravel())[0, 1] >= 0.999, method
 
 
 def test_default_layers_are_the_last_with_a_map():
     expected = {"resnet10t": "layer4", "mobilenetv2_100": "bn2", "densenet121": "features", "vgg11": "features"}
     for backbone, layer in expected.items():
-        assert layers.default_layers(made(backbone)) == [layer]
-    assert layers.default_layers(made("vit_tiny_patch16_224", 32)) == ["blocks.11.norm1"]
-    assert layers.default_layers(made(attention="cbam")) == ["attention"]
-    assert layers.default_layers(made(attention="cbam", size=32)) == ["layer3"]
+        assert layers.default_layers(make_model(backbone)) == [layer]
+    assert layers.default_layers(make_model("vit_tiny_patch16_224", 32)) == ["blocks.11.norm1"]
+    assert layers.default_layers(make_model(attention="cbam")) == ["attention"]
+    assert layers.default_layers(make_model(attention="cbam", size=32)) == ["layer3"]
     members = (Architecture("resnet10t", CLASSES, 64), Architecture("mobilenetv3_small_050", CLASSES, 48))
     average = make_ensemble(EnsembleArchitecture("average", members, CLASSES, 64))
     assert layers.default_layers(average) == ["members.0.layer4", "members.1.blocks"]
@@ -110,9 +115,9 @@ def test_default_layers_are_the_last_with_a_map():
 
 @pytest.mark.parametrize("backbone", ["deit_tiny_distilled_patch16_224", "cait_xxs24_224", "pvt_v2_b0"])
 def test_other_transformers_have_maps(backbone):
-    found = Explainer(made(backbone, 64), ("layercam",))(pictures(1))
-    assert found.maps["layercam"].shape == (1, 64, 64)
-    assert found.maps["layercam"].max() > 0.9
+    maps = Explainer(make_model(backbone, 64), ("layercam",))(pictures(1)).maps["layercam"]
+    assert maps.shape == (1, 64, 64)
+    assert maps.max() > 0.9
 
 
 def test_ensembles_are_explained_as_one():
@@ -126,16 +131,17 @@ def test_ensembles_are_explained_as_one():
     assert np.allclose(both.maps["gradcam"], scaled(mean).numpy(), atol=5e-3)
     assert not np.allclose(each[0].maps["gradcam"], each[1].maps["gradcam"], atol=0.1)
     joined = make_ensemble(EnsembleArchitecture("cbam", members, CLASSES, 64)).eval()
-    found = Explainer(joined, ("gradcam", "scorecam", "attention"), channels=8)(images)
-    assert all(found.maps[method].shape == (2, 64, 64) for method in found.maps)
+    maps = Explainer(joined, ("gradcam", "scorecam", "attention"), parameters={"channels": 8})(images).maps
+    assert all(maps[method].shape == (2, 64, 64) for method in maps)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.names())
 def test_over_eight_views_a_turned_image_has_the_turned_map(method):
     if method == "random":
-        pytest.skip("chance does not turn")
-    model, images = made(attention="cbam"), pictures(1)
-    explainer = Explainer(model, (method,), views=8, channels=4)
+        pytest.skip("random values depend on the order of pixels")
+    model, images = make_model(attention="cbam"), pictures(1)
+    parameters = {"channels": 4} if method == "scorecam" else {}
+    explainer = Explainer(model, (method,), views=8, parameters=parameters)
     whole = explainer(images, np.array([2])).maps[method]
     for number, view in enumerate(symmetries(images, 8)):
         turned = explainer(view, np.array([2])).maps[method]
@@ -143,39 +149,49 @@ def test_over_eight_views_a_turned_image_has_the_turned_map(method):
         assert np.abs(turned - expected).max() < 1e-4
 
 
+def raw_maps(method, activations, images=None, classes=None, score=None, fill=None, views=1, **parameters):
+    """The raw maps of a method; what it does not use may be left out."""
+    declared = METHODS.get(method)
+    context = CamContext(
+        activations, images, classes, score, fill, views=views, parameters=declared.parameters(**parameters)
+    )
+    return declared.maps(context)
+
+
 def test_eigen_cams_of_several_views_have_one_sign():
     activations = torch.randn(20, 8, 5, 5, generator=torch.Generator().manual_seed(0))
-    plain, signed = eigencam(activations), eigencam(activations, with_activity=True)
+    plain, signed = raw_maps("eigencam", activations), raw_maps("eigencam", activations, views=2)
     assert torch.equal(plain.abs(), signed.abs())
     assert not torch.equal(plain, signed)
     assert ((signed * activations.mean(1)).sum((1, 2)) >= 0).all()
 
 
-def test_the_class_explained_is_the_likeliest_over_the_views_the_model_predicts_by():
-    model = made(symmetries=8)
+def test_the_explained_class_is_the_most_probable_over_the_views_the_model_predicts_by():
+    model = make_model(symmetries=8)
     images = pictures(5)
-    found = Explainer(model, ("gradcam",), views=1)(images)
+    batch = Explainer(model, ("gradcam",), views=1)(images)
     with torch.no_grad():
-        shares = torch.stack([model(view).double().softmax(1) for view in symmetries(images, 8)]).mean(0)
-    assert np.allclose(found.probabilities, shares.numpy(), atol=1e-6)
-    assert (found.classes == shares.argmax(1).numpy()).all()
+        probabilities = torch.stack([model(view).double().softmax(1) for view in symmetries(images, 8)]).mean(0)
+    assert np.allclose(batch.probabilities, probabilities.numpy(), atol=1e-6)
+    assert (batch.classes == probabilities.argmax(1).numpy()).all()
     assert Explainer(model, ("gradcam",)).views == 8
 
 
 def test_score_cam_passes_over_dead_channels_and_equals_one_pass_a_channel():
-    model, images = made(), pictures(2).float()
+    model, images = make_model(), pictures(2).float()
     activations = torch.rand(2, 6, 3, 3).relu()
     activations[0, 2] = 0
     activations[1, 4] = 0.5
     passes = []
 
-    def score(given):
-        passes.append(len(given))
+    def score(masked):
+        passes.append(len(masked))
         with torch.no_grad():
-            return model(given)
+            return model(masked)
 
     classes = torch.tensor([0, 4])
-    found = scorecam(score, images, fill_colour(model), activations, classes)
+    context = (activations, images, classes, score, fill_colour(model))
+    exact = raw_maps("scorecam", *context)
     assert sum(passes) == 1 + 10
     weights = torch.zeros(2, 6)
     for i in range(2):
@@ -187,31 +203,32 @@ def test_score_cam_passes_over_dead_channels_and_equals_one_pass_a_channel():
             with torch.no_grad():
                 weights[i, k] = model(shown)[0, classes[i]]
     plain = (weights.softmax(1)[:, :, None, None] * activations).sum(1)
-    assert torch.allclose(found, plain, atol=1e-5)
-    some = scorecam(score, images, fill_colour(model), activations, classes, channels=6)
+    assert torch.allclose(exact, plain, atol=1e-5)
+    some = raw_maps("scorecam", *context, channels=6)
     assert np.corrcoef(some[0].ravel(), plain[0].ravel())[0, 1] > 0.9999
-    one = scorecam(score, images, fill_colour(model), activations, classes, channels=1)
+    one = raw_maps("scorecam", *context, channels=1)
     peak = activations.amax((2, 3)).masked_fill(activations.flatten(2).std(2) == 0, 0).argmax(1)
     assert torch.equal(one[0], activations[0, peak[0]])
 
 
 @pytest.mark.parametrize("where", ["head", "stages"])
 def test_attention_is_the_spatial_gate_of_cbam(where):
-    model, images = made(attention="cbam", attention_at=where), pictures(2)
-    found = Explainer(model, ("attention",))(images)
+    model, images = make_model(attention="cbam", attention_at=where), pictures(2)
+    batch = Explainer(model, ("attention",))(images)
     module = model.attention if where == "head" else list(model.inner_attention.values())[-1]
-    given = {}
-    handle = module.spatial.register_forward_pre_hook(lambda _module, maps: given.update(maps=maps[0]))
+    inputs = []
+    handle = module.spatial.register_forward_pre_hook(lambda _module, arguments: inputs.append(arguments[0]))
     with torch.no_grad():
         model(images)
     handle.remove()
-    maps = torch.stack([given["maps"].mean(1), given["maps"].amax(1)], 1)
+    maps = torch.stack([inputs[0].mean(1), inputs[0].amax(1)], 1)
     gate = module.spatial.conv(maps).sigmoid()[:, 0].detach()
-    assert np.allclose(found.maps["attention"], scaled(to_image(gate, 64)).numpy(), atol=1e-5)
-    assert np.allclose(found.gates, torch.stack([gate.amin((1, 2)), gate.amax((1, 2))], 1).numpy(), atol=1e-6)
+    assert np.allclose(batch.maps["attention"], scaled(to_image(gate, 64)).numpy(), atol=1e-5)
+    limits = torch.stack([gate.amin((1, 2)), gate.amax((1, 2))], 1)
+    assert np.allclose(batch.ranges["attention"], limits.numpy(), atol=1e-6)
     if where == "stages":
         early = Explainer(model, ("attention",), ["layer1"])(images)
-        assert not np.allclose(early.maps["attention"], found.maps["attention"], atol=0.1)
+        assert not np.allclose(early.maps["attention"], batch.maps["attention"], atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +238,9 @@ def test_attention_is_the_spatial_gate_of_cbam(where):
         ({"layers": ["layer5"]}, {}, "no such layer; near it: layer4, layer3"),
         ({"layers": ["nothing"]}, {}, "no such layer; among its layers:"),
         ({"layers": ["head"]}, {}, "gives 5 for an image, which is no map"),
-        ({"layers": ["layer4"], "methods": ("gradcam", "cam")}, {}, "--method cam: choose from gradcam"),
+        ({"layers": ["layer4"], "methods": ("gradcam", "cam")}, {}, "--method cam: unknown explanation method; choose"),
+        ({"parameters": {"channels": 4}}, {}, "--channels goes with --method scorecam"),
+        ({"methods": ("scorecam",), "parameters": {"channels": 0}}, {}, "--channels 0: give a whole number from 1"),
         ({"layers": ["head.0", "layer4"]}, {}, "gives 512 for an image, which is no map"),
         ({"layers": ["layers.0.blocks.0.attn"]}, {"backbone": "swin_tiny_patch4_window7_224"}, "gives no map of the"),
         ({"methods": ("attention",), "layers": ["layer1"]}, {"attention": "cbam"}, "has no CBAM; it is at attention"),
@@ -230,9 +249,9 @@ def test_attention_is_the_spatial_gate_of_cbam(where):
         ({"methods": ("gradcam",), "layers": ["head_drop"]}, {"backbone": "vit_tiny_patch16_224"}, "which is no map"),
     ],
 )
-def test_what_cannot_be_explained_is_said(more, words, message):
+def test_what_cannot_be_explained_is_named(more, words, message):
     def explain():
-        return Explainer(made(**words), **more)(pictures(1))
+        return Explainer(make_model(**words), **more)(pictures(1))
 
     if message is None:  # the last block's output reaches the score by its class token only: an empty map
         assert not explain().maps["gradcam"].any()
@@ -243,15 +262,15 @@ def test_what_cannot_be_explained_is_said(more, words, message):
 
 
 def test_a_score_that_does_not_depend_on_a_layer_is_refused():
-    model = made(neighbours=None, symmetries=1)
+    model = make_model(neighbours=None, symmetries=1)
     model.head = torch.nn.Sequential(torch.nn.Flatten(), Constant())
     with pytest.raises(UsageProblem, match="score does not depend on it"):
         Explainer(model, ("gradcam",))(pictures(1))
 
 
 class Constant(torch.nn.Module):
-    def forward(self, given):
-        return torch.zeros(len(given), 5)
+    def forward(self, features):
+        return torch.zeros(len(features), 5)
 
 
 def test_energy_and_pointing_equal_plain_sums_and_chance_gives_the_area():
@@ -266,12 +285,12 @@ def test_energy_and_pointing_equal_plain_sums_and_chance_gives_the_area():
     map_[7, 9] = 2
     assert scores.pointing(map_, regions) == {"cell": True, "background": False}
     assert scores.energy(0 * map_, regions) == scores.pointing(0 * map_, regions) == {"cell": None, "background": None}
-    model, images = made(), pictures(200, seed=3)
+    model, images = make_model(), pictures(200, seed=3)
     explainer = Explainer(model, ("random",))
     maps = explainer(images).maps["random"]
     region = np.kron(region, np.ones((2, 2), np.float32))
-    found = [scores.energy(map_, {"cell": region})["cell"] for map_ in maps]
-    assert np.mean(found) == pytest.approx(region.mean(), abs=0.03)
+    energies = [scores.energy(map_, {"cell": region})["cell"] for map_ in maps]
+    assert np.mean(energies) == pytest.approx(region.mean(), abs=0.03)
     hits = [scores.pointing(rng.random((64, 64)), {"cell": region})["cell"] for _ in range(1000)]
     assert np.mean(hits) == pytest.approx(region.mean(), abs=0.05)
     assert np.array_equal(maps, explainer(images).maps["random"])
@@ -285,16 +304,16 @@ def test_agreement_is_pearsons():
 
 
 def test_deletion_and_insertion_equal_a_plain_loop():
-    model, images = made(), pictures(3).float()
+    model, images = make_model(), pictures(3).float()
     maps = np.random.default_rng(1).random((3, 64, 64), dtype=np.float32)
     classes = np.array([0, 2, 4])
     fill = fill_colour(model)
 
-    def shares(given):
+    def predict(pixels):
         with torch.no_grad():
-            return model(given).double().softmax(1).numpy()
+            return model(pixels).double().softmax(1).numpy()
 
-    found = faithfulness.curves(shares, images, fill, maps, classes, steps=8)
+    curves = faithfulness.curves(predict, images, fill, maps, classes, steps=8)
     blurred = faithfulness.blurred(images)
     for i in range(3):
         order = np.argsort(-maps[i].ravel())
@@ -305,22 +324,22 @@ def test_deletion_and_insertion_equal_a_plain_loop():
             gone = torch.from_numpy(gone.reshape(64, 64))
             deleted = torch.where(gone, fill, images[i])[None]
             inserted = torch.where(gone, images[i], blurred[i])[None]
-            assert found["deletion"][i, step] == pytest.approx(shares(deleted)[0, classes[i]], abs=1e-5)
-            assert found["insertion"][i, step] == pytest.approx(shares(inserted)[0, classes[i]], abs=1e-5)
-    assert faithfulness.area(found["deletion"])[0] == pytest.approx(np.trapezoid(found["deletion"][0], dx=1 / 8))
+            assert curves["deletion"][i, step] == pytest.approx(predict(deleted)[0, classes[i]], abs=1e-5)
+            assert curves["insertion"][i, step] == pytest.approx(predict(inserted)[0, classes[i]], abs=1e-5)
+    assert faithfulness.area(curves["deletion"])[0] == pytest.approx(np.trapezoid(curves["deletion"][0], dx=1 / 8))
 
 
-def test_a_map_of_what_counts_beats_chance_and_one_that_says_nothing_is_chance():
-    def shares(given):  # the share of the left half that is white
-        left = given[:, 0, :, :32].mean((1, 2)).numpy() / 255
+def test_a_map_of_the_decisive_pixels_beats_chance_and_a_constant_map_equals_it():
+    def predict(pixels):  # the white fraction of the left half
+        left = pixels[:, 0, :, :32].mean((1, 2)).numpy() / 255
         return np.stack([left, 1 - left], 1)
 
     images = torch.full((1, 3, 64, 64), 255.0)
     best = np.zeros((64, 64), np.float32)
     best[:, :32] = 1
     for map_, expected in ((best, 0.25), (1 - best, 0.75), (0 * best, 0.5)):
-        found = faithfulness.curves(shares, images, torch.zeros(3, 1, 1), map_[None], np.array([0]))
-        assert faithfulness.area(found["deletion"])[0] == pytest.approx(expected, abs=0.01)
+        curves = faithfulness.curves(predict, images, torch.zeros(3, 1, 1), map_[None], np.array([0]))
+        assert faithfulness.area(curves["deletion"])[0] == pytest.approx(expected, abs=0.01)
 
 
 def test_regions_are_those_of_the_mask(tmp_path):
@@ -329,10 +348,10 @@ def test_regions_are_those_of_the_mask(tmp_path):
     labels[15:25, 30:40] = 2
     write_png(tmp_path / "m.png", labels)
     cell = {"id": "x", "mask": str(tmp_path / "m.png"), "value": 1, "nucleus": {"value": 2, "area": 100}}
-    found = regions_of(cell, (40, 60), 30)
-    assert found["cell"].mean() == pytest.approx(600 / 2400, abs=1e-6)
-    assert found["nucleus"].mean() == pytest.approx(100 / 2400, abs=1e-6)
-    assert np.allclose(found["cell"] + found["background"], 1)
+    regions = regions_of(cell, (40, 60), 30)
+    assert regions["cell"].mean() == pytest.approx(600 / 2400, abs=1e-6)
+    assert regions["nucleus"].mean() == pytest.approx(100 / 2400, abs=1e-6)
+    assert np.allclose(regions["cell"] + regions["background"], 1)
     field = {"id": "x", "mask": cell["mask"], "cells": [{"value": 1, "kind": "rbc"}, {"value": 2, "kind": "wbc"}]}
     assert regions_of(field, (40, 60), 30)["cell"].mean() == pytest.approx(100 / 2400, abs=1e-6)
     assert regions_of({**field, "cells": []}, (40, 60), 30) is None
@@ -345,7 +364,7 @@ def test_regions_are_those_of_the_mask(tmp_path):
 
 @pytest.mark.gpu
 def test_maps_on_a_gpu_are_those_of_the_cpu():
-    model, images = made(attention="cbam"), pictures(4)
+    model, images = make_model(attention="cbam"), pictures(4)
     methods = ("gradcam", "gradcam++", "layercam", "scorecam", "attention")
     cpu = Explainer(model, methods)(images, np.zeros(4, int)).maps
     there = Explainer(model.cuda(), methods)(images.cuda(), np.zeros(4, int)).maps
@@ -357,21 +376,21 @@ def test_a_summary_equals_plain_means_and_a_plain_test():
     from scipy import stats
 
     rng = np.random.default_rng(0)
-    collected, rows = Collected(), []
+    collector, rows = ScoreCollector(), []
     for number in range(60):
         label = ("right", "all", "c")[number % 3]
         one, other = ({"cell": float(rng.random()), "nucleus": float(rng.random() / 2)} for _ in range(2))
         other["cell"] += 0.1
         methods = [{"gradcam": {"energy": energy, "pointing": {"cell": True}}} for energy in (one, other)]
         compare = {"run": "b", "predicted": "c", "methods": methods[1]}
-        told = {"methods": methods[0], "area": {"cell": 0.4, "nucleus": 0.2}, "compare": compare}
+        explained = {"methods": methods[0], "area": {"cell": 0.4, "nucleus": 0.2}, "compare": compare}
         record = {"id": f"{number}", "path": "x", "label": label, "group": f"g{number // 2}", "run": "a"}
-        collected.add({**record, "schema": "wbctool.prediction/1", "predicted": label, "explain": told})
+        collector.add({**record, "schema": "wbctool.prediction/1", "predicted": label, "explain": explained})
         rows.append((one["cell"], other["cell"]))
     values = np.array(rows)
-    found = collected.summary()
-    assert (found["images"], found["groups"]) == (60, 30)
-    first, second = found["runs"]
+    summary = collector.summary()
+    assert (summary["images"], summary["groups"]) == (60, 30)
+    first, second = summary["runs"]
     assert set(first["classes"]) == {"right", "all", "c"}
     assert first["classes"]["c"]["energy in cell"] == pytest.approx(values[2::3, 0].mean(), abs=1e-5)
     assert first["all"]["energy in cell"] == pytest.approx(values[:, 0].mean(), abs=1e-5)
@@ -380,9 +399,9 @@ def test_a_summary_equals_plain_means_and_a_plain_test():
     assert first["all"]["area of nucleus"] == pytest.approx(0.2)
     low, high = first["intervals"]["energy in cell"]
     assert low < values[:, 0].mean() < high < low + 0.3
-    figure = found["compared"][0]["figures"]["energy in cell"]
+    test = summary["compared"][0]["figures"]["energy in cell"]
     apart = values[:, 1] - values[:, 0]
-    assert figure["difference"] == pytest.approx(apart.mean(), abs=1e-5)
-    assert figure["p"] == pytest.approx(stats.wilcoxon(apart.reshape(30, 2).mean(1)).pvalue, rel=1e-3)
-    assert figure["interval"][0] < apart.mean() < figure["interval"][1]
-    assert Collected().summary() == {"images": 0, "runs": []}
+    assert test["difference"] == pytest.approx(apart.mean(), abs=1e-5)
+    assert test["p"] == pytest.approx(stats.wilcoxon(apart.reshape(30, 2).mean(1)).pvalue, rel=1e-3)
+    assert test["interval"][0] < apart.mean() < test["interval"][1]
+    assert ScoreCollector().summary() == {"images": 0, "runs": []}

@@ -1,4 +1,4 @@
-"""Trees over features: what enters them, what they start from, what is kept, what decides."""
+"""Boosted trees: which features they use, what they start from, what is kept on disk, the search for parameters."""
 
 import json
 
@@ -11,19 +11,21 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from wbctool.errors import BusyError, InputError, UsageProblem
-from wbctool.fusing.boosting import Part, Settings, check, grow, weights_of
-from wbctool.fusing.search import draws, folds_of, search
-from wbctool.fusing.start import margins_of, matched
+from wbctool.fusing import BoostingOptions
+from wbctool.fusing.boosting import Samples, boost, check_parameters, class_weights
+from wbctool.fusing.feature_table import FeatureReader
+from wbctool.fusing.search import draw_parameters, grouped_folds, search
+from wbctool.fusing.start import limit_confidence, start_margins
 from wbctool.fusing.store import Store
 from wbctool.modeling.deep_features import rounded
-from wbctool.modeling.fused import check_names, run_names, start_margins
+from wbctool.modeling.fused import check_names, run_names, weighted_margins
 
 NAMES = [f"f{number}" for number in range(6)]
-FEW = Settings(rounds=12, patience=4, jobs=1)
+FEW = BoostingOptions(rounds=12, patience=4, jobs=1, device="cpu")
 
 
-def drawn(count, seed, classes=3):
-    """Features that tell classes apart, mostly; targets."""
+def random_samples(count, seed, classes=3):
+    """Features that mostly separate the classes, and targets."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, count)
     rows = rng.normal(size=(count, len(NAMES))).astype(np.float32)
@@ -32,30 +34,35 @@ def drawn(count, seed, classes=3):
     return rows, targets
 
 
+def reader(rows):
+    return FeatureReader(NAMES, rows.__getitem__)
+
+
 def raw(booster):
     return bytes(booster.save_raw("ubj"))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=some.integers(0, 10**6), size=some.integers(1, 40), start=some.booleans())
-def test_validation_says_when_to_stop_and_nothing_else_and_test_is_never_read(seed, size, start):
-    rows, targets = drawn(160, 1)
+def test_validation_only_decides_when_to_stop_and_test_is_never_read(seed, size, start):
+    rows, targets = random_samples(160, 1)
     train, val, test = np.arange(80), np.arange(80, 120), np.arange(120, 160)
     rng = np.random.default_rng(seed)
     margins = rng.normal(size=(160, 3)).astype(np.float32) if start else None
     read_rows = []
 
-    def part(own, labels, place):
-        return Part(own, labels[own], place[own] if place is not None else None)
+    def samples(indices, labels, start):
+        return Samples(indices, labels[indices], start[indices] if start is not None else None)
 
-    def grown(features, labels, held, place):
-        def read(places):
-            read_rows.append(places)
-            return features[places]
+    def boosted(features, labels, val, start):
+        def read(indices):
+            read_rows.append(indices)
+            return features[indices]
 
-        return grow(read, NAMES, part(train, labels, place), part(held, labels, place), 3, FEW)
+        reader = FeatureReader(NAMES, read)
+        return boost(reader, samples(train, labels, start), samples(val, labels, start), 3, FEW)
 
-    plain = grown(rows, targets, val, margins)
+    plain = boosted(rows, targets, val, margins)
     other_rows, other_targets = rows.copy(), targets.copy()
     other_rows[80:] = rng.normal(scale=9, size=(80, len(NAMES)))
     other_targets[80:] = rng.integers(0, 3, 80)
@@ -63,7 +70,7 @@ def test_validation_says_when_to_stop_and_nothing_else_and_test_is_never_read(se
     if start:
         other_margins = margins.copy()
         other_margins[80:] = rng.normal(scale=5, size=(80, 3))
-    other = grown(other_rows, other_targets, val[:size], other_margins)
+    other = boosted(other_rows, other_targets, val[:size], other_margins)
     assert not np.isin(np.concatenate(read_rows), test).any()
     both = min(plain.rounds, other.rounds)
     if both:
@@ -71,84 +78,87 @@ def test_validation_says_when_to_stop_and_nothing_else_and_test_is_never_read(se
     assert plain.booster.num_boosted_rounds() == plain.rounds
 
 
-def test_growing_stops_at_the_least_validation_loss_and_its_figures_are_true():
-    rows, targets = drawn(300, 2)
-    train, val = Part(np.arange(200), targets[:200]), Part(np.arange(200, 300), targets[200:])
-    grown = grow(rows.__getitem__, NAMES, train, val, 3, Settings(rounds=400, patience=10, jobs=1))
-    losses = [row["val_loss"] for row in grown.history]
-    assert grown.rounds == int(np.argmin(losses)) + 1 == grown.booster.num_boosted_rounds()
-    assert len(losses) == grown.rounds + 10
-    said = grown.booster.predict(xgboost.DMatrix(rows[200:], feature_names=NAMES))
-    assert grown.loss == pytest.approx(log_loss(targets[200:], said, labels=[0, 1, 2]), abs=1e-5)
-    assert grown.accuracy == pytest.approx(accuracy_score(targets[200:], said.argmax(1)))
-    again = grow(rows.__getitem__, NAMES, train, val, 3, Settings(rounds=400, patience=10, jobs=1))
-    assert raw(grown.booster) == raw(again.booster)
-    other = grow(rows.__getitem__, NAMES, train, val, 3, Settings(rounds=400, patience=10, jobs=1, seed=1))
-    assert raw(grown.booster) != raw(other.booster)
+def test_boosting_stops_at_the_lowest_validation_loss_and_reports_it():
+    rows, targets = random_samples(300, 2)
+    train, val = Samples(np.arange(200), targets[:200]), Samples(np.arange(200, 300), targets[200:])
+    options = BoostingOptions(rounds=400, patience=10, jobs=1, device="cpu")
+    result = boost(reader(rows), train, val, 3, options)
+    losses = [row["val_loss"] for row in result.history]
+    assert result.rounds == int(np.argmin(losses)) + 1 == result.booster.num_boosted_rounds()
+    assert len(losses) == result.rounds + 10
+    predicted = result.booster.predict(xgboost.DMatrix(rows[200:], feature_names=NAMES))
+    assert result.loss == pytest.approx(log_loss(targets[200:], predicted, labels=[0, 1, 2]), abs=1e-5)
+    assert result.accuracy == pytest.approx(accuracy_score(targets[200:], predicted.argmax(1)))
+    again = boost(reader(rows), train, val, 3, options)
+    assert raw(result.booster) == raw(again.booster)
+    other = boost(reader(rows), train, val, 3, options.model_copy(update={"seed": 1}))
+    assert raw(result.booster) != raw(other.booster)
 
 
 def test_batches_give_the_trees_of_one_matrix(monkeypatch):
-    rows, targets = drawn(300, 2)
-    train, val = Part(np.arange(200), targets[:200]), Part(np.arange(200, 300), targets[200:])
-    whole = grow(rows.__getitem__, NAMES, train, val, 3, FEW)
-    monkeypatch.setattr("wbctool.fusing.boosting.ROWS_AT_ONCE", 64)
-    assert grow(rows.__getitem__, NAMES, train, val, 3, FEW).rounds == whole.rounds
+    rows, targets = random_samples(300, 2)
+    train, val = Samples(np.arange(200), targets[:200]), Samples(np.arange(200, 300), targets[200:])
+    whole = boost(reader(rows), train, val, 3, FEW)
+    monkeypatch.setattr("wbctool.fusing.boosting.BATCH_ROWS", 64)
+    assert boost(reader(rows), train, val, 3, FEW).rounds == whole.rounds
 
 
-def test_a_start_that_no_tree_betters_is_kept_as_it_is():
+def test_a_start_that_no_tree_improves_is_kept():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 3, 200)
-    rows = rng.normal(size=(200, 6)).astype(np.float32)  # which say nothing
+    rows = rng.normal(size=(200, 6)).astype(np.float32)  # independent of the targets
     start = 40 * np.eye(3, dtype=np.float32)[targets]
-    train, val = (Part(np.arange(*ends), targets[slice(*ends)], start[slice(*ends)]) for ends in ((0, 100), (100, 200)))
-    grown = grow(rows.__getitem__, NAMES, train, val, 3, FEW)
-    assert (grown.rounds, grown.accuracy) == (0, 1.0)
-    said = grown.booster.predict(xgboost.DMatrix(rows, feature_names=NAMES, base_margin=start), output_margin=True)
-    assert np.allclose(said, start)
+    train, val = (
+        Samples(np.arange(*ends), targets[slice(*ends)], start[slice(*ends)]) for ends in ((0, 100), (100, 200))
+    )
+    result = boost(reader(rows), train, val, 3, FEW)
+    assert (result.rounds, result.accuracy) == (0, 1.0)
+    data = xgboost.DMatrix(rows, feature_names=NAMES, base_margin=start)
+    assert np.allclose(result.booster.predict(data, output_margin=True), start)
 
 
-def test_wary_trees_must_gain_more_than_a_standard_error():
+def test_a_significant_gain_is_more_than_a_standard_error():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, 260)
     rows = rng.normal(size=(260, 6)).astype(np.float32)
     start = rng.normal(size=(260, 2)).astype(np.float32)
     outcomes = set()
     for strength in (0.15, 2.0):
-        told = rows.copy()
-        told[:, 0] += strength * targets
-        ends = ((0, 200), (200, 260))
-        parts = [Part(np.arange(*own), targets[slice(*own)], start[slice(*own)]) for own in ends]
+        informative = rows.copy()
+        informative[:, 0] += strength * targets
+        splits = [Samples(part, targets[part], start[part]) for part in (np.arange(200), np.arange(200, 260))]
         rounds = []
-        for wary in (False, True):
-            grown = grow(told.__getitem__, NAMES, *parts, 2, Settings(rounds=60, jobs=1), wary=wary)
-            rounds.append(grown.rounds)
-            if grown.rounds:
-                given = xgboost.DMatrix(told[200:], feature_names=NAMES, base_margin=start[200:])
-                said = grown.booster.predict(given)
+        for significant in (False, True):
+            options = BoostingOptions(rounds=60, jobs=1, device="cpu")
+            result = boost(reader(informative), *splits, 2, options, significant=significant)
+            rounds.append(result.rounds)
+            if result.rounds:
+                data = xgboost.DMatrix(informative[200:], feature_names=NAMES, base_margin=start[200:])
+                predicted = result.booster.predict(data)
                 gain = -np.log(np.exp(start[200:]) / np.exp(start[200:]).sum(1, keepdims=True))
-                gain = (gain + np.log(said))[np.arange(60), targets[200:]]
-                assert gain.mean() > wary * gain.std() / np.sqrt(60)
+                gain = (gain + np.log(predicted))[np.arange(60), targets[200:]]
+                assert gain.mean() > significant * gain.std() / np.sqrt(60)
         outcomes.add((rounds[0] > 0, rounds[1] > 0))
     assert outcomes == {(True, False), (True, True)}
 
 
 def test_without_validation_a_fixed_number_of_rounds_is_grown():
-    rows, targets = drawn(100, 3)
-    empty = Part(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    grown = grow(rows.__getitem__, NAMES, Part(np.arange(100), targets), empty, 3, FEW)
-    assert grown.rounds == len(grown.history) == 12
-    assert np.isnan(grown.loss)
+    rows, targets = random_samples(100, 3)
+    empty = Samples(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    result = boost(reader(rows), Samples(np.arange(100), targets), empty, 3, FEW)
+    assert result.rounds == len(result.history) == 12
+    assert np.isnan(result.loss)
 
 
 def test_class_weights_are_those_of_scikit_learn():
     targets = np.array([0] * 50 + [1] * 10 + [2] * 3)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    assert weights_of(targets, "balanced") == pytest.approx(expected[targets])
-    assert weights_of(targets, "none") == pytest.approx(1)
+    assert class_weights(targets, "balanced") == pytest.approx(expected[targets])
+    assert class_weights(targets, "none") == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"nonsense": 3}, "nonsense: XGBoost knows no such parameter"),
         ({"max_depth": "deep"}, "max_depth"),
@@ -160,74 +170,75 @@ def test_class_weights_are_those_of_scikit_learn():
         ({"max_bin": None}, "give a whole number"),
     ],
 )
-def test_wrong_parameters_are_named_before_anything_is_computed(parameters, said):
-    with pytest.raises(UsageProblem, match=said):
-        check(Settings(parameters=parameters))
+def test_invalid_parameters_are_named_before_anything_is_computed(parameters, message):
+    with pytest.raises(UsageProblem, match=message):
+        check_parameters(BoostingOptions(parameters=parameters))
 
 
 def test_known_parameters_go_by_one_name_and_change_the_trees():
-    how = Settings(rounds=3, jobs=1, parameters={"eta": 0.9, "lambda": 50, "grow_policy": "lossguide", "max_leaves": 7})
-    check(how)
-    assert how.parameters == {"learning_rate": 0.9, "reg_lambda": 50, "grow_policy": "lossguide", "max_leaves": 7}
-    rows, targets = drawn(100, 3)
-    parts = Part(np.arange(80), targets[:80]), Part(np.arange(80, 100), targets[80:])
+    options = BoostingOptions(parameters={"eta": 0.9, "lambda": 50, "grow_policy": "lossguide", "max_leaves": 7})
+    check_parameters(options)
+    assert options.parameters == {"learning_rate": 0.9, "reg_lambda": 50, "grow_policy": "lossguide", "max_leaves": 7}
+    rows, targets = random_samples(100, 3)
+    splits = Samples(np.arange(80), targets[:80]), Samples(np.arange(80, 100), targets[80:])
     dumps = set()
     for parameters in ({}, {"eta": 0.9}, {"lambda": 50}):
-        own = Settings(rounds=3, jobs=1, parameters=parameters)
-        dumps.add("".join(grow(rows.__getitem__, NAMES, *parts, 3, own).booster.get_dump()))
+        options = BoostingOptions(rounds=3, jobs=1, device="cpu", parameters=parameters)
+        dumps.add("".join(boost(reader(rows), *splits, 3, options).booster.get_dump()))
     assert len(dumps) == 3
 
 
-def test_an_interrupt_while_rows_are_read_comes_through():
+def test_an_interrupt_while_rows_are_read_ends_boosting():
     import os
     import signal
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    rows, targets = drawn(100, 3)
+    rows, targets = random_samples(100, 3)
 
-    def read(places):
+    def read(indices):
         os.kill(os.getpid(), signal.SIGINT)
-        return rows[places]
+        return rows[indices]
 
+    splits = Samples(np.arange(80), targets[:80]), Samples(np.arange(80, 100), targets[80:])
     with pytest.raises(KeyboardInterrupt):
-        grow(read, NAMES, Part(np.arange(80), targets[:80]), Part(np.arange(80, 100), targets[80:]), 3, FEW)
+        boost(FeatureReader(NAMES, read), *splits, 3, FEW)
     signal.signal(signal.SIGINT, before)
 
 
-def test_margins_are_made_as_sure_as_wanted():
+def test_margins_are_scaled_to_the_wanted_confidence():
     rng = np.random.default_rng(0)
     margins = rng.normal(scale=4, size=(500, 5))
-    softened = matched(margins, 0.6)
+    softened = limit_confidence(margins, 0.6)
     powers = np.exp(softened - softened.max(1, keepdims=True))
     assert (powers.max(1) / powers.sum(1)).mean() == pytest.approx(0.6, abs=1e-6)
     assert np.allclose(softened / margins, (softened / margins)[0, 0])
-    assert matched(margins, None) is margins
-    assert matched(margins, 0.9999) is margins
+    assert limit_confidence(margins, None) is margins
+    assert limit_confidence(margins, 0.9999) is margins
 
 
-def test_the_start_is_the_mean_of_calibrated_answers_and_training_images_alone_are_matched():
+def test_the_start_is_the_mean_calibrated_prediction_with_limited_confidence_on_training_images():
     rng = np.random.default_rng(0)
-    shares = [rng.dirichlet(np.full(4, 0.2), 60) for _ in range(2)]
+    probabilities = [rng.dirichlet(np.full(4, 0.2), 60) for _ in range(2)]
     weights = (1 / (2 * 0.5), 1 / (2 * 2.0))  # temperatures 0.5 and 2
     train = np.arange(30)
-    found = margins_of(shares, weights, (0.6, None), train)
-    expected = (np.log(np.maximum(shares[0], 1e-7)) / 0.5 + np.log(np.maximum(shares[1], 1e-7)) / 2) / 2
-    assert found[30:] == pytest.approx(expected[30:], abs=1e-4)
-    assert not np.allclose(found[:30], expected[:30])
-    changed = [own.copy() for own in shares]
-    for own in changed:
-        own[30:] = rng.dirichlet(np.ones(4), 30)
-    assert np.array_equal(margins_of(changed, weights, (0.6, None), train)[:30], found[:30])
-    assert start_margins(shares, ()) is None
+    start = start_margins(probabilities, weights, (0.6, None), train)
+    expected = (np.log(np.maximum(probabilities[0], 1e-7)) / 0.5 + np.log(np.maximum(probabilities[1], 1e-7)) / 2) / 2
+    assert start[30:] == pytest.approx(expected[30:], abs=1e-4)
+    assert not np.allclose(start[:30], expected[:30])
+    changed = [rows.copy() for rows in probabilities]
+    for rows in changed:
+        rows[30:] = rng.dirichlet(np.ones(4), 30)
+    assert np.array_equal(start_margins(changed, weights, (0.6, None), train)[:30], start[:30])
+    assert weighted_margins(probabilities, ()) is None
 
 
 def test_rounding_keeps_eleven_bits():
     values = np.array([1.0, 1 + 2**-11, 1 + 2**-13, -3.1415927, 1e-30, 0.0, np.nan, np.inf, -np.inf], np.float32)
-    found = rounded(values)
-    assert found[:3].tolist() == [1.0, 1 + 2**-11, 1.0]
-    assert found[3] == pytest.approx(-3.1415927, rel=2**-12)
-    assert np.isnan(found[6])
-    assert found[7:].tolist() == [np.inf, -np.inf]
+    result = rounded(values)
+    assert result[:3].tolist() == [1.0, 1 + 2**-11, 1.0]
+    assert result[3] == pytest.approx(-3.1415927, rel=2**-12)
+    assert np.isnan(result[6])
+    assert result[7:].tolist() == [np.inf, -np.inf]
     many = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     assert (np.abs(rounded(many) - many) <= np.abs(many) * 2**-12 * 1.0001).all()
     assert np.array_equal(rounded(rounded(many)), rounded(many))
@@ -241,7 +252,7 @@ def test_features_in_another_order_are_named():
         check_names(["a"], ["a", "b"])
 
 
-def test_runs_have_names_of_their_own(tmp_path):
+def test_runs_have_unique_names(tmp_path):
     paths = [tmp_path / "x" / "run[1]", tmp_path / "y" / "run[1]", tmp_path / "z z"]
     assert run_names(paths) == ("run_1_", "run_1_-2", "z_z")
 
@@ -249,15 +260,15 @@ def test_runs_have_names_of_their_own(tmp_path):
 class Counting:
     """A source that gives the length of a record's path, and counts how often."""
 
-    name, together, masked, width = "counting", 4, False, 2
+    name, batch, uses_masks, width = "counting", 4, False, 2
 
     def __init__(self, version=1):
         self.identity = {"counting": version}
-        self.asked = []
+        self.computed = []
 
     def rows(self, batches):
         for batch in batches:
-            self.asked.append([record["id"] for record in batch])
+            self.computed.append([record["id"] for record in batch])
             yield [
                 "broken" if "bad" in record["id"] else np.array([len(record["path"]), np.nan], np.float32)
                 for record in batch
@@ -266,19 +277,19 @@ class Counting:
 
 @pytest.fixture
 def images(tmp_path):
-    found = []
+    records = []
     for number in range(10):
         path = tmp_path / f"{'bad' if number == 5 else 'i'}{number}"
         path.write_text(str(number))
-        found.append({"id": path.name, "path": str(path)})
-    return found
+        records.append({"id": path.name, "path": str(path)})
+    return records
 
 
 def filled(folder, source, records):
     store = Store(folder, source)
     try:
-        places, failed = store.fill(records, quiet=True)
-        return np.array(store.matrix()), places, failed
+        rows, failed = store.fill(records, quiet=True)
+        return np.array(store.matrix()), rows, failed
     finally:
         store.close()
 
@@ -287,24 +298,24 @@ def test_features_are_computed_once_and_again_where_an_image_changed(images, tmp
     import os
 
     folder, source = tmp_path / "kept", Counting()
-    matrix, places, failed = filled(folder, source, images)
+    matrix, rows, failed = filled(folder, source, images)
     assert failed == {5: "broken"}
-    assert places.tolist() == [0, 1, 2, 3, 4, -1, 5, 6, 7, 8]
+    assert rows.tolist() == [0, 1, 2, 3, 4, -1, 5, 6, 7, 8]
     assert matrix[:, 0].tolist() == [len(r["path"]) for r in images if "bad" not in r["id"]]
     assert np.isnan(matrix[:, 1]).all()
-    assert [len(batch) for batch in source.asked] == [4, 4, 2]
+    assert [len(batch) for batch in source.computed] == [4, 4, 2]
     again = Counting()
-    kept, places, failed = filled(folder, again, images[::-1])
+    kept, rows, failed = filled(folder, again, images[::-1])
     assert np.array_equal(kept, matrix, equal_nan=True)
     assert failed == {4: "broken"}
-    assert [len(batch) for batch in again.asked] == [4]  # the batch with the image that failed
+    assert [len(batch) for batch in again.computed] == [4]  # the batch with the image that failed
     os.utime(images[2]["path"], ns=(1, 1))
     more = Counting()
-    _, places, _ = filled(folder, more, images[:3])
-    assert places.tolist() == [0, 1, 9]
+    _, rows, _ = filled(folder, more, images[:3])
+    assert rows.tolist() == [0, 1, 9]
     other = Counting(version=2)
     filled(folder, other, images)
-    assert sum(map(len, other.asked)) == 10  # of another source nothing is taken
+    assert sum(map(len, other.computed)) == 10  # nothing is reused from another source
 
 
 def test_half_a_row_left_by_a_kill_is_cut_off(images, tmp_path):
@@ -313,12 +324,12 @@ def test_half_a_row_left_by_a_kill_is_cut_off(images, tmp_path):
     rows, keys = (next(folder.glob(f"*{ending}")) for ending in (".f32", ".keys"))
     rows.write_bytes(rows.read_bytes()[: 8 * 6 + 3])
     source = Counting()
-    found, _places, _ = filled(folder, source, images)
-    assert np.array_equal(found, matrix, equal_nan=True)
-    assert [len(batch) for batch in source.asked] == [4, 2]
+    kept, _, _ = filled(folder, source, images)
+    assert np.array_equal(kept, matrix, equal_nan=True)
+    assert [len(batch) for batch in source.computed] == [4, 2]
     keys.write_bytes(keys.read_bytes()[:40])
-    found, _, _ = filled(folder, Counting(), images)
-    assert np.array_equal(found, matrix, equal_nan=True)
+    kept, _, _ = filled(folder, Counting(), images)
+    assert np.array_equal(kept, matrix, equal_nan=True)
 
 
 def test_features_that_another_command_computes_are_waited_for(images, tmp_path):
@@ -328,38 +339,38 @@ def test_features_that_another_command_computes_are_waited_for(images, tmp_path)
     store.close()
 
 
-def test_folds_part_no_group():
+def test_folds_keep_groups_whole():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 4, 200)
     groups = [f"g{number}" for number in rng.integers(0, 30, 200)]
-    folds = folds_of(targets, groups, 3)
+    folds = grouped_folds(targets, groups, 3)
     assert len(folds) == 5
-    assert sorted(np.concatenate([held for _, held in folds])) == list(range(200))
-    for known, held in folds:
-        assert not {groups[at] for at in known} & {groups[at] for at in held}
-    few = folds_of(np.array([0, 0, 1, 1, 2, 2]), list("abcdef"), 3)
+    assert sorted(np.concatenate([val for _, val in folds])) == list(range(200))
+    for train, val in folds:
+        assert not {groups[at] for at in train} & {groups[at] for at in val}
+    few = grouped_folds(np.array([0, 0, 1, 1, 2, 2]), list("abcdef"), 3)
     assert len(few) == 2
     with pytest.raises(InputError, match="of one group"):
-        folds_of(targets, ["g"] * 200, 3)
+        grouped_folds(targets, ["g"] * 200, 3)
 
 
-def test_a_search_is_the_same_for_a_seed_goes_on_and_keeps_what_was_given(tmp_path):
-    assert draws(5, 1) == draws(9, 1)[:5]
-    assert draws(5, 1) != draws(5, 2)
-    assert draws(3, 1)[0] == {}
-    rows, targets = drawn(120, 4)
-    train = Part(np.arange(120), targets)
+def test_a_search_depends_on_its_seed_resumes_and_keeps_given_parameters(tmp_path):
+    assert draw_parameters(5, 1) == draw_parameters(9, 1)[:5]
+    assert draw_parameters(5, 1) != draw_parameters(5, 2)
+    assert draw_parameters(3, 1)[0] == {}
+    rows, targets = random_samples(120, 4)
+    train = Samples(np.arange(120), targets)
     groups = [str(number // 3) for number in range(120)]
-    how = Settings(rounds=10, patience=3, jobs=1, parameters={"max_depth": 2})
-    given = (rows.__getitem__, NAMES, train, groups, 3, how, 4)
-    best = search(*given, tmp_path / "a.jsonl", True)
+    options = BoostingOptions(rounds=10, patience=3, jobs=1, device="cpu", parameters={"max_depth": 2})
+    arguments = (reader(rows), train, groups, options, 4)
+    best = search(*arguments, tmp_path / "a.jsonl", True)
     trials = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [trial["trial"] for trial in trials] == [1, 2, 3, 4]
     assert {trial["parameters"]["max_depth"] for trial in trials} == {2}
     assert best == min(trials, key=lambda trial: trial["loss"])["parameters"]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(trial) + "\n" for trial in trials[:2]) + '{"trial": 3, "lo')
-    search(*given, tmp_path / "b.jsonl", True)
+    search(*arguments, tmp_path / "b.jsonl", True)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    trials[0]["loss"] = 0.123  # what stands is not computed again
+    trials[0]["loss"] = 0.123  # a finished trial is not computed again
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(trial) + "\n" for trial in trials))
-    assert search(*given, tmp_path / "c.jsonl", True) == trials[0]["parameters"]
+    assert search(*arguments, tmp_path / "c.jsonl", True) == trials[0]["parameters"]

@@ -1,4 +1,4 @@
-"""`xgboost-fuse` as people call it: a run folder like any other, honest splits, faults by name."""
+"""`xgboost-fuse` on the command line: its run folder, splits without leakage, errors."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def model_of(run):
     return json.loads((run / "model.json").read_text())
 
 
-def test_the_outcome_is_a_run_folder_whose_predictions_predict_repeats(cli, fused, cells, run_folder, cbam):
+def test_the_result_is_a_run_folder_whose_predictions_predict_repeats(cli, fused, cells, run_folder, cbam):
     model = model_of(fused)
     booster = xgboost.Booster(model_file=fused / "model.ubj")
     assert booster.feature_names == model["features"]
@@ -51,17 +51,17 @@ def test_the_outcome_is_a_run_folder_whose_predictions_predict_repeats(cli, fuse
     assert deep[0] == "a.deep.0000"
     assert [name for name in model["features"] if name in names()] == list(names())
     assert sum("probability" in name for name in model["features"]) == 2 * len(model["classes"])
-    assert [own["run"] for own in model["training"]["runs"]] == [str(run_folder), str(cbam)]
+    assert [run["run"] for run in model["training"]["runs"]] == [str(run_folder), str(cbam)]
     assert set(model["checksums"]) == {"weights.safetensors", "model.ubj"}
     kept = {row["id"]: row for row in read_records(fused / "predictions.jsonl")}
     assert {row["split"] for row in kept.values()} == {"val", "test"}
     done = cli("predict", fused, cells, "-q", "--jobs", 1)
     assert done.code == 0, done.err
-    said = {row["id"]: row for row in done.records}
-    assert set(kept) < set(said)
+    predicted = {row["id"]: row for row in done.records}
+    assert set(kept) < set(predicted)
     for key, row in kept.items():
-        assert said[key]["probabilities"] == pytest.approx(row["probabilities"], abs=1e-5)
-        assert said[key]["temperature"] == row["temperature"] == model["calibration"]["temperature"]
+        assert predicted[key]["probabilities"] == pytest.approx(row["probabilities"], abs=1e-5)
+        assert predicted[key]["temperature"] == row["temperature"] == model["calibration"]["temperature"]
     figures = cli("evaluate", fused, "--json")
     assert figures.code == 0, figures.err
     assert 0 <= json.loads(figures.out)["macro_f1"] <= 1
@@ -86,8 +86,8 @@ def test_same_seed_same_bytes_and_features_are_kept_for_another_fuse(cli, fused,
     other = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "b", *more, *FAST, "--seed", 1)
     assert other.code == 2
     assert "made with seed 0, not with seed 1" in other.err
-    anew = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "b", *more, *FAST, "--seed", 1, "--overwrite")
-    assert anew.code == 0, anew.err
+    again = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "b", *more, *FAST, "--seed", 1, "--overwrite")
+    assert again.code == 0, again.err
     assert (tmp_path / "b" / "model.ubj").read_bytes() != (fused / "model.ubj").read_bytes()
 
 
@@ -96,11 +96,11 @@ def test_test_images_cannot_enter_and_validation_only_stops(cli, cells, tmp_path
     labels = sorted({r["label"] for r in records})
     dumps = {}
     for name, changed in (("plain", ()), ("test", ("test",)), ("both", ("val", "test"))):
-        turned = [
+        changed_records = [
             {**r, "label": labels[(labels.index(r["label"]) + 1) % len(labels)]} if r["split"] in changed else r
             for r in records
         ]
-        file = write_records(tmp_path / f"{name}.jsonl", turned)
+        file = write_records(tmp_path / f"{name}.jsonl", changed_records)
         more = ("--features", tmp_path / "kept", "-q")
         done = cli("xgboost-fuse", file, "-o", tmp_path / name, "--morphology", *FAST, *more)
         assert done.code == 0, done.err
@@ -113,7 +113,7 @@ def test_test_images_cannot_enter_and_validation_only_stops(cli, cells, tmp_path
     assert plain == both
 
 
-def test_by_default_only_what_validation_gains_by_is_used(cli, fused, cells, run_folder, cbam, tmp_path):
+def test_by_default_only_features_that_validation_gains_by_are_used(cli, fused, cells, run_folder, cbam, tmp_path):
     more = ("--morphology", "--features", fused / "features", "-q")
     done = cli("xgboost-fuse", run_folder, cbam, cells, "-o", tmp_path / "x", *more, *FAST)
     assert done.code == 0, done.err
@@ -125,13 +125,13 @@ def test_by_default_only_what_validation_gains_by_is_used(cli, fused, cells, run
 
 
 def test_importance_adds_up(fused):
-    found = json.loads((fused / "importance.json").read_text())
-    families = {row["family"]: row for row in found["families"]}
+    importance = json.loads((fused / "importance.json").read_text())
+    families = {row["family"]: row for row in importance["families"]}
     assert set(families) >= {"a: deep", "cbam: deep", "a: probabilities", "colour", "texture", "nucleus shape"}
     for key in ("gain_share", "shap_share"):
         assert sum(row[key] or 0 for row in families.values()) == pytest.approx(1, abs=1e-4)
     gains = xgboost.Booster(model_file=fused / "model.ubj").get_score(importance_type="total_gain")
-    assert {row["feature"]: row["gain"] for row in found["features"]} == pytest.approx(gains, rel=1e-4)
+    assert {row["feature"]: row["gain"] for row in importance["features"]} == pytest.approx(gains, rel=1e-4)
     colour = sum(gain for name, gain in gains.items() if name.startswith("colour."))
     assert families["colour"]["gain"] == pytest.approx(colour, rel=1e-4)
     assert families["colour"]["used"] == sum(name.startswith("colour.") for name in gains)
@@ -144,24 +144,24 @@ def test_runs_are_averaged_and_made_an_ensemble(cli, fused, run_folder, cells, t
     done = cli("train", fused, run_folder, cells, "-o", out, "--ensemble", "average", "--device", "cpu", "-q")
     assert done.code == 0, done.err
     alone = {row["id"]: row["probabilities"] for row in cli("predict", fused, cells, "-q").records}
-    said = cli("predict", out, cells, "-q")
-    assert said.code == 0, said.err
-    assert {row["id"] for row in said.records} == set(alone)
+    predicted = cli("predict", out, cells, "-q")
+    assert predicted.code == 0, predicted.err
+    assert {row["id"] for row in predicted.records} == set(alone)
     assert (out / "member-1-model.ubj").read_bytes() == (fused / "model.ubj").read_bytes()
     refused = cli("train", fused, run_folder, cells, "-o", tmp_path / "c", "--ensemble", "cbam", "--device", "cpu")
     assert refused.code == 3
     assert "use --ensemble average" in refused.err
 
 
-def test_networks_of_two_sizes_see_what_predict_shows_them(cli, run_folder, cells, tmp_path):
+def test_networks_of_two_sizes_get_the_images_of_predict(cli, run_folder, cells, tmp_path):
     words = [word if word != "48" else "64" for word in TINY]
     assert cli("train", cells, "-o", tmp_path / "wide", *words, "--epochs", 0, "-q").code == 0
     done = cli("xgboost-fuse", run_folder, tmp_path / "wide", cells, "-o", tmp_path / "f", *FAST, "-q")
     assert done.code == 0, done.err
     kept = {row["id"]: row["probabilities"] for row in done.records}
-    said = {row["id"]: row["probabilities"] for row in cli("predict", tmp_path / "f", cells, "-q").records}
-    for key, shares in kept.items():
-        assert said[key] == pytest.approx(shares, abs=1e-5)
+    predicted = {row["id"]: row["probabilities"] for row in cli("predict", tmp_path / "f", cells, "-q").records}
+    for key, probabilities in kept.items():
+        assert predicted[key] == pytest.approx(probabilities, abs=1e-5)
 
 
 def test_an_unfinished_run_is_no_folder_of_images(cli, cells, tmp_path):
@@ -172,7 +172,7 @@ def test_an_unfinished_run_is_no_folder_of_images(cli, cells, tmp_path):
     assert "`wbctool train` has not finished it" in done.err
 
 
-def test_predictions_are_made_anew_where_masks_come_later(cli, fused, run_folder, cells, tmp_path):
+def test_predictions_are_made_again_where_masks_come_later(cli, fused, run_folder, cells, tmp_path):
     rows = cli("split", cells, "--ratio", "1/1/1", "-q").records[:6]
     bare = [{key: value for key, value in row.items() if key != "mask"} for row in rows]
     out = ("-o", tmp_path / "p.jsonl", "-q")
@@ -191,26 +191,52 @@ def test_an_ensemble_is_fused_too(cli, run_folder, cbam, cells, tmp_path):
     widths = model_of(tmp_path / "f")["widths"]
     assert widths == [2 * 512]
     kept = {row["id"]: row["predicted"] for row in read_records(tmp_path / "f" / "predictions.jsonl")}
-    said = {row["id"]: row["predicted"] for row in cli("predict", tmp_path / "f", cells, "-q").records}
-    assert kept.items() <= said.items()
+    predicted = {row["id"]: row["predicted"] for row in cli("predict", tmp_path / "f", cells, "-q").records}
+    assert kept.items() <= predicted.items()
 
 
 def test_features_only(cli, run_folder, cells, tmp_path):
     words = ("xgboost-fuse", run_folder, cells, "-o", tmp_path / "x", "--features-only", "--morphology", "--jobs", 1)
     done = cli(*words)
     assert done.code == 0, done.err
-    with np.load(tmp_path / "x" / "features.npz", allow_pickle=False) as held:
-        found = {name: held[name] for name in held.files}
-    assert found["features"].shape == (len(done.records), 512 + len(names()))
-    assert found["features"].dtype == np.float32
-    assert list(found["names"][512:]) == list(names())
-    assert list(found["ids"]) == [row["id"] for row in done.records]
-    assert list(found["labels"]) == [row["label"] for row in done.records]
+    with np.load(tmp_path / "x" / "features.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    assert arrays["features"].shape == (len(done.records), 512 + len(names()))
+    assert arrays["features"].dtype == np.float32
+    assert list(arrays["names"][512:]) == list(names())
+    assert list(arrays["ids"]) == [row["id"] for row in done.records]
+    assert list(arrays["labels"]) == [row["label"] for row in done.records]
     assert [row["row"] for row in done.records] == list(range(len(done.records)))
     before = contents(tmp_path / "x")
     again = cli(*words)
     assert (again.code, again.out) == (0, done.out)
     assert contents(tmp_path / "x") == before
+
+
+def test_python_functions_do_what_the_command_does(cli, fused, run_folder, cbam, cells, tmp_path, capsys):
+    from wbctool.fusing import BoostingOptions, FusionOptions, compute_features, fuse_runs
+
+    settings = BoostingOptions(rounds=15, patience=5, jobs=1, device="cpu")
+    options = FusionOptions(probabilities=True, morphology=True, all_features=True, settings=settings)
+    records = []
+    runs, folders = [run_folder, cbam], [str(cells)]
+    more = {"features": tmp_path / "kept", "on_record": records.append}
+    result = fuse_runs(runs, folders, tmp_path / "x", options, **more)
+    for name in ("model.ubj", "weights.safetensors", "importance.json", "history.jsonl"):
+        assert (tmp_path / "x" / name).read_bytes() == (fused / name).read_bytes(), name
+    assert records == list(result.predictions())
+    assert (result.failed, result.reused, result.classes) == (0, False, tuple(model_of(fused)["classes"]))
+    computed = compute_features(runs, folders, tmp_path / "y", options, **more)
+    done = cli("xgboost-fuse", *runs, cells, "-o", tmp_path / "z", "--features-only", "--probabilities", "--morphology")
+    assert done.code == 0, done.err
+    assert computed.file.read_bytes() == (tmp_path / "z" / "features.npz").read_bytes()
+    assert (computed.images, sum(computed.families.values())) == (len(done.records), computed_width(computed.file))
+    assert capsys.readouterr().out == ""
+
+
+def computed_width(file):
+    with np.load(file) as arrays:
+        return arrays["features"].shape[1]
 
 
 def test_a_damaged_image_is_named_and_left_out(cli, run_folder, cells, fused, tmp_path):
@@ -228,7 +254,7 @@ def test_a_damaged_image_is_named_and_left_out(cli, run_folder, cells, fused, tm
     assert sum(row["schema"] == "wbctool.error/1" for row in only.records) == 1
 
 
-def test_images_a_network_has_learnt_from_are_not_tested(cli, run_folder, cells, tmp_path):
+def test_training_images_of_a_network_are_not_tested(cli, run_folder, cells, tmp_path):
     other = cli("split", cells, "--ratio", "1/1/1", "--seed", 5, "-q").records
     file = write_records(tmp_path / "other.jsonl", other)
     done = cli("xgboost-fuse", run_folder, file, "-o", tmp_path / "x", *FAST)
@@ -265,7 +291,7 @@ def test_a_cell_without_a_mask(cli, cells, fused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("model.ubj", lambda raw: raw[:-9] + b"123456789", "model.ubj: is not what model.json was written with"),
         ("weights.safetensors", lambda raw: raw[:-1] + b"\1", "weights.safetensors: is not what"),
@@ -274,13 +300,13 @@ def test_a_cell_without_a_mask(cli, cells, fused, tmp_path):
         ("model.ubj", None, "model.ubj: "),
     ],
 )
-def test_another_model_than_was_saved_is_refused(cli, fused, cells, tmp_path, file, change, said):
+def test_files_other_than_those_saved_are_refused(cli, fused, cells, tmp_path, file, change, message):
     shutil.copytree(fused, tmp_path / "f", ignore=shutil.ignore_patterns("features"))
     path = tmp_path / "f" / file
     path.unlink() if change is None else path.write_bytes(change(path.read_bytes()))
     done = cli("predict", tmp_path / "f", cells, "-q")
     assert (done.code, done.out) == (3, "")
-    assert said in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
 
 
@@ -300,7 +326,7 @@ def test_trees_of_other_features_are_refused(cli, fused, cells, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("{cells}", "-o", "{out}"), 2, "nothing to fuse: give a run folder before the images, or --morphology"),
         (("{run}", "-o", "{out}"), 2, "give images after the run folders"),
@@ -323,11 +349,11 @@ def test_trees_of_other_features_are_refused(cli, fused, cells, tmp_path):
         (("{run}", "{out}", "-o", "{out}"), 3, "no such file"),
     ],
 )
-def test_wrong_use_is_one_line(cli, fused, run_folder, cells, tmp_path, words, code, said):
-    known = {"cells": cells, "run": run_folder, "fused": fused, "out": tmp_path / "x"}
-    done = cli("xgboost-fuse", *[str(word).format(**known) for word in words])
+def test_usage_errors_are_one_line(cli, fused, run_folder, cells, tmp_path, words, code, message):
+    paths = {"cells": cells, "run": run_folder, "fused": fused, "out": tmp_path / "x"}
+    done = cli("xgboost-fuse", *[str(word).format(**paths) for word in words])
     assert (done.code, done.out) == (code, ""), done.err
-    assert said in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1, done.err
     assert not (tmp_path / "x").exists()
 
@@ -374,6 +400,6 @@ def test_on_a_gpu_it_is_fused_and_predicted(cli, cells, run_folder, tmp_path):
     done = cli("xgboost-fuse", run_folder, cells, "-o", tmp_path / "x", *more)
     assert done.code == 0, done.err
     for device in ("cuda", "cpu"):
-        said = {row["id"]: row for row in cli("predict", tmp_path / "x", cells, "--device", device, "-q").records}
+        predicted = {row["id"]: row for row in cli("predict", tmp_path / "x", cells, "--device", device, "-q").records}
         for row in done.records:
-            assert said[row["id"]]["probabilities"] == pytest.approx(row["probabilities"], abs=0.05)
+            assert predicted[row["id"]]["probabilities"] == pytest.approx(row["probabilities"], abs=0.05)

@@ -49,7 +49,7 @@ def _segmentation_methods(_incomplete: str) -> Iterable[str]:
 def _explanation_methods(_incomplete: str) -> Iterable[str]:
     from wbctool.explaining import METHODS
 
-    return METHODS
+    return METHODS.names()
 
 
 def _metrics(incomplete: str) -> Iterable[str]:

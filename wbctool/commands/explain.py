@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wbctool.commands.generated import GivenOptions, options_of
 from wbctool.commands.options import (
     Device,
     Out,
@@ -18,9 +19,14 @@ from wbctool.commands.options import (
     new_app,
     with_options,
 )
+from wbctool.explaining.method import METHODS
 
 if TYPE_CHECKING:
-    from wbctool.explaining import ExplanationResult
+    from wbctool.explaining import ExplanationResult, MapOptions
+
+    MethodParameters = GivenOptions
+else:
+    MethodParameters = options_of("MethodParameters", {method.name: method.parameters for method in METHODS})
 
 app = new_app()
 
@@ -33,16 +39,13 @@ class MapFlags:
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="gradcam, gradcam++, layercam, scorecam, eigencam, attention (CBAM's), random; repeatable.",
+            help=f"{', '.join(METHODS.names())}; repeatable. (gradcam)",
         ),
     ] = None
     of_class: Annotated[
         str, typer.Option("--class", metavar="NAME", help="Explained class: predicted, label, or a name.")
     ] = "predicted"
     layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="(the last with a map)")] = None
-    channels: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="scorecam: the K most active channels only.")
-    ] = None
     views: Annotated[
         int | None,
         typer.Option(min=1, max=8, metavar="N", help="Flips and turns for a mean map. (as the run predicts)"),
@@ -72,6 +75,7 @@ def explain(
     source: Annotated[str, typer.Argument(metavar="IN", help="A folder, image, .jsonl file or -.")],
     out: Out,
     map_flags: MapFlags,
+    parameters: MethodParameters,
     output_flags: OutputFlags,
     selection: SelectionOptions,
     compare: Annotated[
@@ -92,7 +96,7 @@ def explain(
         source,
         out,
         compare=compare,
-        maps=_map_options(map_flags, output_flags.faithfulness),
+        maps=_map_options(map_flags, parameters, output_flags.faithfulness),
         output=ExplanationOutput(not output_flags.no_panels, output_flags.maps, output_flags.sheet),
         split=split,
         device=device,
@@ -114,30 +118,25 @@ def _check_order(run: Path, source: str) -> None:
         raise UsageProblem(f"{source}: is a run folder, which comes first: wbctool explain {source} {run}")
 
 
-def _map_options(flags: MapFlags, faithfulness: bool) -> Any:
+def _map_options(flags: MapFlags, parameters: GivenOptions, faithfulness: bool) -> MapOptions:
     """The flags as the package takes them."""
-    from wbctool.errors import UsageProblem
-    from wbctool.explaining import METHODS, MapOptions
+    from wbctool.explaining import MapOptions
 
     methods = tuple(dict.fromkeys(flags.method or ["gradcam"]))
-    if flags.channels and "scorecam" not in methods:
-        raise UsageProblem("--channels goes with --method scorecam")
-    for method in methods:
-        if method not in METHODS:
-            raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
-    return MapOptions(methods, flags.of_class, tuple(flags.layer or ()), flags.channels, flags.views, faithfulness)
+    layers = tuple(flags.layer or ())
+    return MapOptions(methods, flags.of_class, layers, flags.views, faithfulness, parameters.given())
 
 
 def _print(result: ExplanationResult, json: bool) -> None:
     """Print the scores as tables, on a terminal."""
     from wbctool.console import records_wanted, table
-    from wbctool.explaining.summary import compared_rows, rows_of
+    from wbctool.explaining.summary import comparison_rows, score_rows
 
     if records_wanted(json):
         return
     summary = result.summary
     for run in summary["runs"]:
-        columns, rows = rows_of(run)
+        columns, rows = score_rows(run)
         table(f"{run['run']}: {run['method']}", columns, rows)
     agreement = {(run["run"], pair): value for run in summary["runs"] for pair, value in run["agreement"].items()}
     if agreement:
@@ -146,4 +145,4 @@ def _print(result: ExplanationResult, json: bool) -> None:
     for compared in summary.get("compared", []):
         if compared["figures"]:
             heads = ("second less first run", "difference", "95 % interval", "p", "p (Holm)")
-            table(f"{compared['method']}: paired, image by image", heads, compared_rows(compared["figures"]))
+            table(f"{compared['method']}: paired, image by image", heads, comparison_rows(compared["figures"]))

@@ -1,62 +1,71 @@
-"""Maps of where a model looks: one pass forward, and back only through what follows the explained layer."""
+"""Maps of where a model looks: a forward pass, and a backward pass through what follows the explained layers."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import UsageProblem
-from wbctool.explaining import METHODS
-from wbctool.explaining import layers as places
-from wbctool.explaining.maps import BY_GRADIENT, eigencam, scaled, to_image
-from wbctool.explaining.score_cam import scorecam
+from wbctool.explaining.layers import as_feature_map, select_layers
+from wbctool.explaining.maps import scaled, to_image, undo_view
+from wbctool.explaining.method import METHODS, CamContext, Target, parameters_of
 from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import symmetries
 
-LIKELIEST = -1  # in place of a class
+MOST_PROBABLE = -1  # in place of a class number
 
 
 @dataclass
-class Explained:
-    """What is said of a batch of images.
+class BatchMaps:
+    """Predictions and maps of a batch of images.
 
     Attributes:
         probabilities: (n, classes), the mean over the views that the model predicts by; rows sum to 1.
-        classes: the class explained, of each image, (n,).
+        classes: number of the explained class of each image, (n,).
         maps: by method, (n, size, size), float32, 0 to 1.
-        gates: for `attention`, the least and the largest value of CBAM's spatial gate, (n, 2); else None.
+        ranges: by method, for those with a `range_key`, the least and the greatest raw value, (n, 2).
     """
 
     probabilities: np.ndarray
     classes: np.ndarray
     maps: dict[str, np.ndarray]
-    gates: np.ndarray | None = None
+    ranges: dict[str, np.ndarray]
+
+
+@dataclass
+class _Pass:
+    """A forward pass of one view: logits, and the outputs of the explained layers and targets."""
+
+    view: Tensor
+    logits: Tensor
+    layers: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
 
 class Explainer:
-    """Explains what a model says of images.
+    """Computes maps of what a model looks at.
 
-    Nothing before the first explained layer keeps a graph, and no parameter gets a gradient: at the last
-    stage the way back costs next to nothing.
+    Nothing before the first explained layer keeps a graph, and no parameter gets a gradient. At the last stage a
+    backward pass costs next to nothing.
 
     Args:
-        model: a classifier or an ensemble; its parameters no longer ask for gradients afterwards.
-        methods: of `maps.METHODS`.
-        layers: their names; the last map without any (`layers.default_layers`). The maps of several are averaged.
-        views: symmetries of the square that a map is the mean over; as many as the model predicts by without.
+        model: a classifier or an ensemble. Its parameters no longer require gradients afterwards.
+        methods: names from `METHODS`.
+        layers: their names; none for the last feature map (`default_layers`). Maps of several layers are averaged.
+        views: number of symmetries of the square that a map is averaged over; None for those the model predicts by.
         precision: `float32` or `bf16`.
-        channels: for `scorecam`, how many channels of each image; all without.
+        parameters: values of the methods' parameters, by name.
 
     Raises:
-        UsageProblem: there is no such method or layer, or the model has nothing for it.
+        UsageProblem: a method, layer or parameter is unknown, or the model has nothing that it could explain.
     """
 
     def __init__(
@@ -66,173 +75,177 @@ class Explainer:
         layers: Sequence[str] = (),
         views: int | None = None,
         precision: str = "float32",
-        channels: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        for method in methods:
-            if method not in METHODS:
-                raise UsageProblem(f"--method {method}: choose from {', '.join(METHODS)}")
+        self.parameters = parameters_of(methods, parameters or {})
+        self.methods = {name: METHODS.get(name) for name in methods}
         self.model = model.eval().requires_grad_(False)
-        self.methods = tuple(methods)
         self.size = model.architecture.size
         self.views = views or model.architecture.symmetries
-        self.precision, self.channels = precision, channels
-        self.layers = places.chosen(model, layers) if set(methods) - {"attention"} else {}
-        self.gates = places.chosen_attention(model, layers) if "attention" in methods else {}
-        self._by_gradient = bool(set(methods) & set(BY_GRADIENT))
-        # of all views at once; they are small only at the last layer
-        self._graphs = self.views if self._by_gradient and layers else 1
-        self._try()
+        self.precision = precision
+        explains_layers = any(method.targets is None for method in self.methods.values())
+        self.layers = select_layers(model, layers) if explains_layers else {}
+        self._targets = {name: method.targets(model, layers) for name, method in self.methods.items() if method.targets}
+        self._needs_gradients = any(method.needs_gradients for method in self.methods.values())
+        self._fill = fill_colour(model)
+        # one graph for each view: they are small only at the last layer
+        self._graphs = self.views if self._needs_gradients and layers else 1
+        self._check_layers()
 
-    def _try(self) -> None:
-        """Refuse layers without maps before the first image."""
+    @property
+    def passes(self) -> int:
+        """The number of forward passes that the maps of one image take."""
+        return self.views * max(method.passes(self.parameters[name]) for name, method in self.methods.items())
+
+    def explained_layers(self, method: str) -> list[str]:
+        """Return the names of what a method explains: layers, or its own targets."""
+        return list(self._targets.get(method, self.layers))
+
+    def _check_layers(self) -> None:
+        """Refuse layers without feature maps before the first image."""
         blank = torch.zeros(1, 3, self.size, self.size, device=next(self.model.parameters()).device)
-        with self._watching(1) as watched:
-            logits = self._logits(blank, self._by_gradient)
-        self._gradients(logits, logits.argmax(1), watched)
+        forward = self._forward_with_outputs(blank)
+        self._gradients(forward, forward.logits.argmax(1))
         for name in self.layers:
-            places.as_map(watched[name], name, self.model)
+            as_feature_map(forward.layers[name], name, self.model)
 
-    def __call__(self, images: Tensor, classes: np.ndarray | None = None) -> Explained:
+    def __call__(self, images: Tensor, classes: np.ndarray | None = None) -> BatchMaps:
         """Explain a batch.
 
         Args:
-            images: (n, 3, size, size), uint8 or float from 0 to 255, on the model's device.
-            classes: the number of the class to explain of each image, (n,), or `LIKELIEST`, as without.
+            images: (n, 3, size, size), uint8 or float, 0 to 255, on the model's device.
+            classes: number of the class to explain, or `MOST_PROBABLE`, for each image, (n,); None for the latter.
         """
-        wanted = np.full(len(images), LIKELIEST) if classes is None else np.asarray(classes)
+        wanted = np.full(len(images), MOST_PROBABLE) if classes is None else np.asarray(classes)
         count = max(1, images_at_once(images.device) // self._graphs)
         starts = range(0, len(images), count)
-        parts = [self._part(images[start : start + count], wanted[start : start + count]) for start in starts]
-        maps = {method: np.concatenate([part.maps[method] for part in parts]) for method in self.methods}
-        gates = [part.gates for part in parts if part.gates is not None]
-        shares = np.concatenate([part.probabilities for part in parts])
-        chosen = np.concatenate([part.classes for part in parts])
-        return Explained(shares, chosen, maps, np.concatenate(gates) if gates else None)
+        chunks = [self._explain(images[start : start + count], wanted[start : start + count]) for start in starts]
+        return BatchMaps(
+            np.concatenate([chunk.probabilities for chunk in chunks]),
+            np.concatenate([chunk.classes for chunk in chunks]),
+            {name: np.concatenate([chunk.maps[name] for chunk in chunks]) for name in self.methods},
+            {name: np.concatenate([chunk.ranges[name] for chunk in chunks]) for name in chunks[0].ranges},
+        )
 
-    def _part(self, images: Tensor, wanted: np.ndarray) -> Explained:
-        seen, logits = [], []
-        for number, view in enumerate(symmetries(images, max(self.views, self.model.architecture.symmetries))):
-            watching: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
-            if number < self.views:
-                watching = self._watching(len(view))
-            with watching as watched:
-                logits.append(self._logits(view, number < self.views and self._by_gradient))
-            if number < self.views:
-                seen.append((view, watched))
-        own = logits[: self.model.architecture.symmetries]
-        shares = torch.stack([one.detach().double().softmax(1) for one in own]).mean(0)
-        probabilities = shares.cpu().numpy()
-        classes = np.where(wanted == LIKELIEST, probabilities.argmax(1), wanted)
-        target = torch.from_numpy(classes).to(images.device)
-        maps: dict[str, list[Tensor]] = {method: [] for method in self.methods}
-        gates: list[Tensor] = []
-        for number, (view, watched) in enumerate(seen):
-            gradients = self._gradients(logits[number], target, watched)
-            for method in self.methods:
-                raw = self._raw(method, view, target, watched, gradients)
-                if method == "attention":
-                    gates += [torch.stack([one.amin((1, 2)), one.amax((1, 2))], 1) for one in raw]
-                maps[method] += [_undone(to_image(one, self.size), number) for one in raw]
-        made = {method: scaled(torch.stack(found).mean(0)).cpu().numpy() for method, found in maps.items()}
-        ranges = torch.stack(gates).mean(0).cpu().numpy() if gates else None
-        return Explained(probabilities, classes, made, ranges)
+    def _explain(self, images: Tensor, wanted: np.ndarray) -> BatchMaps:
+        predicted_by = self.model.architecture.symmetries
+        views = symmetries(images, max(self.views, predicted_by))
+        passes = [self._forward_with_outputs(view) for view in views[: self.views]]
+        passes += [_Pass(view, self._logits(view)) for view in views[self.views :]]
+        logits = [forward.logits.detach() for forward in passes[:predicted_by]]
+        probabilities = torch.stack([one.double().softmax(1) for one in logits]).mean(0).cpu().numpy()
+        classes = np.where(wanted == MOST_PROBABLE, probabilities.argmax(1), wanted)
+        maps: dict[str, list[Tensor]] = {name: [] for name in self.methods}
+        ranges: dict[str, list[Tensor]] = {name: [] for name, method in self.methods.items() if method.range_key}
+        class_numbers = torch.from_numpy(classes).to(images.device)
+        for number, forward in enumerate(passes[: self.views]):
+            for name, raw_maps in self._raw_maps(forward, class_numbers).items():
+                maps[name] += [undo_view(to_image(raw, self.size), number) for raw in raw_maps]
+                if name in ranges:
+                    ranges[name] += [torch.stack([raw.amin((1, 2)), raw.amax((1, 2))], 1) for raw in raw_maps]
+        return BatchMaps(
+            probabilities,
+            classes,
+            {name: scaled(torch.stack(each).mean(0)).cpu().numpy() for name, each in maps.items()},
+            {name: torch.stack(each).mean(0).cpu().numpy() for name, each in ranges.items()},
+        )
 
     def _logits(self, images: Tensor, graph: bool = False) -> Tensor:
         with torch.enable_grad() if graph else torch.no_grad(), autocast(images.device, self.precision):
             return self.model(images)
 
+    def _forward_with_outputs(self, view: Tensor) -> _Pass:
+        """Classify a view, and keep what the explained layers and targets return.
+
+        Raises:
+            UsageProblem: a layer returns no feature map, or is not run.
+        """
+        forward = _Pass(view, torch.empty(0))
+        with self._recording(forward):
+            forward.logits = self._logits(view, self._needs_gradients)
+        for name in self.layers:
+            if name not in forward.layers:
+                raise UsageProblem(f"--layer {name}: is not run when an image is classified; give another layer")
+        return forward
+
     @contextmanager
-    def _watching(self, count: int) -> Iterator[dict[str, Tensor]]:
-        """Within it, what the explained layers, and CBAM's gates, give of so many images."""
-        given: dict[str, Tensor] = {}
-
-        def start(_module: nn.Module, _input: object, output: Tensor) -> Tensor | None:
-            # the graph starts here, before hooks of the model's own that take the same map
-            if self._by_gradient and isinstance(output, Tensor) and not output.requires_grad:
-                return output.detach().requires_grad_()
-            return None
-
-        def keep(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
-            def kept(_module: nn.Module, _input: object, output: Tensor) -> Tensor:
-                if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != count:
-                    raise UsageProblem(f"--layer {name}: gives no map of the image; give another layer")
-                given[name] = output
-                return output.clone()  # what comes next may work in place
-
-            return kept
-
-        def gate(name: str, module: CbamModule) -> Callable[[nn.Module, object, Tensor], None]:
-            def kept(_module: nn.Module, _input: object, output: Tensor) -> None:
-                given[name] = module.spatial.gate(output.detach().float())
-
-            return kept
-
+    def _recording(self, forward: _Pass) -> Iterator[None]:
         handles = []
-        for name, module in self.layers.items():
-            handles.append(module.register_forward_hook(start, prepend=True))
-            handles.append(module.register_forward_hook(keep(name)))
-        for name, cbam in self.gates.items():
-            handles.append(cbam.spatial.conv.register_forward_hook(gate(f"gate of {name}", cbam)))
+        for name, layer in self.layers.items():
+            if self._needs_gradients:  # before hooks of the model itself that take the same output
+                handles.append(layer.register_forward_hook(_start_graph, prepend=True))
+            handles.append(layer.register_forward_hook(partial(_keep_layer, forward, name)))
+        for method, targets in self._targets.items():
+            for name, target in targets.items():
+                keep = partial(_keep_target, forward, (method, name), target)
+                handles.append(target.module.register_forward_hook(keep))
         try:
-            yield given
+            yield
         finally:
             for handle in handles:
                 handle.remove()
-        unused = [name for name in self.layers if name not in given]
-        if unused:
-            raise UsageProblem(f"--layer {unused[0]}: is not run when an image is classified; give another layer")
 
-    def _gradients(self, logits: Tensor, classes: Tensor, watched: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not self._by_gradient:
+    def _gradients(self, forward: _Pass, classes: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of the class scores with respect to each layer's feature maps."""
+        if not self._needs_gradients:
             return {}
-        score = logits.gather(1, classes[:, None]).sum()
-        outputs = [watched[name] for name in self.layers]
-        found = torch.autograd.grad(score, outputs, allow_unused=True) if score.requires_grad else [None] * len(outputs)
+        score = forward.logits.gather(1, classes[:, None]).sum()
+        computed: Sequence[Tensor | None] = [None] * len(self.layers)
+        if score.requires_grad:
+            computed = torch.autograd.grad(score, [forward.layers[name] for name in self.layers], allow_unused=True)
         gradients = {}
-        for name, gradient in zip(self.layers, found, strict=True):
+        for name, gradient in zip(self.layers, computed, strict=True):
             if gradient is None:
-                raise UsageProblem(f"--layer {name}: the class' score does not depend on it; give another layer")
-            gradients[name] = places.as_map(gradient, name, self.model).float()
+                raise UsageProblem(f"--layer {name}: the class score does not depend on it; give another layer")
+            gradients[name] = as_feature_map(gradient, name, self.model).float()
         return gradients
 
-    def _raw(
-        self, method: str, view: Tensor, classes: Tensor, watched: dict[str, Tensor], gradients: dict[str, Tensor]
-    ) -> list[Tensor]:
-        """Maps (n, h, w) that are not yet scaled, one for each layer."""
-        if method == "attention":
-            return [watched[f"gate of {name}"][:, 0] for name in self.gates]
-        maps = []
-        for name in self.layers:
-            activations = places.as_map(watched[name].detach(), name, self.model).float()
-            if method in BY_GRADIENT:
-                maps.append(BY_GRADIENT[method](activations, gradients[name]))
-            elif method == "scorecam":
-                fill = fill_colour(self.model)
-                maps.append(scorecam(self._logits, view.float(), fill, activations, classes, self.channels))
-            elif method == "eigencam":
-                maps.append(eigencam(activations, with_activity=self.views > 1))
-            else:
-                maps.append(_random(view, activations.shape[2:]))
+    def _raw_maps(self, forward: _Pass, classes: Tensor) -> dict[str, list[Tensor]]:
+        """Return the unscaled maps (n, h, w) of each method, one for each explained layer."""
+        gradients = self._gradients(forward, classes)
+        features = {
+            name: as_feature_map(forward.layers[name].detach(), name, self.model).float() for name in self.layers
+        }
+        maps: dict[str, list[Tensor]] = {}
+        for key, method in self.methods.items():
+            targets = {name: forward.targets[key, name] for name in self._targets.get(key, ())}
+            contexts = [
+                CamContext(
+                    activations,
+                    images=forward.view,
+                    classes=classes,
+                    score=self._logits,
+                    fill=self._fill,
+                    gradients=gradients.get(name) if method.needs_gradients else None,
+                    views=self.views,
+                    parameters=self.parameters[key],
+                )
+                for name, activations in (targets or features).items()
+            ]
+            maps[key] = [method.maps(context) for context in contexts]
         return maps
 
 
+def _start_graph(_module: nn.Module, _input: object, output: Tensor) -> Tensor | None:
+    if isinstance(output, Tensor) and not output.requires_grad:
+        return output.detach().requires_grad_()
+    return None
+
+
+def _keep_layer(forward: _Pass, name: str, _module: nn.Module, _input: object, output: Tensor) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(forward.view):
+        raise UsageProblem(f"--layer {name}: gives no map of the image; give another layer")
+    forward.layers[name] = output
+    return output.clone()  # what comes next may work in place
+
+
+def _keep_target(
+    forward: _Pass, key: tuple[str, str], target: Target, _module: nn.Module, _input: object, output: Tensor
+) -> None:
+    forward.targets[key] = target.activations(output)
+
+
 def fill_colour(model: Model) -> Tensor:
-    """The colour of what is hidden from a model, (3, 1, 1), 0 to 255: that which its normalisation makes 0."""
+    """Return the colour of hidden pixels, (3, 1, 1), 0 to 255: the one that the model normalizes to 0."""
     members = getattr(model, "members", [model])
     return torch.stack([member.mean for member in members]).mean(0).view(3, 1, 1)
-
-
-def _random(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Maps of chance, of a layer's shape, decided by the pixels of each image alone."""
-    maps = []
-    for image in images.to(torch.uint8).contiguous().cpu().numpy():
-        seed = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")
-        maps.append(np.random.default_rng(seed).random(tuple(shape), dtype=np.float32))
-    return torch.from_numpy(np.stack(maps)).to(images.device)
-
-
-def _undone(maps: Tensor, number: int) -> Tensor:
-    """Maps (n, size, size) of one of the symmetries of the square, laid back on the image."""
-    maps = maps.transpose(-1, -2) if number & 4 else maps
-    maps = maps.flip(-2) if number & 2 else maps
-    return maps.flip(-1) if number & 1 else maps

@@ -1,9 +1,10 @@
-"""What is explained, and what is written."""
+"""Which maps of a run are computed, and what is written."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wbctool.errors import UsageProblem
@@ -15,23 +16,29 @@ ALL = "all"  # splits
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How maps are made.
+    """Which maps are computed; see `Explainer`.
 
     Attributes:
-        methods: of the registry of methods.
-        of_class: the class to explain: `predicted`, `label` (the image's), or a class name.
-        layers: the layer to explain; empty for the last with a map. Maps of several layers are averaged.
-        channels: for Score-CAM, how many channels with the highest peaks are used; None for all.
-        views: flips and quarter turns that a map is averaged over; None for those that the run predicts by.
-        faithfulness: also compute deletion and insertion.
+        methods: names from `METHODS`.
+        of_class: the explained class: `predicted`, `label` (that of the image), or a class name.
+        layers: their names, in each run; empty for the last feature map.
+        views: number of flips and turns that maps are averaged over; None for those the run predicts by.
+        faithfulness: whether deletion and insertion are computed.
+        parameters: values of the methods' parameters, by name.
     """
 
     methods: tuple[str, ...] = ("gradcam",)
     of_class: str = PREDICTED
     layers: tuple[str, ...] = ()
-    channels: int | None = None
     views: int | None = None
     faithfulness: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options by name, parameters among them, as `run.json` keeps them."""
+        options = asdict(self)
+        parameters = options.pop("parameters")
+        return {**options, **parameters}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Pictures of explanations: the image, the map, the map over the image; two runs and their difference."""
+"""Panels and sheets as pictures: tiles in rows, with text and colour bars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,28 +12,33 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-TILE = 224  # side of a picture in a panel, pixels
-GAP, LINE = 8, 17  # between pictures; height of a line of text
-BAR = 34  # width of a colour bar and its figures
+from wbctool.explaining.regions import Regions
+
+TILE = 224  # side of a tile's picture, pixels
+GAP, LINE = 8, 17  # between tiles; height of a line of text
+TEXT = 2 * LINE  # height of the text under a tile
+BAR = 34  # width of a colour bar and its labels
 GREY = (130, 130, 130)
-BACK, INK, RIGHT, WRONG = (255, 255, 255), (30, 30, 30), (0, 110, 40), (190, 0, 0)
+WHITE, INK, GREEN, RED = (255, 255, 255), (30, 30, 30), (0, 110, 40), (190, 0, 0)
 HEAT, DIVERGING = "turbo", "RdBu_r"
 OUTLINES = {"cell": (255, 255, 255), "nucleus": (0, 0, 0)}
-LEAST, MOST = 0.1, 0.6  # weight of the map over the image, where it is 0 and where it is 1
+MIN_WEIGHT, MAX_WEIGHT = 0.1, 0.6  # of a map over its image, where it is 0 and where it is 1
+
+Colour = tuple[int, int, int]
 
 
 @dataclass
 class Tile:
-    """One picture of a panel with up to two lines of text under it.
+    """A picture with up to two lines of text under it.
 
     Attributes:
         picture: RGB, any square, uint8.
-        lines: text, each with its colour.
-        bar: the colour map, and its ends, drawn beside the picture; none without.
+        lines: text, each line with its colour.
+        bar: colour map, lowest and highest label of the colour bar beside the picture; None for no bar.
     """
 
     picture: np.ndarray
-    lines: Sequence[tuple[str, tuple[int, int, int]]] = ()
+    lines: Sequence[tuple[str, Colour]] = ()
     bar: tuple[str, str, str] | None = None
 
 
@@ -44,55 +49,68 @@ class Panel:
     title: str
     rows: list[list[Tile]] = field(default_factory=list)
 
-    def drawn(self) -> np.ndarray:
-        """RGB, uint8."""
+    def draw(self) -> np.ndarray:
+        """Return the panel as a picture, RGB, uint8."""
         columns = max(len(row) for row in self.rows)
-        text = 2 * LINE
-        width = columns * (TILE + GAP) + GAP + (BAR if any(tile.bar for row in self.rows for tile in row) else 0)
-        height = LINE + GAP + len(self.rows) * (TILE + text + GAP)
-        page = Image.new("RGB", (width, height), BACK)
-        draw = ImageDraw.Draw(page)
-        draw.text((GAP, GAP // 2), fitting(self.title, width - 2 * GAP), INK, font())
+        has_bar = any(tile.bar for row in self.rows for tile in row)
+        size = (columns * (TILE + GAP) + GAP + BAR * has_bar, LINE + GAP + len(self.rows) * (TILE + TEXT + GAP))
+        page = Image.new("RGB", size, WHITE)
+        ImageDraw.Draw(page).text((GAP, GAP // 2), fit_text(self.title, page.width - 2 * GAP), INK, font())
         for r, row in enumerate(self.rows):
-            y = LINE + GAP + r * (TILE + text + GAP)
             for c, tile in enumerate(row):
-                x = GAP + c * (TILE + GAP)
-                page.paste(Image.fromarray(resized(tile.picture)), (x, y))
-                if tile.bar:
-                    _draw_bar(page, draw, (x + TILE + 4, y), tile.bar)
-                for number, (line, colour) in enumerate(tile.lines):
-                    draw.text((x, y + TILE + 1 + number * LINE), fitting(line, TILE), colour, font())
+                _draw_tile(page, (GAP + c * (TILE + GAP), LINE + GAP + r * (TILE + TEXT + GAP)), tile)
         return np.asarray(page)
 
 
-def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], bar: tuple[str, str, str]) -> None:
-    name, low, high = bar
-    ramp = np.repeat(colours(name)[::-1][:, None], 8, axis=1)
-    page.paste(Image.fromarray(cv2.resize(ramp, (8, TILE), interpolation=cv2.INTER_LINEAR)), at)
-    draw.text((at[0] + 11, at[1] - 2), high, INK, font(10))
-    draw.text((at[0] + 11, at[1] + TILE - 12), low, INK, font(10))
+def _draw_tile(page: Image.Image, corner: tuple[int, int], tile: Tile) -> None:
+    x, y = corner
+    draw = ImageDraw.Draw(page)
+    page.paste(Image.fromarray(as_tile(tile.picture)), corner)
+    if tile.bar:
+        name, low, high = tile.bar
+        ramp = np.repeat(colours(name)[::-1][:, None], 8, axis=1)
+        ramp = cv2.resize(ramp, (8, TILE), interpolation=cv2.INTER_LINEAR)
+        page.paste(Image.fromarray(ramp), (x + TILE + 4, y))
+        draw.text((x + TILE + 15, y - 2), high, INK, font(10))
+        draw.text((x + TILE + 15, y + TILE - 12), low, INK, font(10))
+    for number, (line, colour) in enumerate(tile.lines):
+        draw.text((x, y + TILE + 1 + number * LINE), fit_text(line, TILE), colour, font())
 
 
-def heat(map_: np.ndarray) -> np.ndarray:
-    """A map, 0 to 1, in colours: RGB, uint8."""
+def sheet_of(title: str, panels: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+    """Arrange panels in rows under a title: RGB, uint8."""
+    height, width = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    top = LINE + 2 * GAP
+    page = Image.new("RGB", (columns * (width + GAP), top + rows * (height + GAP)), WHITE)
+    ImageDraw.Draw(page).text((GAP, GAP), fit_text(title, page.width - 2 * GAP, 14), INK, font(14))
+    for number, panel in enumerate(panels):
+        corner = ((number % columns) * (width + GAP), top + (number // columns) * (height + GAP))
+        page.paste(Image.fromarray(panel), corner)
+    return np.asarray(page)
+
+
+def heat_map(map_: np.ndarray) -> np.ndarray:
+    """Colour a map, 0 to 1: RGB, uint8."""
     return colours(HEAT)[(np.clip(map_, 0, 1) * 255 + 0.5).astype(np.uint8)]
 
 
-def diverging(difference: np.ndarray) -> np.ndarray:
-    """A difference, -1 to 1, in blue for less, white for none, red for more: RGB, uint8."""
+def difference_map(difference: np.ndarray) -> np.ndarray:
+    """Colour a difference of maps, -1 (blue) to 0 (white) to 1 (red): RGB, uint8."""
     return colours(DIVERGING)[(np.clip(difference, -1, 1) * 127.5 + 128).astype(np.uint8)]
 
 
-def over(image: np.ndarray, map_: np.ndarray, regions: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-    """A map over its image, the denser the higher it is: RGB, uint8, TILE square."""
-    image, map_ = resized(image), cv2.resize(map_, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
-    weight = (LEAST + (MOST - LEAST) * map_)[..., None]
-    mixed = (1 - weight) * image + weight * heat(map_)
+def overlay(image: np.ndarray, map_: np.ndarray, regions: Regions | None = None) -> np.ndarray:
+    """Draw a map over its image, the denser the higher its values: RGB, uint8, TILE square."""
+    image, map_ = as_tile(image), cv2.resize(map_, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
+    weight = (MIN_WEIGHT + (MAX_WEIGHT - MIN_WEIGHT) * map_)[..., None]
+    mixed = (1 - weight) * image + weight * heat_map(map_)
     return outlined((mixed + 0.5).astype(np.uint8), regions)
 
 
-def outlined(picture: np.ndarray, regions: Mapping[str, np.ndarray] | None, bright: bool = False) -> np.ndarray:
-    """A picture, TILE square, with the outlines of cell (white; grey on a bright one) and nucleus (black)."""
+def outlined(picture: np.ndarray, regions: Regions | None, bright: bool = False) -> np.ndarray:
+    """Outline the cell (white, or grey on a bright picture) and the nucleus (black) on a picture, TILE square."""
     drawn = np.ascontiguousarray(picture)
     for name, colour in {**OUTLINES, **({"cell": GREY} if bright else {})}.items():
         if regions and name in regions:
@@ -102,45 +120,31 @@ def outlined(picture: np.ndarray, regions: Mapping[str, np.ndarray] | None, brig
     return drawn
 
 
-def resized(picture: np.ndarray) -> np.ndarray:
-    """A picture as a tile."""
+def as_tile(picture: np.ndarray) -> np.ndarray:
+    """Scale a picture to TILE square."""
     if picture.shape[:2] == (TILE, TILE):
         return picture
-    way = cv2.INTER_AREA if min(picture.shape[:2]) > TILE else cv2.INTER_LINEAR
-    return cv2.resize(picture, (TILE, TILE), interpolation=way)
+    interpolation = cv2.INTER_AREA if min(picture.shape[:2]) > TILE else cv2.INTER_LINEAR
+    return cv2.resize(picture, (TILE, TILE), interpolation=interpolation)
 
 
 @lru_cache(maxsize=4)
 def colours(name: str) -> np.ndarray:
-    """A colour map of 256 steps, (256, 3), uint8."""
+    """Return a colour map of 256 steps, (256, 3), uint8."""
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
 
 @lru_cache(maxsize=4)
 def font(size: int = 12) -> ImageFont.FreeTypeFont:
-    """The typeface that matplotlib brings: the same everywhere."""
+    """Return the typeface that comes with matplotlib, the same on every machine."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def fitting(text: str, width: int, size: int = 12) -> str:
-    """Text in one line that fits a width in pixels, its beginning left out where it does not."""
+def fit_text(text: str, width: int, size: int = 12) -> str:
+    """Return text on one line of at most `width` pixels, its beginning cut off where it is longer."""
     text = "".join(character if character.isprintable() else " " for character in text)
     if font(size).getlength(text) <= width:
         return text
     while text and font(size).getlength("…" + text) > width:
         text = text[max(1, len(text) // 16) :]
     return "…" + text
-
-
-def sheet_of(title: str, panels: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
-    """Panels in rows under a title: RGB, uint8."""
-    height, width = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    head = LINE + 2 * GAP
-    page = Image.new("RGB", (columns * (width + GAP), head + rows * (height + GAP)), BACK)
-    ImageDraw.Draw(page).text((GAP, GAP), fitting(title, page.width - 2 * GAP, 14), INK, font(14))
-    for number, panel in enumerate(panels):
-        at = ((number % columns) * (width + GAP), head + (number // columns) * (height + GAP))
-        page.paste(Image.fromarray(panel), at)
-    return np.asarray(page)

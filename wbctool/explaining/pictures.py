@@ -1,11 +1,11 @@
-"""What a panel shows of one image: a row of pictures for each method; and sheets of many panels."""
+"""Which pictures a panel shows of one image, a row for each method; and sheets of many panels."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -13,100 +13,100 @@ import numpy as np
 
 from wbctool.console import warn
 from wbctool.errors import ImageError
-from wbctool.explaining import OF_NO_CLASS
+from wbctool.explaining import METHODS
+from wbctool.explaining.explained_run import ExplainedRun, Explanation
 from wbctool.explaining.panels import (
     DIVERGING,
+    GREEN,
     HEAT,
     INK,
-    RIGHT,
-    WRONG,
+    RED,
+    Colour,
     Panel,
     Tile,
-    diverging,
-    heat,
+    as_tile,
+    difference_map,
+    heat_map,
     outlined,
-    over,
-    resized,
+    overlay,
     sheet_of,
 )
-from wbctool.explaining.subject import Finding, Subject
+from wbctool.explaining.regions import Regions
 from wbctool.imaging.files import read_image, write_png
 from wbctool.pipeline.names import safe_name
 from wbctool.records import Record
 
-RIGHT_ONES, WRONG_ONES, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets
+CORRECT, INCORRECT, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets
 
 
 def panel_of(
     record: Record,
     image: np.ndarray,
-    regions: Mapping[str, np.ndarray] | None,
-    subjects: Sequence[Subject],
-    findings: Sequence[Finding],
+    regions: Regions | None,
+    runs: Sequence[ExplainedRun],
+    explanations: Sequence[Explanation],
 ) -> np.ndarray:
-    """The panel of one image: RGB, uint8.
+    """Draw the panel of one image: RGB, uint8.
 
     Args:
         record: of the image.
-        image: as the first run sees it, (size, size, 3), uint8.
+        image: as the first run takes it, (size, size, 3), uint8.
         regions: of that size, or None.
-        subjects: the run, and the one it is compared with.
-        findings: what they found.
+        runs: the run, and the one it is compared with.
+        explanations: by these runs.
     """
-    label = record.get("label")
     panel = Panel(record["id"])
-    names = _names(subjects)
-    explained = subjects[0].run.classes[findings[0].chosen]
-    for number, method in enumerate(findings[0].maps):
-        told = [(f"label {label}" if label is not None else "no label", INK)] if number == 0 else []
-        about = method if method in OF_NO_CLASS else f"{method} for {explained}"
-        maps = [_at(one.maps[method], subjects[0].size) for one in findings]
-        row = [Tile(outlined(resized(image), regions), told)]
-        if len(subjects) == 1:
-            lines = [(about, INK), (_layers(subjects[0], method), INK)]
-            row.append(Tile(outlined(resized(heat(maps[0])), regions), lines))
-        for name, subject, found, map_ in zip(names, subjects, findings, maps, strict=True):
-            row.append(Tile(over(image, map_, regions), _lines(name, label, subject, found, method)))
-        row[-1].bar = (HEAT, "0", "1")
-        if len(subjects) > 1:
-            row[-1].bar = None
-            apart = outlined(resized(diverging(maps[1] - maps[0])), regions, bright=True)
-            lines = [(f"{about}: 2nd − 1st", INK), (" − ".join(_layers(s, method) for s in reversed(subjects)), INK)]
-            row.append(Tile(apart, lines, (DIVERGING, "−1", "+1")))
-        panel.rows.append(row)
-    return panel.drawn()
+    label = record.get("label")
+    explained_class = runs[0].run.classes[explanations[0].class_number]
+    for number, method in enumerate(explanations[0].maps):
+        title = f"{method} for {explained_class}" if METHODS.get(method).depends_on_class else method
+        text = [(f"label {label}" if label is not None else "no label", INK)] if number == 0 else []
+        original = Tile(outlined(as_tile(image), regions), text)
+        maps = [_resized(one.maps[method], runs[0].size) for one in explanations]
+        overlays = [
+            Tile(overlay(image, map_, regions), _caption(name, label, run, explanation, method))
+            for name, run, explanation, map_ in zip(_names(runs), runs, explanations, maps, strict=True)
+        ]
+        if len(runs) == 1:
+            heat = outlined(as_tile(heat_map(maps[0])), regions)
+            overlays[-1].bar = (HEAT, "0", "1")
+            panel.rows.append([original, Tile(heat, [(title, INK), (_layers(runs[0], method), INK)]), *overlays])
+        else:
+            difference = outlined(as_tile(difference_map(maps[1] - maps[0])), regions, bright=True)
+            layers = " − ".join(_layers(run, method) for run in reversed(runs))
+            lines = [(f"{title}: 2nd − 1st", INK), (layers, INK)]
+            panel.rows.append([original, *overlays, Tile(difference, lines, (DIVERGING, "−1", "+1"))])
+    return panel.draw()
 
 
-def _names(subjects: Sequence[Subject]) -> list[str]:
-    """The runs' names, in full where their folders' are the same."""
-    short = [subject.run.path.resolve().name for subject in subjects]
-    return short if len(set(short)) == len(short) else [subject.name for subject in subjects]
+def _names(runs: Sequence[ExplainedRun]) -> list[str]:
+    """Return the names of the runs' folders, or their paths where two names are the same."""
+    names = [run.run.path.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [run.name for run in runs]
 
 
-def _at(map_: np.ndarray, size: int) -> np.ndarray:
-    """A map at another side."""
+def _resized(map_: np.ndarray, size: int) -> np.ndarray:
     return map_ if len(map_) == size else cv2.resize(map_, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def _layers(subject: Subject, method: str) -> str:
-    explainer = subject.explainer
-    return ", ".join(explainer.gates if method == "attention" else explainer.layers)
+def _layers(run: ExplainedRun, method: str) -> str:
+    return ", ".join(run.explainer.explained_layers(method))
 
 
-def _lines(
-    name: str, label: str | None, subject: Subject, found: Finding, method: str
-) -> list[tuple[str, tuple[int, int, int]]]:
-    """Who predicted what, and how much of the map lies where."""
-    best = int(found.shares.argmax())
-    predicted = subject.run.classes[best]
-    colour = INK if label is None else RIGHT if predicted == label else WRONG
-    energy = found.figures[method].get("energy", {})
-    parts = [f"{name} {energy[name]:.0%}" for name in ("nucleus", "cell") if energy.get(name) is not None]
-    return [(f"{name}: {predicted} {found.shares[best]:.2f}", colour), (", ".join(parts), INK)]
+def _caption(
+    name: str, label: str | None, run: ExplainedRun, explanation: Explanation, method: str
+) -> list[tuple[str, Colour]]:
+    """Return what a run predicts, and which fractions of the map lie in nucleus and cell."""
+    best = int(explanation.probabilities.argmax())
+    predicted = run.run.classes[best]
+    colour = INK if label is None else GREEN if predicted == label else RED
+    energy = explanation.scores[method].get("energy", {})
+    fractions = [f"{region} {energy[region]:.0%}" for region in ("nucleus", "cell") if energy.get(region) is not None]
+    return [(f"{name}: {predicted} {explanation.probabilities[best]:.2f}", colour), (", ".join(fractions), INK)]
 
 
 class Sheets:
-    """Panels of each class, right and wrong predictions apart, drawn by the chance of their ids.
+    """Random panels of each class, those of correct and incorrect predictions apart.
 
     Args:
         limit: panels on a sheet, at most.
@@ -118,33 +118,39 @@ class Sheets:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, record: Record) -> None:
-        """Take a record with its panel into account."""
+        """Take the panel of a record into account; the hash of its id decides whether a sheet shows it."""
         label = record.get("label")
-        side = UNLABELLED if label is None else RIGHT_ONES if record["predicted"] == label else WRONG_ONES
-        key = (side, record["predicted"] if label is None else label)
+        folder = UNLABELLED if label is None else CORRECT if record["predicted"] == label else INCORRECT
+        key = (folder, record["predicted"] if label is None else label)
         digest = hashlib.blake2b(record["id"].encode(), digest_size=8).digest()
         heapq.heappush(self._kept[key], (-int.from_bytes(digest, "little"), record["id"], record["panel"]))
         self._counts[key] += 1
         if len(self._kept[key]) > self._limit:
             heapq.heappop(self._kept[key])
 
-    def write(self, folder: Path, about: str) -> None:
-        """Write `right/CLASS.png`, `wrong/CLASS.png` and `unlabelled/CLASS.png`, and remove those there were."""
-        for side in (RIGHT_ONES, WRONG_ONES, UNLABELLED):
-            for old in (folder / side).glob("*.png"):
+    def write(self, out: Path, about: str) -> None:
+        """Write `right/CLASS.png`, `wrong/CLASS.png` and `unlabelled/CLASS.png`, and remove those of earlier runs."""
+        for folder in (CORRECT, INCORRECT, UNLABELLED):
+            for old in (out / folder).glob("*.png"):
                 old.unlink()
         taken: set[Path] = set()
-        for (side, label), kept in sorted(self._kept.items()):
-            panels = []
-            for _, _, path in sorted(kept, key=lambda one: one[1]):
-                try:
-                    panels.append(read_image(path))
-                except ImageError as error:
-                    warn(f"{error}; remove it and run again")
+        for (folder, label), kept in sorted(self._kept.items()):
+            panels = _read_panels([path for _, _, path in sorted(kept, key=lambda entry: entry[1])])
             name = safe_name(label)
-            while folder / side / f"{name}.png" in taken:  # of labels that differ in what no file name may hold
+            while out / folder / f"{name}.png" in taken:  # labels that differ in characters no file name may have
                 name += "_"
-            taken.add(folder / side / f"{name}.png")
-            title = f"{name}, {side}: {len(panels)} of {self._counts[side, label]:,}  ({about})"
+            file = out / folder / f"{name}.png"
+            taken.add(file)
+            title = f"{name}, {folder}: {len(panels)} of {self._counts[folder, label]:,}  ({about})"
             if panels:
-                write_png(folder / side / f"{name}.png", sheet_of(title, panels))
+                write_png(file, sheet_of(title, panels))
+
+
+def _read_panels(paths: Sequence[str]) -> list[np.ndarray]:
+    panels = []
+    for path in paths:
+        try:
+            panels.append(read_image(path))
+        except ImageError as error:
+            warn(f"{error}; remove it and run again")
+    return panels

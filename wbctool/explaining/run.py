@@ -68,9 +68,9 @@ def explain_run(
     result = ExplanationResult()
     images = _usable(records, split, result, check)
     with loading(execution.quiet):
-        from wbctool.explaining.step import Collector, explain_step, load_subjects
+        from wbctool.explaining.step import Collector, explain_step, load_runs
 
-    subjects = load_subjects(paths, maps or MapOptions(), device, precision)
+    subjects = load_runs(paths, maps or MapOptions(), device, precision)
     step = explain_step(subjects, output, out, split, records.names)
     first = next(images, None)
     if first is None:

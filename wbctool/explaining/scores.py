@@ -1,14 +1,14 @@
-"""Figures for maps: where their energy lies, where their peak is, how alike two are."""
+"""Scores of maps: where the energy and the peak lie, and how far two maps agree."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from wbctool.explaining.regions import Regions
 
-def energy(map_: np.ndarray, regions: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """The share of a map's sum inside each region: what it would be by chance is the region's area.
+
+def energy(map_: np.ndarray, regions: Regions) -> dict[str, float | None]:
+    """Compute the fraction of a map's sum inside each region. By chance it is the fraction of the area.
 
     Source: the energy-based pointing game of Wang et al. 2020 (Score-CAM), section 4.3, with regions for boxes.
 
@@ -17,7 +17,7 @@ def energy(map_: np.ndarray, regions: Mapping[str, np.ndarray]) -> dict[str, flo
         regions: by name, each (size, size), 0 to 1.
 
     Returns:
-        0 to 1; None of a map that is 0 everywhere.
+        0 to 1; None for a map that is 0 everywhere.
     """
     total = float(map_.sum(dtype=np.float64))
     if total <= 0:
@@ -25,10 +25,11 @@ def energy(map_: np.ndarray, regions: Mapping[str, np.ndarray]) -> dict[str, flo
     return {name: float((map_ * region).sum(dtype=np.float64)) / total for name, region in regions.items()}
 
 
-def pointing(map_: np.ndarray, regions: Mapping[str, np.ndarray]) -> dict[str, bool | None]:
-    """Whether a map's highest pixel lies in each region, for the most part (Zhang et al. 2018, without a tolerance).
+def pointing(map_: np.ndarray, regions: Regions) -> dict[str, bool | None]:
+    """Tell whether most of a map's highest pixel lies in each region (Zhang et al. 2018, without a tolerance).
 
-    None of a map that is 0 everywhere.
+    Returns:
+        None for a map that is 0 everywhere.
     """
     if not map_.any():
         return dict.fromkeys(regions)
@@ -37,7 +38,7 @@ def pointing(map_: np.ndarray, regions: Mapping[str, np.ndarray]) -> dict[str, b
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Pearson's correlation of two maps' pixels, -1 to 1; None where one is constant."""
+    """Compute Pearson's correlation of the pixels of two maps, -1 to 1; None where one is constant."""
     first, second = (map_.ravel().astype(np.float64) - map_.mean(dtype=np.float64) for map_ in (one, other))
     spread = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / spread if spread > 0 else None

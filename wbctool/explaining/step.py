@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from wbctool.device import cores, pick_device
 from wbctool.errors import ImageError, UsageProblem
-from wbctool.explaining.explainer import LIKELIEST
+from wbctool.explaining.explained_run import ExplainedRun, Explanation, rounded
+from wbctool.explaining.explainer import MOST_PROBABLE
 from wbctool.explaining.faithfulness import STEPS
 from wbctool.explaining.options import LABEL, PREDICTED, ExplanationOutput, ExplanationResult, MapOptions
 from wbctool.explaining.pictures import Sheets, panel_of
-from wbctool.explaining.regions import regions_of
-from wbctool.explaining.subject import Finding, Regions, Subject, rounded
-from wbctool.explaining.summary import Collected
+from wbctool.explaining.regions import Regions, regions_of
+from wbctool.explaining.summary import ScoreCollector
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
 from wbctool.modeling.predictor import prediction_record
@@ -32,12 +32,11 @@ from wbctool.records.storage import write_bytes, write_json
 MAPS_FOLDER, SHEETS_FOLDER = "maps", "sheets"
 MADE_KEYS = ("schema", "run", "predicted", "confidence", "probabilities", "temperature", "explain", "panel", "maps")
 _MAX_BATCH, _MAX_PASSES = 64, 1024  # images per batch; fewer where they need more passes through the network
-_TYPICAL_CHANNELS = 1024  # of a last layer
 _PREDICTION_KEYS = (*MADE_KEYS[1:], "uncertain", "views", "precision")  # of an input that is a prediction
 _INPUT_KEYS = ("label", "value", "nucleus", "cells")  # of the input record, shown in panels and scores
 
 
-def load_subjects(paths: Sequence[Path], maps: MapOptions, device_name: str, precision: str) -> list[Subject]:
+def load_runs(paths: Sequence[Path], maps: MapOptions, device_name: str, precision: str) -> list[ExplainedRun]:
     """Load the run to explain, and the one that it is compared with.
 
     Raises:
@@ -46,7 +45,7 @@ def load_subjects(paths: Sequence[Path], maps: MapOptions, device_name: str, pre
         DeviceError: there is no such device.
     """
     device = pick_device(device_name)
-    subjects = [Subject(load(path, device), maps, device, precision) for path in paths]
+    subjects = [ExplainedRun(load(path, device), maps, device, precision) for path in paths]
     first, *others = subjects
     for other in others if maps.of_class not in first.run.classes else ():
         unknown = [name for name in first.run.classes if name not in other.run.classes]
@@ -78,14 +77,14 @@ class Collector:
     def __init__(
         self,
         out: Path,
-        subjects: Sequence[Subject],
+        subjects: Sequence[ExplainedRun],
         output: ExplanationOutput,
         execution: Execution,
         result: ExplanationResult,
     ) -> None:
         self._out, self._output, self._execution, self._result = out, output, execution, result
         self._title = " − ".join(subject.name for subject in reversed(subjects))
-        self._collected, self._sheets = Collected(), Sheets(output.sheet or 0)
+        self._collected, self._sheets = ScoreCollector(), Sheets(output.sheet or 0)
 
     def add(self, record: Record) -> None:
         """Take an output record into account."""
@@ -109,7 +108,7 @@ class Collector:
 
 
 def explain_step(
-    subjects: Sequence[Subject], output: ExplanationOutput, out: Path, split: str, inputs: Sequence[str]
+    subjects: Sequence[ExplainedRun], output: ExplanationOutput, out: Path, split: str, inputs: Sequence[str]
 ) -> BatchStep:
     """The step that explains images by one run, or compares two.
 
@@ -121,7 +120,7 @@ def explain_step(
         inputs: their names, for `run.json`.
     """
     settings = {
-        **asdict(subjects[0].how),
+        **subjects[0].options.settings(),
         "precision": [subject.explainer.precision for subject in subjects],
         "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
         "panels": output.panels,
@@ -150,17 +149,16 @@ def _composed(record: Record, made: Record) -> Record:
     return {**(kept if record["schema"] == PREDICTION else record), **made}
 
 
-def _batch_size(subjects: Sequence[Subject]) -> int:
+def _batch_size(subjects: Sequence[ExplainedRun]) -> int:
     """Images per batch: few enough that progress shows, and that a batch can be repeated."""
-    passes, how = 0, subjects[0].how
-    for subject in subjects:
-        passes += subject.explainer.views * ((how.channels or _TYPICAL_CHANNELS) if "scorecam" in how.methods else 1)
-        passes += 2 * (STEPS + 1) * len(how.methods) * how.faithfulness
+    options = subjects[0].options
+    of_scores = 2 * (STEPS + 1) * len(options.methods) * options.faithfulness
+    passes = sum(subject.explainer.passes + of_scores for subject in subjects)
     return int(np.clip(_MAX_PASSES // passes, 1, _MAX_BATCH))
 
 
 @contextmanager
-def _session(subjects: Sequence[Subject], files: Files) -> Iterator[BatchWork]:
+def _session(subjects: Sequence[ExplainedRun], files: Files) -> Iterator[BatchWork]:
     with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
         yield lambda batch: _explain_batch(subjects, batch, files, pool)
 
@@ -174,7 +172,7 @@ class _Prepared:
         name: of its output.
         images: by side in pixels, the input of each run, (side, side, 3), uint8.
         regions: by side, where nucleus and cell are; None without a mask.
-        class_number: the class to explain, or `LIKELIEST`.
+        class_number: the class to explain, or `MOST_PROBABLE`.
     """
 
     record: Record
@@ -185,7 +183,7 @@ class _Prepared:
 
 
 def _explain_batch(
-    subjects: Sequence[Subject], batch: Sequence[Named], files: Files, pool: ThreadPoolExecutor
+    subjects: Sequence[ExplainedRun], batch: Sequence[Named], files: Files, pool: ThreadPoolExecutor
 ) -> list[list[Record]]:
     """What is added to the record of each image, or an error record."""
     sizes = sorted({subject.size for subject in subjects})
@@ -204,8 +202,8 @@ def _explain_batch(
     return [[next(made) if isinstance(image, _Prepared) else image] for image in prepared]
 
 
-def _prepared(record: Record, name: str, sizes: Sequence[int], subject: Subject) -> _Prepared:
-    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.how.of_class
+def _prepared(record: Record, name: str, sizes: Sequence[int], subject: ExplainedRun) -> _Prepared:
+    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.options.of_class
     wanted = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
     if wanted not in classes and wanted != PREDICTED:
         raise ImageError(f"{record['id']}: its label is {wanted}, no class of {subject.name}; give --class NAME")
@@ -214,28 +212,30 @@ def _prepared(record: Record, name: str, sizes: Sequence[int], subject: Subject)
         name,
         {size: scaled_to(image, size) for size in sizes},
         {size: regions_of(record, image.shape[:2], size) for size in sizes},
-        classes.index(wanted) if wanted in classes else LIKELIEST,
+        classes.index(wanted) if wanted in classes else MOST_PROBABLE,
     )
 
 
-def _findings(subjects: Sequence[Subject], prepared: Sequence[_Prepared]) -> list[list[Finding]]:
+def _findings(subjects: Sequence[ExplainedRun], prepared: Sequence[_Prepared]) -> list[list[Explanation]]:
     """By run, what it finds in each image; all runs explain the class that the first one does."""
     classes = np.array([image.class_number for image in prepared])
-    findings: list[list[Finding]] = []
+    findings: list[list[Explanation]] = []
     for subject in subjects:
         if findings:
-            names = [subjects[0].run.classes[one.chosen] for one in findings[0]]
+            names = [subjects[0].run.classes[one.class_number] for one in findings[0]]
             classes = np.array([subject.run.classes.index(name) for name in names])
         images = np.stack([image.images[subject.size] for image in prepared])
-        findings.append(subject.find(images, classes, [image.regions[subject.size] for image in prepared]))
+        findings.append(subject.explain(images, classes, [image.regions[subject.size] for image in prepared]))
     return findings
 
 
-def _made(prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject], files: Files) -> Record:
+def _made(
+    prepared: _Prepared, findings: Sequence[Explanation], subjects: Sequence[ExplainedRun], files: Files
+) -> Record:
     """Write the files of one image; what is added to its record."""
     first, found = subjects[0], findings[0]
     regions, classes = prepared.regions[first.size], first.run.classes
-    made = prediction_record({}, first.name, classes, found.shares, None, first.run.temperature)
+    made = prediction_record({}, first.name, classes, found.probabilities, None, first.run.temperature)
     made["explain"] = _explanation(prepared, findings, subjects)
     if files.output.panels:
         panel = files.folder / f"{prepared.name}.png"
@@ -250,33 +250,41 @@ def _made(prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[S
     return made
 
 
-def _explanation(prepared: _Prepared, findings: Sequence[Finding], subjects: Sequence[Subject]) -> dict[str, Any]:
+def _explanation(
+    prepared: _Prepared, findings: Sequence[Explanation], subjects: Sequence[ExplainedRun]
+) -> dict[str, Any]:
     """The `explain` object of a record."""
     first, found = subjects[0], findings[0]
     regions = prepared.regions[first.size]
-    explanation: dict[str, Any] = {"class": first.run.classes[found.chosen], **_scores(first, found)}
+    explanation: dict[str, Any] = {"class": first.run.classes[found.class_number], **_scores(first, found)}
     if regions:
         areas = {name: float(region.mean(dtype=np.float64)) for name, region in regions.items()}
         explanation["area"] = {name: rounded(area) for name, area in areas.items()}
     if len(subjects) > 1:
         other, theirs = subjects[1], findings[1]
-        best = int(theirs.shares.argmax())
-        about = {"run": other.name, "predicted": other.run.classes[best], "confidence": rounded(theirs.shares[best])}
+        best = int(theirs.probabilities.argmax())
+        about = {
+            "run": other.name,
+            "predicted": other.run.classes[best],
+            "confidence": rounded(theirs.probabilities[best]),
+        }
         explanation["compare"] = {**about, **_scores(other, theirs)}
     return explanation
 
 
-def _scores(subject: Subject, found: Finding) -> dict[str, Any]:
+def _scores(subject: ExplainedRun, found: Explanation) -> dict[str, Any]:
     explainer = subject.explainer
-    scores: dict[str, Any] = {"probability": rounded(found.shares[found.chosen]), "layers": list(explainer.layers)}
+    scores: dict[str, Any] = {
+        "probability": rounded(found.probabilities[found.class_number]),
+        "layers": list(explainer.layers),
+    }
     if explainer.views != 1:
         scores["views"] = explainer.views
-    if subject.how.channels:
-        scores["channels"] = subject.how.channels
-    scores["methods"] = found.figures
+    scores |= subject.options.parameters
+    scores["methods"] = found.scores
     return {**scores, "agreement": found.agreement} if found.agreement else scores
 
 
-def _arrays(findings: Sequence[Finding]) -> dict[str, Any]:
+def _arrays(findings: Sequence[Explanation]) -> dict[str, Any]:
     named = dict(zip(("", "compare-"), findings, strict=False))
     return {f"{prefix}{method}": map_ for prefix, found in named.items() for method, map_ in found.maps.items()}

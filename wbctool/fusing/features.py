@@ -4,114 +4,161 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wbctool.console import note
-from wbctool.device import pick_device
+from wbctool.console import loading, note
 from wbctool.errors import InputError, UsageProblem
-from wbctool.fusing.run import Choices, Place, networks_of, precision_of
-from wbctool.fusing.sources import Measures
-from wbctool.fusing.table import tabulate
-from wbctool.modeling.fused import FusedArchitecture, run_names
-from wbctool.modeling.run_folder import Run
+from wbctool.fusing.options import FusionOptions
+from wbctool.fusing.run import features_folder, note_all, read_images
+from wbctool.inputs.folders import names_of
 from wbctool.pipeline.output_folder import OutputFolder
+from wbctool.pipeline.step import Execution
 from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
+from wbctool.records.selection import Selection
 from wbctool.records.storage import atomic
 
-_BATCH = 4096
+if TYPE_CHECKING:
+    from wbctool.fusing.feature_table import FeatureReader
 
 
-def write_features(
-    records: Sequence[Record], runs: Sequence[Run], choices: Choices, place: Place, inputs: Sequence[str]
-) -> tuple[list[Record], dict[str, int], int]:
-    """Write `features.npz` and `records.jsonl`.
+@dataclass(frozen=True)
+class ComputedFeatures:
+    """What `compute_features` wrote.
 
-    The file holds `features` (n, m) float32 with NaN for what is missing, `names` and `families` of its columns,
-    and `ids`, `labels`, `splits` of its rows, empty where a record has none. `row` of a record is its row.
+    Attributes:
+        file: `features.npz`.
+        images: number of its rows.
+        families: number of features by family.
+        failed: number of inputs that have an error record, damaged lines among them.
+    """
+
+    file: Path
+    images: int
+    families: dict[str, int]
+    failed: int
+
+
+def compute_features(
+    runs: Sequence[Path],
+    inputs: Sequence[str],
+    out: Path,
+    options: FusionOptions | None = None,
+    *,
+    features: Path | None = None,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+    on_record: Callable[[Record], None] | None = None,
+) -> ComputedFeatures:
+    """Write the features of images to `features.npz`, and their records.
+
+    The file holds `features` (n, m), float32, NaN for missing ones, `names` and `families` of its columns, and `ids`,
+    `labels` and `splits` of its rows, empty where a record has none. The row of a record is its `row`.
 
     Args:
-        records: with absolute paths; they need no label.
-        runs: loaded on their device.
-        choices: what is computed.
-        place: where it goes.
-        inputs: their names, for `run.json`.
-
-    Returns:
-        The records, the number of features by family, and of inputs that failed.
+        runs: run folders; may be none with `options.morphology`.
+        inputs: folders, `.jsonl` record files, or `-`; labels are not needed.
+        out: the output folder.
+        options: which features are computed; those of trees do not matter.
+        features: where features are kept, for fusions, too; None for a folder in `out`.
+        selection: where labels and groups come from, and which classes are kept.
+        execution: number of jobs; whether the output is made again, and whether progress is shown.
+        on_record: called with each record, in the order of the inputs.
 
     Raises:
-        UsageProblem, InputError: there is nothing to compute, or the folder was made with other settings.
+        UsageProblem: there is nothing to compute, or the folder was made with other options.
+        InputError: a run or the images cannot be used.
     """
-    parts = choices.parts(runs)
-    if not parts:
-        raise UsageProblem("nothing to compute: give a run folder before the images, or --morphology")
-    if (place.out / "model.json").exists():
-        raise UsageProblem(f"-o {place.out}: is a run folder; give another folder, so that nothing is lost")
+    execution = execution or Execution()
+    options = (options or FusionOptions()).with_jobs(execution.jobs)
+    kept_in = features_folder(out, features)
+    records, tally = read_images(runs, inputs, out, options, selection)
+    note_all(tally, execution)
+    if (out / "model.json").exists():
+        raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
+    records = _with_image(records, inputs, options)
+    with loading(execution.quiet):
+        from wbctool.fusing.feature_table import architecture_of, compute_table
+        from wbctool.fusing.sources import load_networks
+    loaded, networks, options = load_networks(runs, options)
+    parts = options.parts(bool(runs))
+    settings: dict[str, Any] = {"runs": [network.digest for network in networks], "parts": list(parts)}
+    settings |= {"precision": options.precision, "inputs": names_of(inputs)}
+    folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
+    images = [record for record in records if record["schema"] != ERROR]
+    table = compute_table(images, networks, options, kept_in, execution.quiet)
+    architecture = architecture_of(loaded, networks, parts)
+    families = [family for _, family in architecture.features()]
+    file, rows = out / "features.npz", table.readable(range(len(images)))
+    _write_array(file, table.reader(architecture), families, [images[row] for row in rows], rows)
+    for record in _numbered(records, table.failed):
+        folder.write(record)
+        if on_record:
+            on_record(record)
+    counts = {"inputs": len(records), "records": len(rows), "failed": len(table.failed)}
+    folder.finish(counts=counts, features=len(families))
+    for line in [] if execution.quiet else _failures(table.failed, out):
+        note(line)
+    return ComputedFeatures(file, len(rows), dict(Counter(families)), len(table.failed) + tally.counts["damaged"])
+
+
+def _with_image(records: Sequence[Record], inputs: Sequence[str], options: FusionOptions) -> list[Record]:
+    """Return the records with an image, and those of errors.
+
+    Raises:
+        InputError: there are none, or none has the mask that morphology needs.
+    """
     kept = [record for record in records if record["schema"] == ERROR or has_image(record)]
     if all(record["schema"] == ERROR for record in kept):
         kinds = "predictions" if any(record["schema"] == PREDICTION for record in records) else "no images"
         raise InputError(f"{', '.join(inputs)}: holds {kinds}; give images, or records of these")
     if len(kept) < len(records):
         note(f"left out: {len(records) - len(kept):,} records without an image: predictions, or fields without a cell")
-    if choices.morphology and not any(isinstance(record.get("mask"), str) for record in kept):
+    if options.morphology and not any(isinstance(record.get("mask"), str) for record in kept):
         raise InputError("--morphology: no record carries a mask; give the records of `wbctool segment` or `crop`")
-    device = pick_device(choices.settings.device)
-    precision = precision_of(runs, choices.precision, device)
-    networks = networks_of(runs, precision, device)
-    digests = [network.digest for network in networks]
-    settings = {"runs": digests, "parts": list(parts), "precision": precision, "inputs": list(inputs)}
-    folder = OutputFolder(place.out, "xgboost-fuse --features-only", settings, None, place.overwrite)
-    images = [record for record in kept if record["schema"] != ERROR]
-    table = tabulate(images, networks, Measures(place.jobs) if choices.morphology else None, place.kept, place.quiet)
-    architecture = FusedArchitecture(
-        fused="xgboost",
-        members=tuple(run.model.architecture for run in runs),
-        names=run_names([run.path for run in runs]),
-        widths=tuple(network.features for network in networks),
-        parts=parts,
-        start=(),
-        classes=(),
-        size=0,
-    )
-    good = np.array([number for number in range(len(images)) if number not in table.failed], np.int64)
-    names, families = zip(*architecture.features(), strict=True)
-    held = [images[number] for number in good]
-    texts = {
-        "names": names,
-        "families": families,
-        "ids": [record["id"] for record in held],
-        "labels": [record.get("label") or "" for record in held],
-        "splits": [record.get("split") or "" for record in held],
-    }
-    _write(place.out / "features.npz", table.reader(parts), good, len(names), texts)
-    made, number, row = [], 0, 0
-    for record in kept:
+    return kept
+
+
+def _numbered(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[Record]:
+    """Yield records with their `row` in the array; error records in place of those that failed."""
+    number = row = 0
+    for record in records:
         if record["schema"] != ERROR:
-            reason = table.failed.get(number)
+            reason = failed.get(number)
             number += 1
             record = error_record(record["id"], record["path"], reason) if reason else {**record, "row": row}
             row += reason is None
-        folder.write(record)
-        made.append(record)
-    failed = len(table.failed)
-    counts = {"inputs": len(kept), "records": len(good), "failed": failed}
-    folder.finish(counts=counts, features=len(names))
-    return made, dict(Counter(families)), failed
+        yield record
 
 
-def _write(
-    path: Path, read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, width: int, texts: dict[str, Sequence[str]]
+def _failures(failed: Mapping[int, str], out: Path) -> list[str]:
+    lines = [f"failed: {failed[number]}" for number in sorted(failed)]
+    return [*lines, f"{len(failed):,} inputs failed; {out} holds an error record for each"] if lines else []
+
+
+def _write_array(
+    path: Path, features: FeatureReader, families: Sequence[str], records: Sequence[Record], rows: np.ndarray
 ) -> None:
-    """One .npz, its rows read and written in batches."""
+    """Write an .npz; the features of rows are read and written in batches."""
+    from wbctool.fusing.feature_table import BATCH_ROWS
+
+    texts = {
+        "names": features.names,
+        "families": families,
+        "ids": [record["id"] for record in records],
+        "labels": [record.get("label") or "" for record in records],
+        "splits": [record.get("split") or "" for record in records],
+    }
     with atomic(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), width)}
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), len(features.names))}
             np.lib.format.write_array_header_2_0(member, header)
-            for begin in range(0, len(rows), _BATCH):
-                member.write(np.ascontiguousarray(read(rows[begin : begin + _BATCH]), "<f4").tobytes())
+            for first in range(0, len(rows), BATCH_ROWS):
+                member.write(np.ascontiguousarray(features.read(rows[first : first + BATCH_ROWS]), "<f4").tobytes())
         for name, values in texts.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(values, dtype=str), allow_pickle=False)

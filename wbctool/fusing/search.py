@@ -1,11 +1,10 @@
-"""The search for settings of the trees: at random, by grouped cross-validation within the training split."""
+"""The search for parameters of the trees: at random, by grouped cross-validation within the training split."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ import numpy as np
 
 from wbctool.console import note
 from wbctool.errors import InputError
-from wbctool.fusing.boosting import DEFAULTS, Part, Settings, grow
+from wbctool.fusing.boosting import DEFAULTS, Samples, boost
+from wbctool.fusing.feature_table import FeatureReader
+from wbctool.fusing.options import BoostingOptions
 from wbctool.records.storage import atomic
 
 FOLDS = 5
 _TRIAL = ("trial", "loss", "accuracy", "rounds", "parameters")
-# name → (least, most, whether a whole number); drawn evenly on a scale of logarithms
+# name → (lowest, highest, whether a whole number); drawn uniformly on a logarithmic scale
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "max_depth": (2, 8, True),
     "learning_rate": (0.02, 0.2, False),
@@ -30,21 +31,21 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def draws(count: int, seed: int) -> list[dict[str, Any]]:
-    """Settings to try: the defaults, then others at random; the same for a seed, whatever their number."""
+def draw_parameters(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return parameters to try: the defaults, then random ones, which for a seed do not depend on their number."""
     rng = np.random.default_rng([seed, 8])
-    found: list[dict[str, Any]] = [{}]
-    while len(found) < count:
-        drawn = {}
-        for name, (least, most, whole) in _RANGES.items():
-            value = float(np.exp(rng.uniform(np.log(least), np.log(most + whole))))
-            drawn[name] = min(int(value), int(most)) if whole else float(f"{value:.4g}")
-        found.append(drawn)
-    return found
+    trials: list[dict[str, Any]] = [{}]
+    while len(trials) < count:
+        parameters = {}
+        for name, (low, high, is_whole) in _RANGES.items():
+            value = float(np.exp(rng.uniform(np.log(low), np.log(high + is_whole))))
+            parameters[name] = min(int(value), int(high)) if is_whole else float(f"{value:.4g}")
+        trials.append(parameters)
+    return trials
 
 
-def folds_of(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each fold the places to grow on and to check on; no group is in both.
+def grouped_folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the indices to train on and to validate on for each fold; no group is in both.
 
     Raises:
         InputError: there are fewer than two groups, or images of any class.
@@ -57,58 +58,48 @@ def folds_of(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tupl
         raise InputError("--tune: training images are of one group, or one of each class; leave --tune out")
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer images than folds
-        return [(known, held) for known, held in folds.split(targets, targets, numbers) if len(held)]
+        warnings.simplefilter("ignore")  # classes with fewer images than folds
+        return [(train, val) for train, val in folds.split(targets, targets, numbers) if len(val)]
 
 
 def search(
-    read: Callable[[np.ndarray], np.ndarray],
-    names: Sequence[str],
-    train: Part,
+    features: FeatureReader,
+    train: Samples,
     groups: Sequence[str],
-    classes: int,
-    settings: Settings,
+    options: BoostingOptions,
     count: int,
     file: Path,
     quiet: bool,
 ) -> dict[str, Any]:
-    """The parameters of least loss over folds of the training images; those given by a person stay.
+    """Return the parameters of the lowest loss over folds of the training images; those in `options` stay.
 
-    Each trial is kept in a file, so that a killed search goes on.
+    Each trial is kept in a file, so that a killed search can go on.
 
     Args:
-        read: gives the features of rows.
-        names: of the features.
+        features: of all rows.
         train: the training images.
         groups: of each of them.
-        classes: how many.
-        settings: how trees are grown otherwise.
-        count: trials.
+        options: how trees are grown.
+        count: number of trials.
         file: of the trials, JSON lines.
-        quiet: no notes.
+        quiet: whether notes are left out.
     """
-    done = _read(file)
-    parts = folds_of(train.targets, groups, settings.seed)
+    earlier = _read_trials(file)
+    folds = grouped_folds(train.targets, groups, options.seed)
     trials: list[dict[str, Any]] = []
-    for number, drawn in enumerate(draws(count, settings.seed)):
-        own = {**drawn, **settings.parameters}
-        if number < len(done) and done[number]["parameters"] == own:
-            trials.append(done[number])
+    for number, drawn in enumerate(draw_parameters(count, options.seed)):
+        parameters = {**drawn, **options.parameters}
+        if number < len(earlier) and earlier[number]["parameters"] == parameters:
+            trials.append(earlier[number])
             continue
-        tried = replace(settings, parameters=own)
-        what = f"trial {number + 1}"
-        grown = [
-            grow(read, names, train.at(known), train.at(held), classes, tried, quiet, what) for known, held in parts
-        ]
-        sizes = [len(held) for _, held in parts]
-        means = (np.average([getattr(one, key) for one in grown], weights=sizes) for key in ("loss", "accuracy"))
-        loss, accuracy = (round(float(value), 6) for value in means)
-        rounds = [one.rounds for one in grown]
-        trials.append(dict(zip(_TRIAL, (number + 1, loss, accuracy, rounds, own), strict=True)))
+        title = f"trial {number + 1}"
+        trial_options = options.model_copy(update={"parameters": parameters})
+        scores = _cross_validate(features, train, folds, trial_options, title, quiet)
+        trials.append({"trial": number + 1, **scores, "parameters": parameters})
         with atomic(file, "w") as stream:
             stream.writelines(json.dumps(trial) + "\n" for trial in trials)
         if not quiet:
-            note(f"{what}/{count}: loss {loss:.4f}, accuracy {accuracy:.3f}")
+            note(f"{title}/{count}: loss {scores['loss']:.4f}, accuracy {scores['accuracy']:.3f}")
     best = min(trials, key=lambda trial: (trial["loss"], trial["trial"]))
     if not quiet:
         shown = ", ".join(f"{key} {value}" for key, value in {**DEFAULTS, **best["parameters"]}.items())
@@ -116,13 +107,33 @@ def search(
     return best["parameters"]
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    """The trials of an earlier search."""
-    found = []
+def _cross_validate(
+    features: FeatureReader,
+    train: Samples,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    options: BoostingOptions,
+    title: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Return mean loss and accuracy over folds, weighted by their size, and the rounds of each."""
+    classes = int(train.targets.max()) + 1
+    results = [
+        boost(features, train.take(rest), train.take(fold), classes, options, title=title, quiet=quiet)
+        for rest, fold in folds
+    ]
+    sizes = [len(fold) for _, fold in folds]
+    loss = float(np.average([result.loss for result in results], weights=sizes))
+    accuracy = float(np.average([result.accuracy for result in results], weights=sizes))
+    return {"loss": round(loss, 6), "accuracy": round(accuracy, 6), "rounds": [result.rounds for result in results]}
+
+
+def _read_trials(file: Path) -> list[dict[str, Any]]:
+    """Return the trials of an earlier search."""
+    trials = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
             row = json.loads(line)
-            found.append({key: row[key] for key in _TRIAL})
+            trials.append({key: row[key] for key in _TRIAL})
         except (ValueError, TypeError, KeyError):
             break
-    return found
+    return trials

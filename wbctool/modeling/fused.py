@@ -169,7 +169,7 @@ class FusedModel(Model):
         members = cast("list[Model]", list(self.members))
         outputs = [deep_features(member, resized(images, member.architecture.size), precision) for member in members]
         rows = feature_matrix(self.architecture.parts, outputs, measures)
-        start = start_margins([probabilities for _, probabilities in outputs], self.architecture.start)
+        start = weighted_margins([probabilities for _, probabilities in outputs], self.architecture.start)
         margins = self.boosted(rows, start)
         return torch.log_softmax(torch.from_numpy(margins).double(), 1).to(images.device)
 
@@ -235,7 +235,7 @@ def feature_matrix(
     return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
-def start_margins(probabilities: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray | None:
+def weighted_margins(probabilities: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray | None:
     """Return the margins that trees start from, (n, classes), float32; None without weights.
 
     Args:

@@ -1,0 +1,175 @@
+"""Fused models: what their trees start from, which features they use, and how they are grown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wbctool.console import warn
+from wbctool.errors import InputError
+from wbctool.fusing.boosting import BoostingResult, Samples, boost
+from wbctool.fusing.feature_table import BATCH_ROWS, FeatureTable, architecture_of
+from wbctool.fusing.options import BoostingOptions, FusionOptions
+from wbctool.fusing.search import search
+from wbctool.fusing.start import start_margins, start_weights, validation_confidence
+from wbctool.inputs.dataset import Dataset
+from wbctool.modeling.fused import MORPHOLOGY, FusedArchitecture, FusedModel, weighted_margins
+from wbctool.modeling.predictor import missing_measures
+from wbctool.modeling.run_folder import Run
+from wbctool.records import group_of
+
+
+@dataclass(frozen=True)
+class FittedFusion:
+    """A fused model and how it was found.
+
+    Attributes:
+        model: with its trees.
+        boosting: result of growing these trees.
+        options: of the trees, with the parameters that a search found.
+        tried: features, rounds, validation loss and accuracy of all trees that were grown.
+    """
+
+    model: FusedModel
+    boosting: BoostingResult
+    options: BoostingOptions
+    tried: list[dict[str, Any]]
+
+
+class Fusion:
+    """Fits fused models to a dataset.
+
+    Images without measures fail, unless there are such images in training.
+
+    Args:
+        dataset: with splits.
+        runs: loaded on the device; may be none with morphology.
+        table: features of the dataset's images.
+        options: what is fused, and how.
+        quiet: whether progress is left out.
+
+    Attributes:
+        rows: of the table that could be read, by split.
+
+    Raises:
+        InputError: no training image of a class could be read.
+    """
+
+    def __init__(
+        self, dataset: Dataset, runs: Sequence[Run], table: FeatureTable, options: FusionOptions, quiet: bool
+    ) -> None:
+        self.dataset, self.table, self.options = dataset, table, options
+        self._runs, self._quiet = runs, quiet
+        self._takes_unmeasured = options.morphology and self._has_unmeasured()
+        self.rows, first = {}, 0
+        for split, records in dataset.splits.items():
+            self.rows[split] = table.readable(range(first, first + len(records)))
+            first += len(records)
+        targets = np.array([dataset.classes.index(record["label"]) for record in dataset.everything], np.int64)
+        missing = sorted(set(range(len(dataset.classes))) - set(targets[self.rows["train"]].tolist()))
+        if missing:
+            names = ", ".join(dataset.classes[number] for number in missing)
+            raise InputError(f"class {names}: none of its training images can be read; repair them or use --classes")
+        self._weights = start_weights(runs) if options.start == "runs" else ()
+        start = self._start_margins(len(targets))
+        self._samples = {
+            split: Samples(rows, targets[rows], None if start is None else start[rows])
+            for split, rows in self.rows.items()
+        }
+
+    def _has_unmeasured(self) -> bool:
+        """Tell whether training images lack measures. Where none does, others that lack them fail."""
+        rows = self.table.unmeasured_rows()
+        if any(row < len(self.dataset.splits["train"]) for row in rows):
+            return True
+        for row in rows:
+            self.table.failed[row] = missing_measures(self.dataset.everything[row])
+        return False
+
+    def _start_margins(self, count: int) -> np.ndarray | None:
+        """Return the margins that trees start from, (count, classes), NaN for failed rows; None for no start."""
+        if not self._weights:
+            return None
+        rows = np.concatenate(list(self.rows.values()))
+        limits = [validation_confidence(run) for run in self._runs]
+        start = np.full((count, len(self.dataset.classes)), np.nan, np.float32)
+        train = np.searchsorted(rows, self.rows["train"])
+        start[rows] = start_margins(self.table.probabilities(rows), self._weights, limits, train)
+        return start
+
+    def fit(self, trials: Path) -> FittedFusion:
+        """Grow trees on the training split.
+
+        Validation decides when to stop, and where runs are the start, also which kinds of features help.
+
+        Args:
+            trials: file of the search for parameters.
+        """
+        wanted, has_validation = self.options.parts(bool(self._runs)), len(self._samples["val"].rows) > 0
+        if not has_validation:
+            warn(
+                "no validation images: trees do not know when to stop, and the run is not calibrated; "
+                "see `wbctool split`"
+            )
+        selects = len(wanted) > 1 and self._weights and has_validation and not self.options.all_features
+        boosting_options, tried = self.options.settings, []
+        candidates = []
+        for parts in (wanted, *((part,) for part in wanted if selects)):
+            architecture = self._architecture(parts)
+            result = self._boost(architecture, boosting_options, " + ".join(parts))
+            candidates.append((architecture, result))
+            tried.append(_summary(parts, result))
+        architecture, result = min(candidates, key=_cost)
+        if self.options.tune:
+            features, train = self.table.reader(architecture), self._samples["train"]
+            groups = [group_of(self.dataset.everything[row]) for row in train.rows]
+            parameters = search(features, train, groups, boosting_options, self.options.tune, trials, self._quiet)
+            boosting_options = boosting_options.model_copy(update={"parameters": parameters})
+            result = self._boost(architecture, boosting_options, "trees")
+            tried.append(_summary((*architecture.parts, "tuned"), result))
+        model = FusedModel(architecture, [run.model for run in self._runs])
+        model.booster = result.booster
+        return FittedFusion(model, result, boosting_options, tried)
+
+    def _architecture(self, parts: tuple[str, ...]) -> FusedArchitecture:
+        more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
+        return architecture_of(self._runs, self.table.networks, parts, **more)
+
+    def _boost(self, architecture: FusedArchitecture, options: BoostingOptions, title: str) -> BoostingResult:
+        # networks have seen the training images: trees on their features gain too easily
+        significant = architecture.parts != (MORPHOLOGY,) and not self.options.all_features
+        train, val = self._samples["train"], self._samples["val"]
+        features, classes = self.table.reader(architecture), len(self.dataset.classes)
+        return boost(features, train, val, classes, options, significant=significant, title=title, quiet=self._quiet)
+
+    def start(self, model: FusedModel, rows: np.ndarray) -> np.ndarray | None:
+        """Return the margins from which the trees of a model start for other images, (n, classes)."""
+        return weighted_margins(self.table.probabilities(rows), model.architecture.start)
+
+    def probabilities(self, model: FusedModel, rows: np.ndarray) -> np.ndarray:
+        """Return the probabilities of images, (n, classes), that `predict` will give."""
+        read = self.table.reader(model.architecture).read
+        probabilities = [np.zeros((0, len(self.dataset.classes)))]
+        for first in range(0, len(rows), BATCH_ROWS):
+            batch = rows[first : first + BATCH_ROWS]
+            margins = model.boosted(read(batch), self.start(model, batch)).astype(np.float64)
+            probabilities.append(torch.softmax(torch.from_numpy(margins), 1).numpy())
+        return np.concatenate(probabilities)
+
+
+def _cost(candidate: tuple[FusedArchitecture, BoostingResult]) -> tuple[float, bool, int]:
+    """Rank by loss; among equals, as where no tree helps, by what a model needs of its images."""
+    parts = candidate[0].parts
+    return candidate[1].loss, MORPHOLOGY in parts, len(parts)
+
+
+def _summary(features: Sequence[str], result: BoostingResult) -> dict[str, Any]:
+    scores = {"loss": result.loss, "accuracy": result.accuracy}
+    rounded = {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
+    return {"features": list(features), "rounds": result.rounds, **rounded}
