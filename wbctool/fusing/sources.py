@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from wbctool.fusing.store import Row
 from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
-from wbctool.modeling import kinds
 from wbctool.modeling.classifier import resized
 from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.run_folder import Run, digest_of, load, trained_precision
@@ -42,7 +41,7 @@ class Network:
 
     def __init__(self, run: Run, device: torch.device, precision: str, first_size: int = 0) -> None:
         self.run, self._device, self._precision = run, device, precision
-        self._network = cast("kinds.Network", run.model)  # fused models are refused before
+        self._network = run.model  # fused models are refused before
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
         architecture = run.model.architecture
