@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts, confusion_matrix
+from wbctool.statistics.counts import (
+    CLASS_METRICS,
+    ConfusionCounts,
+    Scores,
+    confusion_matrix,
+    curve_areas,
+    threshold_steps,
+    values_of,
+)
 from wbctool.statistics.metrics import metrics_of
-from wbctool.statistics.scores import Scores, curve_areas, threshold_steps, values_of
 
 CASES = {
     "random": (300, [0.25] * 4, 0.3),

@@ -16,8 +16,7 @@ from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.audit import audit_of
 from wbctool.evaluation.comparison import Candidate, candidates_of, compare
 from wbctool.evaluation.document import Pictures, Section, Table
-from wbctool.evaluation.options import EvaluationOptions
-from wbctool.evaluation.predictions import Predictions, collect_predictions
+from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
 from wbctool.evaluation.report import report_of
 from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
 from wbctool.evaluation.side_by_side import comparison_blocks, comparison_table, exact_table
