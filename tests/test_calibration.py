@@ -7,7 +7,7 @@ import pytest
 from test_evaluate import lines, prediction
 
 from wbctool.statistics import calibration
-from wbctool.statistics.scores import Scores, values_of
+from wbctool.statistics.counts import Scores, values_of
 
 
 def softmax(logits):

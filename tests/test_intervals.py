@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from wbctool.statistics import intervals
-from wbctool.statistics.scores import Scores, values_of
+from wbctool.statistics.counts import Scores, values_of
 
 
 def proportion(correct, groups=None):
@@ -74,7 +74,7 @@ def test_intervals_of_areas_are_those_of_a_plain_bootstrap():
     scores /= scores.sum(axis=1, keepdims=True)
     whole = Scores(truth, scores.argmax(axis=1), scores)
     values = values_of(whole)
-    computed = intervals.score_intervals(intervals.Draws(np.arange(200)), whole, values)
+    computed, _ = intervals.score_intervals(intervals.Draws(np.arange(200)), whole, values)
     again = np.random.default_rng(0)
     samples = []
     for _ in range(300):

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts, confusion_matrix
+from wbctool.statistics.counts import (
+    CLASS_METRICS,
+    ConfusionCounts,
+    Scores,
+    confusion_matrix,
+    curve_areas,
+    threshold_steps,
+    values_of,
+)
 from wbctool.statistics.metrics import metrics_of
-from wbctool.statistics.scores import Scores, curve_areas, threshold_steps, values_of
 
 CASES = {
     "random": (300, [0.25] * 4, 0.3),
@@ -46,12 +53,12 @@ def test_metrics_equal_those_of_scikit_learn(name, seed):
         expected |= {f"{average}_precision": p, f"{average}_recall": r, f"{average}_f1": f}
     for key, value in expected.items():
         assert values[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
-    met = np.unique(truth)
+    occurring = np.unique(truth)
     assert values["macro_average_precision"] == pytest.approx(
-        np.mean([sk.average_precision_score(truth == c, scores[:, c]) for c in met]), abs=1e-9
+        np.mean([sk.average_precision_score(truth == c, scores[:, c]) for c in occurring]), abs=1e-9
     )
-    if len(met) > 1:
-        areas = [sk.roc_auc_score(truth == c, scores[:, c]) for c in met]
+    if len(occurring) > 1:
+        areas = [sk.roc_auc_score(truth == c, scores[:, c]) for c in occurring]
         assert values["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
     else:
         assert np.isnan(values["macro_auc"])

@@ -112,7 +112,7 @@ def test_plots_are_drawn_twice_the_same(run_folder, tmp_path):
 def test_curves_are_those_of_scikit_learn():
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from wbctool.statistics.scores import curves
+    from wbctool.statistics.counts import curves
 
     rng = np.random.default_rng(0)
     for levels in (3, 40, 10_000):

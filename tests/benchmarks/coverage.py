@@ -12,7 +12,7 @@ import time
 import numpy as np
 from figures import figure
 
-from wbctool.statistics.confusion import ConfusionCounts
+from wbctool.statistics.counts import ConfusionCounts
 from wbctool.statistics.intervals import Draws, confusion_intervals
 from wbctool.statistics.metrics import METRICS
 

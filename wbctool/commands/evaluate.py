@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wbctool.evaluation.run_evaluation import Evaluation
 
 app = new_app()
-_SAME = ("baseline", "threshold", "target_error", "audit", "trained_on", "allow_synthetic")
+_EVALUATED = ("baseline", "threshold", "target_error", "audit", "trained_on", "allow_synthetic")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReportOptions:
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option(metavar="NAME,…", help=f"Metrics that tables show. ({', '.join(METRICS.names())})"),
+        typer.Option(metavar="NAME,...", help=f"Metrics to show, out of: {', '.join(METRICS.names())}."),
     ] = None
     threshold: Annotated[
         float | None, typer.Option(metavar="P", min=0, max=1, help="Predictions less confident than P are uncertain.")
@@ -150,7 +150,7 @@ def _evaluated(
     options = EvaluationOptions(
         split=split,
         columns=tuple(name.strip() for name in shown.columns.split(",")) if shown.columns else (),
-        **{name: getattr(shown, name) for name in _SAME},
+        **{name: getattr(shown, name) for name in _EVALUATED},
     )
     evaluation = evaluate_predictions(inputs, options, selection.selection(), quiet)
     of_one_run = {"audit", "threshold", "target-error"} & set(shown.used())

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wbctool.evaluation.agreement import evaluate_masks
     from wbctool.evaluation.differential import count_cells
-    from wbctool.evaluation.options import EvaluationOptions
+    from wbctool.evaluation.predictions import EvaluationOptions
     from wbctool.evaluation.run_evaluation import evaluate_predictions
 
 _MODULES = {
     "evaluate_predictions": "run_evaluation",
     "count_cells": "differential",
     "evaluate_masks": "agreement",
-    "EvaluationOptions": "options",
+    "EvaluationOptions": "predictions",
 }
 __all__ = ["EvaluationOptions", "count_cells", "evaluate_masks", "evaluate_predictions"]
 

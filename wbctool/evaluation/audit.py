@@ -9,7 +9,7 @@ import numpy as np
 
 from wbctool.evaluation.audit_metadata import check_metadata
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.summary import summary_of
+from wbctool.evaluation.report import summary_of
 from wbctool.records import Record, group_of, source_of
 from wbctool.records.composites import is_composite
 

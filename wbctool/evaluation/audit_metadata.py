@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.summary import summary_of
+from wbctool.evaluation.report import summary_of
 from wbctool.records import MODELS, Record
 
 _DISTINCT_VALUES = 50  # of a numeric feature; with more, tenths of its range are compared

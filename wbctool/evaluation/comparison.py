@@ -13,12 +13,11 @@ import numpy as np
 
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.summary import none_if_nan
+from wbctool.evaluation.report import none_if_nan
 from wbctool.statistics.comparison import holm, mcnemar, ranks
-from wbctool.statistics.confusion import ConfusionCounts
+from wbctool.statistics.counts import ConfusionCounts, values_of
 from wbctool.statistics.intervals import Draws
 from wbctool.statistics.metrics import METRICS
-from wbctool.statistics.scores import values_of
 
 _MEMBER = re.compile(r"(fold|repeat)-\d+$")  # as `train --folds` and `--repeats` name them
 _TESTED = ("accuracy", "macro_f1")  # metrics whose differences get an interval

@@ -12,8 +12,7 @@ from scipy import special
 from wbctool.console import note
 from wbctool.errors import InputError
 from wbctool.evaluation.document import Block, Paragraph, Result, Section, Table, exact_text
-from wbctool.evaluation.options import check_split
-from wbctool.evaluation.sources import check_prediction, note_selection, predictions_file, reading
+from wbctool.evaluation.sources import check_prediction, check_split, note_selection, predictions_file, reading
 from wbctool.records import ERROR, SPLITS, Record, group_of
 from wbctool.records.composites import is_composite
 from wbctool.records.selection import Selection

@@ -107,14 +107,14 @@ class Result:
     table: Callable[[str], Table] | None = None
 
 
-def value_text(value: float | None, digits: int = 4) -> str:
+def value_text(value: float | None) -> str:
     """Return a value as tables show it."""
-    return "undefined" if value is None else f"{value:.{digits}f}"
+    return "undefined" if value is None else f"{value:.4f}"
 
 
-def interval_text(interval: Sequence[float] | None, digits: int = 4) -> str:
+def interval_text(interval: Sequence[float] | None) -> str:
     """Return an interval as tables show it."""
-    return "–" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+    return "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def exact_text(value: float | None) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wbctool.evaluation.predictions import Predictions
+from wbctool.statistics.counts import curve_areas, curves, threshold_steps
 from wbctool.statistics.metrics import Metric
 from wbctool.statistics.plots import STYLE, new_figure
-from wbctool.statistics.scores import curve_areas, curves, threshold_steps
 
 _COLOURS = matplotlib.color_sequences["tab20"]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from wbctool.errors import InputError
 from wbctool.evaluation.predictions import Predictions
-from wbctool.evaluation.summary import ends_of, metric_values, summary_of
 from wbctool.statistics.calibration import coverage_table, reliability, risk_coverage, scaled, threshold_for
-from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts, confusion_matrix
-from wbctool.statistics.intervals import Draws, confusion_intervals, score_intervals
-from wbctool.statistics.metrics import METRICS
-from wbctool.statistics.scores import Scores, values_of
+from wbctool.statistics.counts import CLASS_METRICS, ConfusionCounts, Scores, confusion_matrix, values_of
+from wbctool.statistics.intervals import Draws, Interval, confusion_intervals, score_intervals
+from wbctool.statistics.metrics import METRICS, metrics_of
 
 SCHEMA = "wbctool.evaluation/1"
 _LISTED_ERRORS, _LISTED_CONFUSIONS = 10, 5
@@ -41,20 +40,20 @@ def report_of(
     counts = ConfusionCounts(confusion_matrix(truth, predicted, len(classes)))
     values = values_of(predictions)
     draws = Draws(predictions.groups)
-    intervals, class_intervals = confusion_intervals(draws, truth, predicted, len(classes))
-    intervals |= score_intervals(draws, predictions, values)
+    intervals, drawn = score_intervals(draws, predictions, values)
+    confusion, by_class = confusion_intervals(draws, truth, predicted, len(classes), drawn)
     return {
         "schema": SCHEMA,
         "run": predictions.run,
         "n": len(truth),
         "groups": draws.count,
         "split": predictions.split,
-        **metric_values(values, intervals),
+        **metric_values(values, intervals | confusion),
         "classes": {
             name: {
                 "support": int(counts.support[index]),
                 **{key: float(counts.per_class[key][index]) for key in CLASS_METRICS},
-                "intervals": {key: ends_of(class_intervals[key][index]) for key in CLASS_METRICS},
+                "intervals": {key: ends_of(by_class[key][index]) for key in CLASS_METRICS},
             }
             for index, name in enumerate(classes)
         },
@@ -66,6 +65,31 @@ def report_of(
         "left_out": predictions.notes,
         "composites": predictions.composites,
     }
+
+
+def summary_of(predictions: Predictions) -> dict[str, Any]:
+    """Return `n`, the metrics declared for a summary, and their `intervals`, of one image or more."""
+    metrics = metrics_of("confusion", "summary")
+    values = values_of(predictions, metrics)
+    draws = Draws(predictions.groups)
+    intervals, _ = confusion_intervals(draws, predictions.truth, predictions.predicted, len(predictions.classes))
+    return {"n": len(predictions.ids), **metric_values(values, intervals)}
+
+
+def metric_values(values: dict[str, float], intervals: dict[str, Interval]) -> dict[str, Any]:
+    """Return metrics and their `intervals` as JSON has them, where undefined ones are None."""
+    ends = {name: ends_of(intervals[name]) for name in values}
+    return {**{name: none_if_nan(value) for name, value in values.items()}, "intervals": ends}
+
+
+def none_if_nan(value: float) -> float | None:
+    """Return a value as JSON has it."""
+    return None if math.isnan(value) else float(value)
+
+
+def ends_of(interval: Interval) -> list[float] | None:
+    """Return the ends of an interval as JSON has them."""
+    return None if math.isnan(interval[0]) else list(interval)
 
 
 def _most_confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:

@@ -16,8 +16,7 @@ from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.audit import audit_of
 from wbctool.evaluation.comparison import Candidate, candidates_of, compare
 from wbctool.evaluation.document import Pictures, Section, Table
-from wbctool.evaluation.options import EvaluationOptions
-from wbctool.evaluation.predictions import Predictions, collect_predictions
+from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
 from wbctool.evaluation.report import report_of
 from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
 from wbctool.evaluation.side_by_side import comparison_blocks, comparison_table, exact_table
@@ -102,7 +101,7 @@ class Evaluation:
     def document(self) -> Section:
         """The report of one run, or the comparison, for a terminal."""
         if self.comparison:
-            metrics = metrics_of(place="terminal", names=self.columns)
+            metrics = metrics_of(view="terminal", names=self.columns)
             return Section(self._title, comparison_blocks(self.comparison, metrics))
         section = self.runs[0].section({}, {})
         return Section(section.title, section.blocks)
@@ -119,7 +118,7 @@ class Evaluation:
             return exact_metrics(self.runs[0].report, self.columns)
         if form == "csv":
             return exact_table(self.comparison, metrics_of(names=self.columns))
-        return comparison_table(self.comparison, metrics_of(place="paper", names=self.columns))
+        return comparison_table(self.comparison, metrics_of(view="paper", names=self.columns))
 
     def write_page(self, file: Path, explanations: Mapping[str, str] | None = None) -> None:
         """Write an HTML page with all reports and their plots, which stands alone.
@@ -133,7 +132,7 @@ class Evaluation:
         sections = [run.section(run.plots(), explanations or {}) for run in self.runs]
         document = Section(sections[0].title, sections[0].blocks)
         if self.comparison:
-            blocks = comparison_blocks(self.comparison, metrics_of(place="paper", names=self.columns))
+            blocks = comparison_blocks(self.comparison, metrics_of(view="paper", names=self.columns))
             plot = Pictures([self._parallel_coordinates()], wide=True)
             document = Section(self._title, [Section("Side by side", [*blocks, plot]), *sections])
         write_bytes(file, page_of(document).encode())
@@ -151,7 +150,7 @@ class Evaluation:
     def _parallel_coordinates(self) -> Figure:
         from wbctool.evaluation.plots import parallel_coordinates
 
-        return parallel_coordinates(self.comparison, metrics_of(place="axes", names=self.columns))
+        return parallel_coordinates(self.comparison, metrics_of(view="axes", names=self.columns))
 
 
 def evaluate_predictions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wbctool.evaluation.document import (
@@ -16,10 +16,10 @@ from wbctool.evaluation.document import (
     Section,
     Table,
     exact_text,
+    interval_text,
     value_text,
 )
-from wbctool.evaluation.summary import metric_table, summary_table
-from wbctool.statistics.metrics import METRICS, metrics_of
+from wbctool.statistics.metrics import METRICS, Metric, metrics_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def report_sections(
         text = f"{report['composites']:,} of {report['n']:,} images are composites: the figures are not of real images"
         blocks.append(Paragraph(f"{text} alone", "warning"))
     blocks += [
-        Section("Metrics", [metric_table(report, metrics_of(names=columns)), _interval_note(report)]),
+        Section("Metrics", [_metric_table(report, metrics_of(names=columns)), _interval_note(report)]),
         Section("Classes", [_class_table(report["classes"])]),
         Section("Confusion matrix", [Matrix(report["confusion"]["classes"], report["confusion"]["matrix"])]),
         *_errors(report, explanations or {}),
@@ -80,6 +80,23 @@ def exact_metrics(report: dict[str, Any], columns: Sequence[str] = ()) -> Table:
         for metric in metrics_of(names=columns)
     ]
     return Table(["figure", "value", "low", "high"], rows)
+
+
+def _metric_table(
+    report: dict[str, Any], metrics: Iterable[Metric], header: str = "value", whole: dict[str, Any] | None = None
+) -> Table:
+    """Return the metrics of a report or summary, after those of the whole if it is given."""
+    rows: list[list[Cell | str]] = []
+    for metric in metrics:
+        values = [each[metric.name] for each in (whole, report) if each]
+        name = Cell(metric.title, hint=f"{metric.help} {metric.source}".strip())
+        rows.append([name, *map(value_text, values), interval_text(report["intervals"][metric.name])])
+    return Table(["metric", *([f"all {whole['n']:,}"] if whole else []), header, "95 % interval"], rows)
+
+
+def _summary_table(summary: dict[str, Any], title: str, whole: dict[str, Any] | None = None) -> Table:
+    """Return the table of a summary, under a title and its number of images."""
+    return _metric_table(summary, metrics_of("confusion", "summary"), f"{title}: {summary['n']:,}", whole)
 
 
 def _interval_note(report: dict[str, Any]) -> Paragraph:
@@ -158,7 +175,7 @@ def _threshold(threshold: dict[str, Any], count: int) -> Section:
         [
             Paragraph(f"{basis}; uncertain: {uncertain}"),
             Table(["class", "uncertain", "of", "fraction"], rows),
-            summary_table(rest, "the rest") if rest else Paragraph("No prediction is left."),
+            _summary_table(rest, "the rest") if rest else Paragraph("No prediction is left."),
         ],
     )
 
@@ -179,12 +196,12 @@ def _audit(audit: dict[str, Any], report: dict[str, Any]) -> Section:
             blocks.append(Items(["  =  ".join(example) for example in check["examples"]], folded=True))
         if check["without"]:
             title = "where it misleads" if check.get("feature") else "without them"
-            blocks.append(summary_table(check["without"], title, report))
+            blocks.append(_summary_table(check["without"], title, report))
         if mark == "!" and check["name"] in _REMEDIES:
             blocks.append(Paragraph(_REMEDIES[check["name"]]))
     if sum(bool(check["count"]) for check in audit["checks"][:3]) > 1 and audit["without"]:
         blocks.append(Paragraph(f"All together: {audit['tainted']:,} tainted", "strong"))
-        blocks.append(summary_table(audit["without"], "without them", report))
+        blocks.append(_summary_table(audit["without"], "without them", report))
     return Section(f"Audit, against {audit['trained_on']:,} images of {audit['of']}", blocks)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.console import note, warn
-from wbctool.errors import InputError
+from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.run_folders import refuse_unfinished
-from wbctool.records import ERROR, PREDICTION, Record
+from wbctool.records import ERROR, PREDICTION, SPLITS, Record
 from wbctool.records.selection import Selection
 from wbctool.records.storage import read_json
 from wbctool.records.tally import Tally
@@ -54,6 +54,16 @@ def predictions_file(source: str) -> str:
     refuse_unfinished(Path(source))
     file = Path(source) / "predictions.jsonl"
     return str(file) if file.exists() else source
+
+
+def check_split(split: str | None) -> None:
+    """Check that a split is one of `SPLITS`, `all` or None.
+
+    Raises:
+        UsageProblem: it is not.
+    """
+    if split not in (None, *SPLITS, "all"):
+        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, all")
 
 
 def check_prediction(record: Record, place: str) -> None:

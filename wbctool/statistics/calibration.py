@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbctool.statistics.scores import BINS, Scores, confidence_bins, threshold_steps
+from wbctool.statistics.counts import BINS, Scores, confidence_bins, threshold_steps
 
 _BOUNDS = (0.05, 20.0)  # of a temperature
 _SPREAD = 1.0  # standard deviation of log T in the prior: where all predictions are correct, T would be 0

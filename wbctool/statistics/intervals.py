@@ -14,9 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from scipy import sparse, special
 
-from wbctool.statistics.confusion import CLASS_METRICS, ConfusionCounts
+from wbctool.statistics.counts import BINS, CLASS_METRICS, ConfusionCounts, ScoreCounts, Scores, confidence_bins
 from wbctool.statistics.metrics import metrics_of
-from wbctool.statistics.scores import BINS, ScoreCounts, Scores, confidence_bins
 
 Interval = tuple[float, float]
 LEVEL = 0.95
@@ -64,14 +63,19 @@ class Draws:
         Returns:
             Shape (draws, width).
         """
-        table = self.table(cells, width, weights)
+        (sums,) = self.sums_of(self.table(cells, width, weights))
+        return sums
+
+    def sums_of(self, *tables: sparse.csr_matrix) -> list[np.ndarray]:
+        """Sum tables of shape (groups, width) over the drawn groups, shape (draws, width) each."""
         rng = np.random.default_rng(self.seed)
-        sums = np.empty((self.number, width))
-        step = max(1, int(_CHUNK / max(self.count, width)))
+        sums = [np.empty((self.number, table.shape[1])) for table in tables]
+        step = max(1, int(_CHUNK / max(self.count, *(table.shape[1] for table in tables))))
         for start in range(0, self.number, step):
             rows = range(start, min(start + step, self.number))
             drawn = np.stack([np.bincount(rng.integers(0, self.count, self.count), minlength=self.count) for _ in rows])
-            sums[rows.start : rows.stop] = (table.T @ drawn.T.astype(np.float64)).T
+            for table, each in zip(tables, sums, strict=True):
+                each[rows.start : rows.stop] = (table.T @ drawn.T.astype(np.float64)).T
         return sums
 
     def table(self, cells: np.ndarray, width: int, weights: np.ndarray | None = None) -> sparse.csr_matrix:
@@ -143,7 +147,7 @@ def _acceleration(left_out: np.ndarray) -> float:
 
 
 def confusion_intervals(
-    draws: Draws, truth: np.ndarray, predicted: np.ndarray, classes: int
+    draws: Draws, truth: np.ndarray, predicted: np.ndarray, classes: int, drawn: np.ndarray | None = None
 ) -> tuple[dict[str, Interval], dict[str, list[Interval]]]:
     """Compute the intervals of every metric of the confusion matrix, and of precision, recall… of each class.
 
@@ -152,6 +156,7 @@ def confusion_intervals(
         truth: class indices, shape (n,).
         predicted: class indices, shape (n,).
         classes: number of classes.
+        drawn: confusion matrices of the draws, shape (draws, classes²), where they are known.
 
     Returns:
         Low and high by metric, and by class metric for each class; NaN where undefined, or where there is one group.
@@ -160,24 +165,24 @@ def confusion_intervals(
     table = draws.table(cells, classes**2)
     matrix = np.asarray(table.sum(axis=0)).reshape(classes, classes)
     groups = table.toarray() if draws.count <= _JACKKNIFE_GROUPS else np.zeros((0, classes**2))
-    whole = ConfusionCounts(matrix)
-    drawn = ConfusionCounts(draws.sums(cells, classes**2).reshape(-1, classes, classes))
-    left_out = ConfusionCounts(matrix - groups.reshape(-1, classes, classes))
+    samples = draws.sums(cells, classes**2) if drawn is None else drawn
+    counts = [matrix, samples.reshape(-1, classes, classes), matrix - groups.reshape(-1, classes, classes)]
+    bases = [ConfusionCounts(each) for each in counts]  # of all images, of the draws, without each group
     by_metric = {}
     for metric in metrics_of("confusion"):
-        value, sample, without = (metric.compute(counts) for counts in (whole, drawn, left_out))
-        by_metric[metric.name] = draws.interval(float(value), sample, without, signed=metric.range[0] < 0)
+        value, sample, left_out = map(metric.compute, bases)
+        by_metric[metric.name] = draws.interval(float(value), sample, left_out, signed=metric.range[0] < 0)
     by_class: dict[str, list[Interval]] = {name: [] for name in CLASS_METRICS}
     for index in range(classes):
         of_class, as_class = truth == index, predicted == index
         images = {"precision": as_class, "recall": of_class, "specificity": ~of_class, "f1": of_class | as_class}
         for name, intervals in by_class.items():
-            value, sample, without = (each.defined_per_class[name][..., index] for each in (whole, drawn, left_out))
-            intervals.append(draws.interval(float(value), sample, without, draws.units(images[name])))
+            value, sample, left_out = (each.defined_per_class[name][..., index] for each in bases)
+            intervals.append(draws.interval(float(value), sample, left_out, draws.units(images[name])))
     return by_metric, by_class
 
 
-def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> dict[str, Interval]:
+def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> tuple[dict[str, Interval], np.ndarray]:
     """Compute the intervals of every metric of probabilities.
 
     In the draws, the probabilities of a class are counted in up to 512 bins, which moves an area by less than 1e-4.
@@ -188,34 +193,34 @@ def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> d
         values: of the metrics, of all images.
 
     Returns:
-        Low and high by metric.
+        Low and high by metric; and, as drawing takes most of the time, the draws' confusion matrices, shape (draws,
+        classes²).
     """
+    classes = scores.probabilities.shape[1]
     columns, starts, width = [], [], 0
     for index in np.unique(scores.truth):
         bins, count = _score_bins(scores.probabilities[:, index])
         columns.append(width + 2 * bins + (scores.truth != index))
         starts.append((width, count))
         width += 2 * count
-    image_metrics = metrics_of("images")
+    image_values = {metric.name: metric.compute(scores) for metric in metrics_of("images")}
     binned = confidence_bins(scores.confidence)
-    ends = width + BINS * np.arange(4)  # of images, confidence and correct in each bin, then the image metrics
+    ends = width + BINS * np.arange(4)  # of images, confidence and correct in each bin, then the values of images
     columns += [end + binned for end in ends[:3]]
-    columns += [np.full(len(binned), ends[3] + number) for number in range(len(image_metrics))]
+    columns += [np.full(len(binned), ends[3] + number) for number in range(len(image_values))]
     weights = np.ones((len(binned), len(columns)))
-    first = len(starts) + 1
-    weights[:, first] = scores.confidence
-    weights[:, first + 1] = scores.correct
-    for number, image_metric in enumerate(image_metrics):
-        weights[:, first + 2 + number] = image_metric.compute(scores)
-    drawn = draws.sums(np.stack(columns, 1), int(ends[3]) + len(image_metrics), weights)
+    weights[:, len(starts) + 1 :] = np.stack([scores.confidence, scores.correct, *image_values.values()], 1)
+    table = draws.table(np.stack(columns, 1), int(ends[3]) + len(image_values), weights)
+    confusion = draws.table(scores.truth * classes + scores.predicted, classes**2)
+    drawn, drawn_confusion = draws.sums_of(table, confusion)
     steps = [
         drawn[:, start : start + 2 * count].reshape(len(drawn), count, 2).cumsum(axis=1) for start, count in starts
     ]
     counts = ScoreCounts([(each[..., 0], each[..., 1]) for each in steps], *(drawn[:, e : e + BINS] for e in ends[:3]))
     samples = {metric.name: metric.compute(counts) for metric in metrics_of("scores")}
-    for number, image_metric in enumerate(image_metrics):
-        samples[image_metric.name] = drawn[:, ends[3] + number] / counts.images.sum(axis=1)
-    return {name: draws.interval(values[name], sample) for name, sample in samples.items()}
+    for number, name in enumerate(image_values):
+        samples[name] = drawn[:, ends[3] + number] / counts.images.sum(axis=1)
+    return {name: draws.interval(values[name], sample) for name, sample in samples.items()}, drawn_confusion
 
 
 def _score_bins(scores: np.ndarray) -> tuple[np.ndarray, int]:

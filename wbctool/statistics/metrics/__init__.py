@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Basis = Literal["confusion", "scores", "images"]
-Place = Literal["summary", "terminal", "paper", "axes"]
+View = Literal["summary", "terminal", "paper", "axes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class Metric:
     range: tuple[float, float] = (0.0, 1.0)
     higher_is_better: bool = True
     source: str = ""
-    shown_in: tuple[Place, ...] = ()
+    shown_in: tuple[View, ...] = ()
     order: int = 1000
 
 
 METRICS = Registry("wbctool.statistics.metrics", Metric, "metric")
 
 
-def metrics_of(basis: Basis | None = None, place: Place | None = None, names: Sequence[str] = ()) -> list[Metric]:
-    """Return the metrics of a basis or place, by default all, in the order of reports; those of `names` if given."""
-    chosen = [each for each in METRICS if basis in (None, each.basis) and place in (None, *each.shown_in)]
+def metrics_of(basis: Basis | None = None, view: View | None = None, names: Sequence[str] = ()) -> list[Metric]:
+    """Return the metrics of a basis or view, by default all, in the order of reports; those of `names` if given."""
+    chosen = [each for each in METRICS if basis in (None, each.basis) and view in (None, *each.shown_in)]
     return [METRICS.get(name) for name in names] or sorted(chosen, key=lambda metric: metric.order)

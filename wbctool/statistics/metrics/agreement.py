@@ -9,7 +9,7 @@ from wbctool.statistics.metrics import Metric
 if TYPE_CHECKING:
     import numpy as np
 
-    from wbctool.statistics.confusion import ConfusionCounts
+    from wbctool.statistics.counts import ConfusionCounts
 
 
 def _matthews(counts: ConfusionCounts) -> np.ndarray:

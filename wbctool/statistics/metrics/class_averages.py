@@ -1,9 +1,9 @@
 """Precision, recall, specificity and F1 averaged over classes, each class alike (macro) or by its size (weighted)."""
 
-from wbctool.statistics.metrics import Metric, Place
+from wbctool.statistics.metrics import Metric, View
 
 
-def _macro(name: str, title: str, order: int, column: str = "", shown_in: tuple[Place, ...] = ()) -> Metric:
+def _macro(name: str, title: str, order: int, column: str = "", shown_in: tuple[View, ...] = ()) -> Metric:
     return Metric(
         name=f"macro_{name}",
         title=f"macro {title}",
