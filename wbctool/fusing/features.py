@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from wbctool.records.selection import Selection
 from wbctool.records.storage import atomic
 
 if TYPE_CHECKING:
-    from wbctool.fusing.feature_table import FeatureReader
+    from wbctool.fusing.feature_table import FeatureTable
+    from wbctool.modeling.fused import FusedArchitecture
 
 
 @dataclass(frozen=True)
@@ -76,34 +77,31 @@ def compute_features(
     execution = execution or Execution()
     options = (options or FusionOptions()).with_jobs(execution.jobs)
     kept_in = features_folder(out, features)
-    records, tally = read_images(runs, inputs, out, options, selection)
-    note_all(tally, execution)
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
+    records, tally = read_images(runs, inputs, out, options, selection)
+    note_all(tally, execution)
     records = _with_image(records, inputs, options)
     with loading(execution.quiet):
         from wbctool.fusing.feature_table import architecture_of, compute_table
         from wbctool.fusing.sources import load_networks
     loaded, networks, options = load_networks(runs, options)
     parts = options.parts(bool(runs))
-    settings: dict[str, Any] = {"runs": [network.digest for network in networks], "parts": list(parts)}
-    settings |= {"precision": options.precision, "inputs": names_of(inputs)}
+    digests = [network.digest for network in networks]
+    settings = {"runs": digests, "parts": list(parts), "precision": options.precision, "inputs": names_of(inputs)}
     folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
     images = [record for record in records if record["schema"] != ERROR]
     table = compute_table(images, networks, options, kept_in, execution.quiet)
     architecture = architecture_of(loaded, networks, parts)
-    families = [family for _, family in architecture.features()]
-    file, rows = out / "features.npz", table.readable(range(len(images)))
-    _write_array(file, table.reader(architecture), families, [images[row] for row in rows], rows)
-    for record in _numbered(records, table.failed):
-        folder.write(record)
-        if on_record:
-            on_record(record)
-    counts = {"inputs": len(records), "records": len(rows), "failed": len(table.failed)}
+    file, families = out / "features.npz", [family for _, family in architecture.features()]
+    count = _write_array(file, table, architecture, images)
+    _write_records(folder, records, table.failed, on_record)
+    counts = {"inputs": len(records), "records": count, "failed": len(table.failed)}
     folder.finish(counts=counts, features=len(families))
     for line in [] if execution.quiet else _failures(table.failed, out):
         note(line)
-    return ComputedFeatures(file, len(rows), dict(Counter(families)), len(table.failed) + tally.counts["damaged"])
+    failed = len(table.failed) + tally.counts["damaged"]
+    return ComputedFeatures(file, count, dict(Counter(families)), failed)
 
 
 def _with_image(records: Sequence[Record], inputs: Sequence[str], options: FusionOptions) -> list[Record]:
@@ -123,8 +121,13 @@ def _with_image(records: Sequence[Record], inputs: Sequence[str], options: Fusio
     return kept
 
 
-def _numbered(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[Record]:
-    """Yield records with their `row` in the array; error records in place of those that failed."""
+def _write_records(
+    folder: OutputFolder,
+    records: Sequence[Record],
+    failed: Mapping[int, str],
+    on_record: Callable[[Record], None] | None,
+) -> None:
+    """Write records with their `row` in the array; error records in place of those that failed."""
     number = row = 0
     for record in records:
         if record["schema"] != ERROR:
@@ -132,7 +135,9 @@ def _numbered(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[
             number += 1
             record = error_record(record["id"], record["path"], reason) if reason else {**record, "row": row}
             row += reason is None
-        yield record
+        folder.write(record)
+        if on_record:
+            on_record(record)
 
 
 def _failures(failed: Mapping[int, str], out: Path) -> list[str]:
@@ -140,15 +145,15 @@ def _failures(failed: Mapping[int, str], out: Path) -> list[str]:
     return [*lines, f"{len(failed):,} inputs failed; {out} holds an error record for each"] if lines else []
 
 
-def _write_array(
-    path: Path, features: FeatureReader, families: Sequence[str], records: Sequence[Record], rows: np.ndarray
-) -> None:
-    """Write an .npz; the features of rows are read and written in batches."""
+def _write_array(path: Path, table: FeatureTable, architecture: FusedArchitecture, images: Sequence[Record]) -> int:
+    """Write an .npz, its features in batches, and return the number of rows: of images that did not fail."""
     from wbctool.fusing.feature_table import BATCH_ROWS
 
+    features, rows = table.reader(architecture), table.readable(range(len(images)))
+    records = [images[row] for row in rows]
     texts = {
         "names": features.names,
-        "families": families,
+        "families": [family for _, family in architecture.features()],
         "ids": [record["id"] for record in records],
         "labels": [record.get("label") or "" for record in records],
         "splits": [record.get("split") or "" for record in records],
@@ -162,3 +167,4 @@ def _write_array(
         for name, values in texts.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(values, dtype=str), allow_pickle=False)
+    return len(rows)
