@@ -10,7 +10,7 @@ import numpy as np
 from wbctool.evaluation.audit_metadata import check_metadata
 from wbctool.evaluation.predictions import Predictions
 from wbctool.evaluation.report import summary_of
-from wbctool.records import Record, group_of, source_of
+from wbctool.records import Record, group_of, image_id_of, source_of
 from wbctool.records.composites import is_composite
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _composites(tested: Predictions, trained: Sequence[Record]) -> _Taint:
             path_of_composite.setdefault(str(source), record["path"])
     tainted, examples = np.zeros(len(tested.ids), bool), []
     for row, record in enumerate(tested.records):
-        names = (record["id"], record["id"].partition("#")[0], record["path"], source_of(record))
+        names = (record["id"], image_id_of(record), record["path"], source_of(record))
         path = next((path_of_composite[name] for name in names if name in path_of_composite), None)
         if is_composite(record) or path:
             tainted[row] = True

@@ -154,13 +154,13 @@ def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, lis
         visible = _draw(labels, whole, value)
         nucleus_mask = nucleus.in_window(whole.x, whole.y, visible.shape) & visible
         labels[whole.window][nucleus_mask > 0] = value + 1
-        if entry := _entry(visible, whole, value, "wbc", shape):
+        if entry := cell_entry(visible, whole, value, "wbc", shape):
             cells.append({**entry, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(nucleus_mask))}})
         value += 2
     for kind, regions in (("platelet", objects.platelets), ("rbc", objects.red_cells)):
         for region in regions:
             visible = _draw(labels, region, value)
-            if entry := _entry(visible, region, value, kind, shape):
+            if entry := cell_entry(visible, region, value, kind, shape):
                 if kind == "rbc":
                     covered = cv2.countNonZero(visible) < region.area
                     entry["whole"] = not (entry["edge"] or region.overlapped or covered)
@@ -177,8 +177,19 @@ def _draw(labels: np.ndarray, region: Region, value: int) -> np.ndarray:
     return visible
 
 
-def _entry(visible: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
-    """An entry of `cells`; empty where no pixel of the region is visible."""
+def cell_entry(visible: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
+    """Return the entry of a cell in `cells`.
+
+    Args:
+        visible: mask of its visible pixels, in the window of the region.
+        region: the cell.
+        value: in the label image.
+        kind: `wbc`, `rbc` or `platelet`.
+        shape: (height, width) of the image.
+
+    Returns:
+        Value, kind, bounding box, area, centroid, and whether it touches the edge; empty if no pixel is visible.
+    """
     moments = cv2.moments(visible, binaryImage=True)
     area = int(moments["m00"])
     if area == 0:

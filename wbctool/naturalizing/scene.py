@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy import ndimage
 
 from wbctool.imaging.jpeg import JpegCoding
+from wbctool.imaging.label_image import Region, cell_entry
 from wbctool.naturalizing.cutting import CELL, NUCLEUS
 
 _ORDER = ("wbc", "platelet", "rbc")  # in which a record lists its cells
@@ -78,23 +78,15 @@ class Scene:
         self, cell: dict[str, Any], values: list[int], windows: list[tuple[slice, slice]], value: int
     ) -> dict[str, Any]:
         """Return the entry of a cell in `cells`, under its new value."""
-        y, x = (min(window[axis].start for window in windows) for axis in (0, 1))
-        bottom, right = (max(window[axis].stop for window in windows) for axis in (0, 1))
-        labels = self.labels[y:bottom, x:right]
-        moments = cv2.moments(np.isin(labels, values).astype(np.uint8), binaryImage=True)
-        area = int(moments["m00"])
-        entry: dict[str, Any] = {
-            "value": value,
-            "kind": cell["kind"],
-            "bbox": [x, y, right - x, bottom - y],
-            "area": area,
-            "centroid": [round(start + moments[key] / area, 1) for start, key in ((x, "m10"), (y, "m01"))],
-            "edge": x == 0 or y == 0 or right == self.size[0] or bottom == self.size[1],
-        }
+        rows, columns = (slice(min(w[k].start for w in windows), max(w[k].stop for w in windows)) for k in (0, 1))
+        labels = self.labels[rows, columns]
+        visible = np.isin(labels, values).astype(np.uint8)
+        region = Region(columns.start, rows.start, visible)
+        entry = cell_entry(visible, region, value, cell["kind"], self.labels.shape)
         if "nucleus" in cell:
             entry["nucleus"] = {"value": value + 1, "area": int((labels == values[1]).sum())}
         if cell["kind"] == "rbc":
-            entry["whole"] = bool(cell.get("whole") and not entry["edge"] and area == cell["area"])
+            entry["whole"] = bool(cell.get("whole") and not entry["edge"] and entry["area"] == cell["area"])
         return entry
 
 
