@@ -25,7 +25,7 @@ def jpeg(image, quality):
     return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
-def apart(one, other):
+def hamming_distance(one, other):
     return int(np.bitwise_count(one[:, None] ^ other[None]).sum(axis=-1).min())
 
 
@@ -44,8 +44,8 @@ CHANGES = {
 def test_near_duplicates_have_near_hashes_and_others_do_not(fields, change):
     hashes = [perceptual_hash(image) for image in fields[:24]]
     changed = [perceptual_hash(CHANGES[change](image)) for image in fields[:24]]
-    assert [apart(*pair) <= WITHIN for pair in zip(hashes, changed, strict=True)] == [True] * 24
-    others = [apart(hashes[i], changed[j]) for i in range(24) for j in range(24) if i != j]
+    assert [hamming_distance(*pair) <= WITHIN for pair in zip(hashes, changed, strict=True)] == [True] * 24
+    others = [hamming_distance(hashes[i], changed[j]) for i in range(24) for j in range(24) if i != j]
     assert min(others) > 2 * WITHIN
 
 
@@ -212,15 +212,15 @@ def audited(cli, predictions, known, tmp_path, *more):
     return {check["name"]: check for check in found["checks"]}, found
 
 
-def said_of(paths, wrong=()):
+def predictions_of(paths, incorrect=()):
     made = []
     for number, path in enumerate(paths):
         label = path.parent.name
-        shares = dict.fromkeys(sorted({p.parent.name for p in paths}), 0.0)
-        predicted = label if number not in wrong else next(name for name in shares if name != label)
+        probabilities = dict.fromkeys(sorted({p.parent.name for p in paths}), 0.0)
+        predicted = label if number not in incorrect else next(name for name in probabilities if name != label)
         made.append({
             "schema": "wbctool.prediction/1", "id": f"t/{path.name}", "path": str(path), "label": label,
-            "predicted": predicted, "confidence": 1.0, "probabilities": {**shares, predicted: 1.0},
+            "predicted": predicted, "confidence": 1.0, "probabilities": {**probabilities, predicted: 1.0},
         })  # fmt: skip
     return made
 
@@ -233,24 +233,24 @@ def trained(paths, **more):
 
 
 def test_an_audit_finds_what_training_has_seen(cli, copied, tmp_path):
-    own = sorted(copied.glob("*/*_a.jpg"))
-    half = [path.with_name(path.name.replace("_a", "_b")) for path in own[::2]]
-    checks, found = audited(cli, said_of(own, wrong=(1, 3)), trained(half), tmp_path)
+    tested = sorted(copied.glob("*/*_a.jpg"))
+    half = [path.with_name(path.name.replace("_a", "_b")) for path in tested[::2]]
+    checks, found = audited(cli, predictions_of(tested, incorrect=(1, 3)), trained(half), tmp_path)
     near = checks["near_duplicates"]
     assert (near["count"], near["of"]) == (24, 48)
     assert near["without"]["n"] == 24
     assert near["without"]["accuracy"] == pytest.approx(22 / 24)
-    assert near["examples"][0] == [str(own[0]), str(half[0])]
+    assert near["examples"][0] == [str(tested[0]), str(half[0])]
     assert (found["tainted"], found["trained_on"]) == (24, 24)
     assert checks["groups"]["count"] == checks["composites"]["count"] == 0
 
 
 def test_an_audit_finds_groups_composites_and_missing_classes(cli, copied, tmp_path):
-    own, other = (
+    tested, other = (
         sorted(copied.glob("*/0_a.jpg"))[:1] + sorted(copied.glob("*/1*_a.jpg")),
         sorted(copied.glob("*/2*_a.jpg")),
     )
-    predictions = said_of(own)
+    predictions = predictions_of(tested)
     predictions[0]["group"], predictions[1]["synthetic"] = "slide-1", True
     known = trained(other, group="slide-1")
     known[0]["sources"] = [predictions[2]["id"]]
@@ -264,17 +264,17 @@ def test_an_audit_finds_groups_composites_and_missing_classes(cli, copied, tmp_p
 
 
 def test_an_audit_finds_metadata_that_tell_the_class(cli, copied, tmp_path):
-    own, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
-    names = sorted({path.parent.name for path in own})
-    predictions, known = said_of(own, wrong=range(0, 48, 5)), trained(other)
+    tested, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
+    names = sorted({path.parent.name for path in tested})
+    predictions, known = predictions_of(tested, incorrect=range(0, 48, 5)), trained(other)
     for record in (*predictions, *known):
         record["microscope"] = f"m{names.index(record['label']) // 2}"
     checks, _ = audited(cli, predictions, known, tmp_path)
-    told = checks["metadata"]
-    assert told["feature"] == "microscope"
-    assert told["balanced_accuracy"] == pytest.approx(0.5)
-    assert (told["count"], told["of"]) == (24, 48)
-    assert told["without"]["n"] == 24
+    metadata = checks["metadata"]
+    assert metadata["feature"] == "microscope"
+    assert metadata["balanced_accuracy"] == pytest.approx(0.5)
+    assert (metadata["count"], metadata["of"]) == (24, 48)
+    assert metadata["without"]["n"] == 24
 
 
 def test_a_run_folder_knows_what_it_was_trained_on(cli, run_folder):
@@ -289,9 +289,9 @@ def test_a_run_folder_knows_what_it_was_trained_on(cli, run_folder):
 
 
 def test_an_audit_is_blind_where_images_are_gone(cli, copied, tmp_path):
-    own, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
-    predictions, known = said_of(own), trained(other)
-    for path in (*own, *other):
+    tested, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
+    predictions, known = predictions_of(tested), trained(other)
+    for path in (*tested, *other):
         if path.parent.name == "basophil":
             path.unlink()
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, predictions)))
@@ -299,17 +299,17 @@ def test_an_audit_is_blind_where_images_are_gone(cli, copied, tmp_path):
     done = cli("evaluate", tmp_path / "p.jsonl", "--audit", "--trained-on", tmp_path / "known.jsonl")
     assert "12 images cannot be read" in done.out
     assert "image size alone" not in done.out
-    for path in (*own, *other):
+    for path in (*tested, *other):
         path.unlink(missing_ok=True)
     done = cli("evaluate", tmp_path / "p.jsonl", "--audit", "--trained-on", tmp_path / "known.jsonl")
-    said = " ".join(done.out.split())
-    assert "? tested images that training has seen, the same or nearly: not all could be looked at" in said
+    text = " ".join(done.out.split())
+    assert "? tested images that training has seen, the same or nearly: not all could be looked at" in text
 
 
 def test_chance_among_groups_and_among_many_features_is_no_finding(cli, copied, tmp_path):
-    own, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
+    tested, other = sorted(copied.glob("*/*_a.jpg")), sorted(copied.glob("*/*_b.jpg"))
     rng = np.random.default_rng(0)
-    predictions, known = said_of(own), trained(other)
+    predictions, known = predictions_of(tested), trained(other)
     for record in (*predictions, *known):
         record["group"] = ("k" if record in known else "t") + record["label"]
         record["lot"] = f"{len(record['label']) % 3}"  # of the group, and so of the class
@@ -327,14 +327,14 @@ def test_chance_among_groups_and_among_many_features_is_no_finding(cli, copied, 
 def test_an_audit_takes_a_run_folder_for_what_it_was_trained_on(cli, run_folder, tmp_path):
     shutil.copy(run_folder / "predictions.jsonl", tmp_path / "p.jsonl")
     words = ("evaluate", tmp_path / "p.jsonl", "--audit", "--json", "--split", "val")
-    given = json.loads(cli(*words, "--trained-on", run_folder).out)["audit"]
+    explicit = json.loads(cli(*words, "--trained-on", run_folder).out)["audit"]
     named = json.loads(cli(*words).out)["audit"]
     train = sum('"split":"train"' in line for line in (run_folder / "dataset.jsonl").read_text().splitlines())
-    assert given["trained_on"] == named["trained_on"] == train
+    assert explicit["trained_on"] == named["trained_on"] == train
 
 
 def test_an_audit_without_training_records_says_what_to_give(cli, tmp_path):
-    (tmp_path / "p.jsonl").write_text(json.dumps(said_of([tmp_path / "A" / "1.png"])[0]))
+    (tmp_path / "p.jsonl").write_text(json.dumps(predictions_of([tmp_path / "A" / "1.png"])[0]))
     done = cli("evaluate", tmp_path / "p.jsonl", "--audit")
     assert done.code == 3
     assert "--trained-on" in done.err

@@ -29,23 +29,23 @@ def view():
 
 
 def test_a_disc_and_an_ellipse_measure_what_they_are(view):
-    found = measure(view)
-    assert found["cell.area"] == view.cell.sum()
-    assert found["cell.circularity"] == pytest.approx(1, abs=0.03)
-    assert found["cell.perimeter"] == pytest.approx(2 * np.pi * 50, rel=0.02)
-    assert found["cell.solidity"] > 0.98
-    assert found["cell.eccentricity"] < 0.05
-    assert found["cell.thickness"] == pytest.approx(1, abs=0.03)
-    assert found["cell.roughness"] < 0.01
-    assert found["nucleus.eccentricity"] == pytest.approx(np.sqrt(1 - (16 / 32) ** 2), abs=0.01)
-    assert found["nucleus.major_axis"] == pytest.approx(64, rel=0.03)
-    assert found["nucleus.minor_axis"] == pytest.approx(32, rel=0.04)
-    assert found["nucleus.lobes"] == found["nucleus.pieces"] == 1
-    assert found["nucleus.holes"] == 0
+    measures = measure(view)
+    assert measures["cell.area"] == view.cell.sum()
+    assert measures["cell.circularity"] == pytest.approx(1, abs=0.03)
+    assert measures["cell.perimeter"] == pytest.approx(2 * np.pi * 50, rel=0.02)
+    assert measures["cell.solidity"] > 0.98
+    assert measures["cell.eccentricity"] < 0.05
+    assert measures["cell.thickness"] == pytest.approx(1, abs=0.03)
+    assert measures["cell.roughness"] < 0.01
+    assert measures["nucleus.eccentricity"] == pytest.approx(np.sqrt(1 - (16 / 32) ** 2), abs=0.01)
+    assert measures["nucleus.major_axis"] == pytest.approx(64, rel=0.03)
+    assert measures["nucleus.minor_axis"] == pytest.approx(32, rel=0.04)
+    assert measures["nucleus.lobes"] == measures["nucleus.pieces"] == 1
+    assert measures["nucleus.holes"] == 0
     share = view.nucleus.sum() / view.cell.sum()
-    assert found["nucleus.share_of_cell"] == pytest.approx(share)
-    assert found["nucleus.to_cytoplasm"] == pytest.approx(share / (1 - share))
-    assert found["nucleus.off_centre"] == pytest.approx(np.hypot(4, 2) / 50, rel=0.05)
+    assert measures["nucleus.share_of_cell"] == pytest.approx(share)
+    assert measures["nucleus.to_cytoplasm"] == pytest.approx(share / (1 - share))
+    assert measures["nucleus.off_centre"] == pytest.approx(np.hypot(4, 2) / 50, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_lobes_and_pieces_of_a_nucleus_are_counted(centres, bridge, lobes, piece
     for one, other in itertools.pairwise(centres):
         if bridge:
             cv2.line(drawn, one, other, 1, bridge)
-    found = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 75), drawn.astype(bool)))
-    assert (found["nucleus.lobes"], found["nucleus.pieces"]) == (lobes, pieces)
+    measures = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 75), drawn.astype(bool)))
+    assert (measures["nucleus.lobes"], measures["nucleus.pieces"]) == (lobes, pieces)
 
 
 def test_a_ring_has_a_hole():
     ring = disc(160, (80, 80), 40) & ~disc(160, (80, 80), 15)
-    found = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 60), ring))
-    assert found["nucleus.holes"] == 1
+    measures = measure(CellView(np.full((160, 160, 3), 150, np.uint8), disc(160, (80, 80), 60), ring))
+    assert measures["nucleus.holes"] == 1
 
 
 def test_a_cell_measures_the_same_however_it_lies(view):
@@ -89,14 +89,14 @@ def test_a_cell_measures_the_same_however_it_lies(view):
 
 
 def test_colours_are_those_of_the_pixels(view):
-    found = measure(view)
+    measures = measure(view)
     pixels = view.image[view.nucleus]
     lab = cv2.cvtColor(view.image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    assert found["colour.nucleus.lab.a.mean"] == pytest.approx(lab[view.nucleus][:, 1].mean(), rel=1e-4)
-    assert found["colour.nucleus.hed.eosin.sd"] == pytest.approx(rgb2hed(pixels[None])[0, :, 1].std(), rel=1e-4)
-    assert found["colour.nucleus.hsv.value.p90"] == pytest.approx(np.percentile(pixels.max(1) / 255, 90), rel=1e-4)
+    assert measures["colour.nucleus.lab.a.mean"] == pytest.approx(lab[view.nucleus][:, 1].mean(), rel=1e-4)
+    assert measures["colour.nucleus.hed.eosin.sd"] == pytest.approx(rgb2hed(pixels[None])[0, :, 1].std(), rel=1e-4)
+    assert measures["colour.nucleus.hsv.value.p90"] == pytest.approx(np.percentile(pixels.max(1) / 255, 90), rel=1e-4)
     inside, around = (lab[mask][:, 0].mean() for mask in (view.nucleus, view.cell & ~view.nucleus))
-    assert found["colour.difference.lab.L"] == pytest.approx(inside - around, abs=1e-3)
+    assert measures["colour.difference.lab.L"] == pytest.approx(inside - around, abs=1e-3)
 
 
 def test_an_even_cell_has_no_texture_and_grains_show():
@@ -111,10 +111,10 @@ def test_an_even_cell_has_no_texture_and_grains_show():
     for y in range(45, 110, 8):
         for x in range(25, 100, 8):
             cv2.circle(grained, (x, y), 1, (90, 40, 120), -1)
-    found = measure(CellView(grained, cell, nucleus))
-    assert found["texture.cytoplasm.contrast1"] > 1
-    assert found["texture.cytoplasm.grain2.dark.green"] > 0.02
-    assert found["texture.cytoplasm.grain2.pale.green"] < 0.001
+    measures = measure(CellView(grained, cell, nucleus))
+    assert measures["texture.cytoplasm.contrast1"] > 1
+    assert measures["texture.cytoplasm.grain2.dark.green"] > 0.02
+    assert measures["texture.cytoplasm.grain2.pale.green"] < 0.001
 
 
 def test_names_are_fixed_unique_and_sorted_into_families(view):
@@ -164,11 +164,11 @@ def test_what_is_missing_is_nan_and_what_is_wrong_is_named(field):
     assert np.isnan(vector_of(bare)).all()
     assert np.isnan(vector_of({**field, "cells": []})).all()
     del field["cells"][0]["nucleus"]
-    found = dict(zip(names(), vector_of(field), strict=True))
-    assert np.isnan(found["nucleus.area"])
-    assert np.isnan(found["colour.nucleus.lab.a.mean"])
-    assert found["cell.area"] > 1000
-    assert np.isfinite(found["colour.cell.lab.a.mean"])
+    measures = dict(zip(names(), vector_of(field), strict=True))
+    assert np.isnan(measures["nucleus.area"])
+    assert np.isnan(measures["colour.nucleus.lab.a.mean"])
+    assert measures["cell.area"] > 1000
+    assert np.isfinite(measures["colour.cell.lab.a.mean"])
     field["cells"][0]["value"] = 9
     with pytest.raises(ImageError, match="has no value 9"):
         vector_of(field)

@@ -26,8 +26,8 @@ def masks_of(objects, shape):
     return [every[index] for index in np.random.default_rng(0).permutation(len(every))]
 
 
-def are_found(wanted, found, shape):
-    drawn = [region.to_mask(shape) for region in found]
+def are_found(wanted, regions, shape):
+    drawn = [region.to_mask(shape) for region in regions]
     return [max((dice(one.to_mask(shape), other) for other in drawn), default=0.0) > 0.85 for one in wanted]
 
 
@@ -39,12 +39,12 @@ def test_masks_of_real_fields_are_sorted_by_colour_and_size(data):
         image = read_image(path)
         shape = image.shape[:2]
         truth = find_objects(image, "stain")
-        found = sort_masks(image, masks_of(truth, shape))
-        white += are_found([whole for whole, _ in truth.cells], [whole for whole, _ in found.cells], shape)
+        objects = sort_masks(image, masks_of(truth, shape))
+        white += are_found([whole for whole, _ in truth.cells], [whole for whole, _ in objects.cells], shape)
         whole_red = [region for region in truth.red_cells if not region.overlapped and region.area > 900]
-        red += are_found(whole_red, found.red_cells, shape)
-        platelets += are_found(truth.platelets, found.platelets, shape)
-        counts.append((len(found.cells), len(truth.cells)))
+        red += are_found(whole_red, objects.red_cells, shape)
+        platelets += are_found(truth.platelets, objects.platelets, shape)
+        counts.append((len(objects.cells), len(truth.cells)))
     assert np.mean(white) >= 0.95
     assert np.mean(red) >= 0.9
     assert np.mean(platelets) >= 0.7
@@ -54,9 +54,9 @@ def test_masks_of_real_fields_are_sorted_by_colour_and_size(data):
 def test_masks_of_a_drawn_field_are_sorted_and_the_nucleus_is_found_within():
     image, truth = draw_field("monocyte", np.random.default_rng(5), size=240)
     shape = image.shape[:2]
-    found = sort_masks(image, masks_of(truth, shape))
-    assert len(found.cells) == 1
-    whole, nucleus = found.cells[0]
+    objects = sort_masks(image, masks_of(truth, shape))
+    assert len(objects.cells) == 1
+    whole, nucleus = objects.cells[0]
     assert dice(whole.to_mask(shape), truth.cells[0][0].to_mask(shape)) > 0.9
     assert dice(nucleus.to_mask(shape), truth.cells[0][1].to_mask(shape)) > 0.85
     assert sort_masks(image, []).cells == []

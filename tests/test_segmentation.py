@@ -28,9 +28,9 @@ def test_drawn_white_cells_are_found_with_their_borders(name):
     wholes, nuclei = [], []
     for seed in range(6):
         image, truth = draw_field(name, np.random.default_rng(seed))
-        found = find_objects(image, "stain")
-        assert len(found.cells) >= 1
-        whole, nucleus = central(found, image.shape[:2])
+        objects = find_objects(image, "stain")
+        assert len(objects.cells) >= 1
+        whole, nucleus = central(objects, image.shape[:2])
         wholes.append(dice(whole, truth.cells[0][0].to_mask(whole.shape)))
         nuclei.append(dice(nucleus, truth.cells[0][1].to_mask(whole.shape)))
     assert np.median(wholes) >= 0.9
@@ -41,11 +41,11 @@ def test_drawn_white_cells_are_found_with_their_borders(name):
 def test_a_field_of_platelets_shows_platelets_and_no_white_cell():
     for seed in range(6):
         image, truth = draw_field("platelet", np.random.default_rng(seed))
-        found = find_objects(image, "stain")
-        assert found.cells == []
-        assert len(found.platelets) >= 1
+        objects = find_objects(image, "stain")
+        assert objects.cells == []
+        assert len(objects.platelets) >= 1
         overlaps = [
-            max(dice(mask.to_mask((192, 192)), other.to_mask((192, 192))) for other in found.platelets)
+            max(dice(mask.to_mask((192, 192)), other.to_mask((192, 192))) for other in objects.platelets)
             for mask in truth.platelets
         ]
         assert max(overlaps) > 0.5
@@ -55,9 +55,9 @@ def test_red_cells_are_found():
     correct = []
     for seed in range(6):
         image, truth = draw_field("lymphocyte", np.random.default_rng(seed))
-        found = find_objects(image, "stain").red_cells
+        objects = find_objects(image, "stain").red_cells
         correct += [
-            max((dice(mask.to_mask((192, 192)), other.to_mask((192, 192))) for other in found), default=0) > 0.8
+            max((dice(mask.to_mask((192, 192)), other.to_mask((192, 192))) for other in objects), default=0) > 0.8
             for mask in truth.red_cells
         ]
     assert np.mean(correct) > 0.8
@@ -70,8 +70,8 @@ def test_agreement_with_experts(data, number, nucleus_at_least, whole_at_least):
     for path in sorted((data / "wbc-masks" / f"dataset{number}" / "images").iterdir()):
         image = read_image(path)
         truth = cv2.imread(str(path.parents[1] / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        found = find_objects(image, "stain")
-        whole, nucleus = central(found, image.shape[:2]) if found.cells else (np.zeros_like(truth),) * 2
+        objects = find_objects(image, "stain")
+        whole, nucleus = central(objects, image.shape[:2]) if objects.cells else (np.zeros_like(truth),) * 2
         nuclei.append(dice(nucleus, (truth > 200).astype(np.uint8)))
         wholes.append(dice(whole, (truth > 64).astype(np.uint8)))
     assert np.mean(nuclei) >= nucleus_at_least

@@ -26,9 +26,9 @@ app = new_app()
 def crop(
     inputs: Inputs,
     out: Out,
-    options: CropOptions,
     selection: SelectionOptions,
     execution: ExecutionOptions,
+    options: CropOptions,
 ) -> None:
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table

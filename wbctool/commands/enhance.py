@@ -27,9 +27,9 @@ app = new_app()
 def enhance(
     inputs: Inputs,
     out: Out,
-    options: EnhanceOptions,
     selection: SelectionOptions,
     execution: ExecutionOptions,
+    options: EnhanceOptions,
     reinhard: Annotated[
         Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
     ] = None,

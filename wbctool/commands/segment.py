@@ -37,12 +37,12 @@ def segment(
     *,
     inputs: Inputs,
     out: Out,
+    selection: SelectionOptions,
+    execution: ExecutionOptions,
     method: Annotated[str, typer.Option(metavar="NAME", help=_methods())] = "stain",
     method_options: MethodOptions,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
     coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,
-    selection: SelectionOptions,
-    execution: ExecutionOptions,
 ) -> None:
     """Find white cells with their nuclei, red cells and platelets in smear images."""
     from wbctool.console import records_wanted, table

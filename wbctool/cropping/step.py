@@ -143,7 +143,7 @@ def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -
         return [{"schema": MASK, "cells": [], "crop": recorded}]
     image = read_image(record["path"])
     labels = read_labels(record["mask"], (image.shape[1], image.shape[0]))
-    made = []
+    records = []
     for cell in cells:
         window = _window(parameters, record, cell, labels)
         path = folder / f"{name}_{cell['value']}.png"
@@ -162,8 +162,8 @@ def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -
             "kind": cell["kind"],
         }
         nucleus = {"nucleus": cell["nucleus"]} if cell.get("nucleus") else {}
-        made.append({**cell_record, **nucleus, "crop": recorded})
-    return made
+        records.append({**cell_record, **nucleus, "crop": recorded})
+    return records
 
 
 def _window(parameters: CropParameters, record: Record, cell: Mapping[str, Any], labels: np.ndarray) -> Window:

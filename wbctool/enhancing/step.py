@@ -52,12 +52,12 @@ def enhance_images(
         UsageProblem: a parameter or output folder that cannot be used, or nothing to do.
         InputError: no images, or no such reference.
     """
-    given = parameters or {}
-    if not given.get("clahe") and not given.keys().isdisjoint(("clip", "tiles")):
+    values = parameters or {}
+    if not values.get("clahe") and not values.keys().isdisjoint(("clip", "tiles")):
         raise UsageProblem("--clip and --tiles go with --clahe")
-    if not given.get("denoise") and "strength" in given:
+    if not values.get("denoise") and "strength" in values:
         raise UsageProblem("--strength goes with --denoise nlm")
-    chosen = checked(EnhanceParameters, given, "--{}".format)
+    chosen = checked(EnhanceParameters, values, "--{}".format)
     profile = StainProfile.read(reinhard) if reinhard else None
     step = _step(chosen, profile)
     outcome = run_step(step, inputs, out, selection or Selection(), execution or Execution())

@@ -80,12 +80,12 @@ class Method:
         Raises:
             UsageProblem: the method does not take a parameter, or a value is out of its bounds.
         """
-        given = {key: value for key, value in values.items() if value is not None and value is not False}
-        for key in given:
+        changed = {key: value for key, value in values.items() if value is not None and value is not False}
+        for key in changed:
             if key not in self.parameters.model_fields:
                 raise UsageProblem(f"{_option(key)}: is not for --method {self.name}")
-        parameters = checked(self.parameters, given, _option)
-        for key in given:
+        parameters = checked(self.parameters, changed, _option)
+        for key in changed:
             if key in Splitting.model_fields and not getattr(parameters, "split_touching", False):
                 raise UsageProblem(f"{_option(key)}: needs --split-touching")
         return parameters

@@ -105,7 +105,7 @@ def automatic_masks(model: Sam, image: np.ndarray, points: int) -> list[np.ndarr
 def sort_masks(image: np.ndarray, masks: list[np.ndarray]) -> Objects:
     """Sort masks into white cells with nuclei, red cells and platelets, by colour and size.
 
-    For each stained region, the largest mask that holds all of it and is one convex body is its cell, and the mask
+    For each stained region, the largest mask that holds all of it and is convex is its cell, and the mask
     within that is most like the region its nucleus. A mask that absorbs light, is not stained and has a red cell's
     size is a red cell.
 
@@ -140,7 +140,7 @@ def sort_masks(image: np.ndarray, masks: list[np.ndarray]) -> Objects:
 
 
 def _is_cell(region: Region, stained: Region, filled: np.ndarray) -> bool:
-    """Whether a mask can be the cell of a nucleus: it holds all of it, no background, and is one convex body."""
+    """Whether a mask can be the cell of a nucleus: it holds all of it, no background, and is convex."""
     if not 0.9 * stained.area < region.area < LARGEST * stained.area or _common(region, stained) < 0.85 * stained.area:
         return False
     return _fraction_in(region, filled) > 0.8 and region.area > 0.88 * hull_of(region).area

@@ -21,9 +21,9 @@ def find(image: Image, parameters: HsvParameters) -> Objects:
 
     from wbctool.segmentation.thresholds import refined_nuclei
 
-    hue, saturation, _ = cv2.split(cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2HSV))
-    distance = np.abs((hue - parameters.hue + 180.0) % 360.0 - 180.0)
-    mask = (distance <= parameters.hue_width) & (saturation > parameters.min_saturation)
+    hsv = cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2HSV)
+    distance = np.abs((hsv[..., 0] - parameters.hue + 180.0) % 360.0 - 180.0)
+    mask = (distance <= parameters.hue_width) & (hsv[..., 1] > parameters.min_saturation)
     return refined_nuclei(mask.astype(np.uint8), parameters)
 
 

@@ -17,7 +17,8 @@ def find(image: Image, parameters: PublishedRule) -> Objects:
     from wbctool.segmentation.regions import otsu
     from wbctool.segmentation.thresholds import refined_nuclei
 
-    _, a, b = cv2.split(cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB))
+    lab = cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+    a, b = lab[..., 1], lab[..., 2]
     mask = (a < 0) & (b > 0) if parameters.as_published else otsu(a)
     return refined_nuclei(mask.astype(np.uint8), parameters)
 
