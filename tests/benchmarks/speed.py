@@ -35,7 +35,7 @@ def segmented(folder: Path, out: Path, method: str, jobs: int) -> float:
     """Seconds of the whole step, from the folder to masks and records."""
     start = time.perf_counter()
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        segment_images([str(folder)], out, method, execution=Execution(jobs=jobs, quiet=True, json=True))
+        segment_images([str(folder)], out, method, execution=Execution(jobs=jobs, quiet=True, json_=True))
     return time.perf_counter() - start
 
 

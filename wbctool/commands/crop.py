@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
-from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import with_options
+from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
 from wbctool.cropping import CropParameters
-
-if TYPE_CHECKING:
-    CropOptions = GivenOptions
-else:
-    CropOptions = options_of("CropOptions", {"crop": CropParameters})
+from wbctool.pipeline.step import Execution
 
 app = new_app()
 
@@ -24,20 +18,16 @@ app = new_app()
 )
 @with_options
 def crop(
-    inputs: Inputs,
-    out: Out,
-    selection: SelectionOptions,
-    execution: ExecutionOptions,
-    options: CropOptions,
+    inputs: Inputs, out: Out, parameters: CropParameters, selection: SelectionOptions, execution: Execution
 ) -> None:
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table
     from wbctool.cropping import crop_cells
 
-    result = crop_cells(inputs, out, options.given(), selection=selection.selection(), execution=execution.execution())
+    result = crop_cells(inputs, out, parameters, selection=selection.selection(), execution=execution)
     if result.empty and not execution.quiet:
         note(f"{result.empty:,} images have no such cell; each has a record with empty cells")
-    if not records_wanted(execution.json):
+    if not records_wanted(execution.json_):
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.kinds.most_common())
         table(f"{out}: {kinds or 'no cells'}", ("class", "cells"), sorted(result.labels.items()))
     raise typer.Exit(result.outcome.exit_code)

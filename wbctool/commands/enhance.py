@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
-from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import with_options
+from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
 from wbctool.enhancing import EnhanceParameters
-
-if TYPE_CHECKING:
-    EnhanceOptions = GivenOptions
-else:
-    EnhanceOptions = options_of("EnhanceOptions", {"enhance": EnhanceParameters})
+from wbctool.pipeline.step import Execution
 
 app = new_app()
 
@@ -27,9 +23,9 @@ app = new_app()
 def enhance(
     inputs: Inputs,
     out: Out,
+    parameters: EnhanceParameters,
     selection: SelectionOptions,
-    execution: ExecutionOptions,
-    options: EnhanceOptions,
+    execution: Execution,
     reinhard: Annotated[
         Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
     ] = None,
@@ -38,10 +34,8 @@ def enhance(
     from wbctool.console import records_wanted, table
     from wbctool.enhancing import enhance_images
 
-    result = enhance_images(
-        inputs, out, options.given(), reinhard, selection=selection.selection(), execution=execution.execution()
-    )
-    if not records_wanted(execution.json):
+    result = enhance_images(inputs, out, parameters, reinhard, selection=selection.selection(), execution=execution)
+    if not records_wanted(execution.json_):
         rows = [
             (step, ", ".join(f"{name} {value}" for name, value in constants.items()))
             for step, constants in result.steps.items()

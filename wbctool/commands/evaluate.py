@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.options import AllowSynthetic, Inputs, Json, Quiet, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import with_options
+from wbctool.commands.options import AllowSynthetic, Inputs, Json, Quiet, SelectionOptions, new_app
 from wbctool.errors import UsageProblem
 from wbctool.statistics.metrics import METRICS
 

@@ -2,66 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
-from wbctool.commands.options import (
-    Device,
-    Out,
-    Precision,
-    RunOptions,
-    SelectionOptions,
-    Shard,
-    new_app,
-    with_options,
-)
+from wbctool.commands.generated import GivenOptions, Only, options_of, with_options
+from wbctool.commands.options import Device, Out, Precision, SelectionOptions, new_app
 from wbctool.explaining.method import METHODS
+from wbctool.explaining.options import ExplanationOutput, MapOptions
+from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
-    from wbctool.explaining import ExplanationResult, MapOptions
+    from wbctool.explaining import ExplanationResult
 
     MethodParameters = GivenOptions
 else:
     MethodParameters = options_of("MethodParameters", {method.name: method.parameters for method in METHODS})
 
 app = new_app()
-
-
-@dataclass(frozen=True)
-class MapFlags:
-    """Which maps are made."""
-
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"{', '.join(METHODS.names())}; repeatable. (gradcam)",
-        ),
-    ] = None
-    of_class: Annotated[
-        str, typer.Option("--class", metavar="NAME", help="Explained class: predicted, label, or a name.")
-    ] = "predicted"
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="(the last with a map)")] = None
-    views: Annotated[
-        int | None,
-        typer.Option(min=1, max=8, metavar="N", help="Flips and turns for a mean map. (as the run predicts)"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class OutputFlags:
-    """What is made of the maps."""
-
-    faithfulness: Annotated[bool, typer.Option("--faithfulness", help="Also deletion and insertion.")] = False
-    sheet: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Sheets of N panels a class; right, wrong apart.")
-    ] = None
-    maps: Annotated[bool, typer.Option("--maps", help="Also the maps, as .npz.")] = False
-    no_panels: Annotated[bool, typer.Option("--no-panels", help="Records and scores only.")] = False
 
 
 @app.command(
@@ -71,24 +30,24 @@ class OutputFlags:
 )
 @with_options
 def explain(
+    *,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     source: Annotated[str, typer.Argument(metavar="IN", help="A folder, image, .jsonl file or -.")],
     out: Out,
-    map_flags: MapFlags,
-    parameters: MethodParameters,
-    output_flags: OutputFlags,
-    selection: SelectionOptions,
     compare: Annotated[
         Path | None, typer.Option(metavar="RUN2", help="The same class by another run; what differs.")
     ] = None,
+    maps: MapOptions,
+    parameters: MethodParameters,
+    output: ExplanationOutput,
     split: Annotated[str, typer.Option(metavar="NAME|all", help="Where records carry splits.")] = "test",
+    selection: SelectionOptions,
     device: Device = "auto",
     precision: Precision = "auto",
-    shard: Shard = None,
-    run_options: RunOptions = RunOptions(),
+    execution: Annotated[Execution, Only(("shard", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Show where a run looks, and score whether that is true."""
-    from wbctool.explaining import ExplanationOutput, explain_run
+    from wbctool.explaining import explain_run
 
     _check_order(run, source)
     result = explain_run(
@@ -96,15 +55,15 @@ def explain(
         source,
         out,
         compare=compare,
-        maps=_map_options(map_flags, parameters, output_flags.faithfulness),
-        output=ExplanationOutput(not output_flags.no_panels, output_flags.maps, output_flags.sheet),
+        maps=maps.model_copy(update={"parameters": parameters.given()}),
+        output=output,
         split=split,
         device=device,
         precision=precision,
         selection=selection.selection(),
-        execution=run_options.execution(shard=shard),
+        execution=execution,
     )
-    _print(result, run_options.json)
+    _print(result, execution.json_)
     raise typer.Exit(result.outcome.exit_code)
 
 
@@ -116,15 +75,6 @@ def _check_order(run: Path, source: str) -> None:
         if (run / "model.json").is_file():
             raise UsageProblem(f"{source}: is a run folder; give it as --compare {source}, and images after {run}")
         raise UsageProblem(f"{source}: is a run folder, which comes first: wbctool explain {source} {run}")
-
-
-def _map_options(flags: MapFlags, parameters: GivenOptions, faithfulness: bool) -> MapOptions:
-    """The flags as the package takes them."""
-    from wbctool.explaining import MapOptions
-
-    methods = tuple(dict.fromkeys(flags.method or ["gradcam"]))
-    layers = tuple(flags.layer or ())
-    return MapOptions(methods, flags.of_class, layers, flags.views, faithfulness, parameters.given())
 
 
 def _print(result: ExplanationResult, json: bool) -> None:

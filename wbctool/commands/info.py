@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from wbctool.commands.options import Json, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import with_options
+from wbctool.commands.options import Json, SelectionOptions, new_app
 
 app = new_app()
 

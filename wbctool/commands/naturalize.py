@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wbctool.commands.options import ExecutionOptions, Inputs, Out, Seed, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import with_options
+from wbctool.commands.options import FieldSelectionOptions, Inputs, Out, new_app
+from wbctool.naturalizing.options import CompositeOptions
+from wbctool.pipeline.step import Execution
 
 app = new_app()
-
-
-@dataclass(frozen=True)
-class FieldSelectionOptions(SelectionOptions):
-    """Every class provides fields and red cells, whichever composites are made of."""
-
-    classes: Annotated[str | None, typer.Option(metavar="A,B", help="Make composites of these classes only.")] = None
 
 
 @app.command(
@@ -27,38 +22,21 @@ class FieldSelectionOptions(SelectionOptions):
 )
 @with_options
 def naturalize(
+    *,
     inputs: Inputs,
     out: Out,
-    selection: FieldSelectionOptions,
-    execution: ExecutionOptions,
-    add: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="So many of each class; 0: only the pool.")
-    ] = None,
-    balance_to: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="What each class lacks from N training images.")
-    ] = None,
-    set_name: Annotated[
-        str | None, typer.Option("--set", metavar="NAME", help="As the paper's sets: 419-pmy, 1k, 2k, 1k-class.")
-    ] = None,
-    algorithm: Annotated[
-        str, typer.Option(metavar="natural|paper", help="Real fields with another cell; or Algorithm 1 as published.")
-    ] = "natural",
-    rbc: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Red cells. (as the real field has; paper 8)")
-    ] = None,
+    options: CompositeOptions,
     pool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the cut-outs are kept. (OUT/pool)")] = None,
-    seed: Seed = 0,
+    selection: FieldSelectionOptions,
+    execution: Execution,
 ) -> None:
     """Make composites of real cut-outs, with exact masks, for training only."""
     from wbctool.console import records_wanted, table
     from wbctool.errors import counted
-    from wbctool.naturalizing import CompositeOptions, make_composites
+    from wbctool.naturalizing import make_composites
 
-    classes = tuple(name.strip() for name in (selection.classes or "").split(",") if name.strip())
-    options = CompositeOptions(add, balance_to, set_name, classes, algorithm, rbc, seed)
-    fields = replace(selection, classes=None).selection()
-    result = make_composites(inputs, out, options, pool, fields, execution.execution())
-    if not records_wanted(execution.json):
+    result = make_composites(inputs, out, options, pool, selection.selection(), execution)
+    if not records_wanted(execution.json_):
         rows = [(one.label, f"{one.real:,}", f"{one.cells:,}", f"{one.new:,}", one.uses) for one in result.classes]
         title = f"{out}: composites of {counted(result.fields, 'field')}"
         table(title, ("class", "real", "cells", "new", "each used"), rows)

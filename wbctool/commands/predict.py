@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.options import (
-    Device,
-    Jobs,
-    Precision,
-    RunOptions,
-    SelectionOptions,
-    new_app,
-    with_options,
-)
+from wbctool.commands.generated import Only, with_options
+from wbctool.commands.options import SelectionOptions, new_app
+from wbctool.inference import PredictionOptions
+from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.inference import PredictionResult
@@ -45,31 +40,25 @@ class FieldOptions:
 )
 @with_options
 def predict(
+    *,
     arguments: Annotated[
         list[str],
         typer.Argument(metavar="RUN... IN", help="Run folders, then a folder, image, .jsonl file or -."),
     ],
     field_options: FieldOptions,
-    selection: SelectionOptions,
-    threshold: Annotated[
-        float | None, typer.Option(metavar="P", min=0, max=1, help="Less confident predictions are marked uncertain.")
-    ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Mean over all 8 flips and quarter turns. (as the run was trained)")
-    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file; resumable.")
     ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    jobs: Jobs = 0,
-    run_options: RunOptions = RunOptions(),
+    options: PredictionOptions,
+    selection: SelectionOptions,
+    execution: Annotated[Execution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Classify images, or the cells of smear fields, with one trained run or several."""
     from functools import partial
 
     from wbctool.commands.preparation import steps_of
-    from wbctool.inference import PredictionOptions, predict_images
+    from wbctool.console import records_wanted
+    from wbctool.inference import predict_images
 
     *runs, source = arguments
     _check(runs, source, field_options)
@@ -77,13 +66,14 @@ def predict(
         runs,
         source,
         out,
-        options=PredictionOptions(threshold, tta, device, precision),
+        options=options,
         selection=selection.selection(),
-        execution=run_options.execution(jobs=jobs),
+        execution=execution,
         field_steps=partial(steps_of, field_options.kind, field_options.edge) if field_options.fields else None,
         cells=field_options.cells,
     )
-    _print(result, threshold, out, run_options)
+    if not records_wanted(execution.json_):
+        _print(result, options.threshold, out, execution.quiet)
     raise typer.Exit(result.outcome.exit_code)
 
 
@@ -99,16 +89,14 @@ def _check(runs: list[str], source: str, field_options: FieldOptions) -> None:
         raise UsageProblem("--cells, --kind and --edge go with --fields")
 
 
-def _print(result: PredictionResult, threshold: float | None, out: Path | None, run_options: RunOptions) -> None:
-    """Print the classes as a table, on a terminal."""
-    from wbctool.console import note, records_wanted, table
+def _print(result: PredictionResult, threshold: float | None, out: Path | None, quiet: bool) -> None:
+    """Print the classes as a table."""
+    from wbctool.console import note, table
 
-    if records_wanted(run_options.json):
-        return
     total = max(result.outcome.records, 1)
     rows = [(label, f"{count:,}", f"{count / total:.1%}") for label, count in result.predicted.most_common()]
     if threshold is not None:
         rows.append(("uncertain", f"{result.uncertain:,}", f"{result.uncertain / total:.1%}"))
     table(f"{result.outcome.records:,} images", ("predicted", "images", "fraction"), rows)
-    if not out and not run_options.quiet:
+    if not out and not quiet:
         note("the predictions themselves go to a file: add `-o predictions.jsonl` or `> predictions.jsonl`")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
-from wbctool.commands.options import ExecutionOptions, Inputs, Out, SelectionOptions, new_app, with_options
+from wbctool.commands.generated import GivenOptions, options_of, with_options
+from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
+from wbctool.pipeline.step import Execution
 from wbctool.segmentation.method import METHODS
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def segment(
     *,
     inputs: Inputs,
     out: Out,
-    selection: SelectionOptions,
-    execution: ExecutionOptions,
     method: Annotated[str, typer.Option(metavar="NAME", help=_methods())] = "stain",
     method_options: MethodOptions,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
     coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,
+    selection: SelectionOptions,
+    execution: Execution,
 ) -> None:
     """Find white cells with their nuclei, red cells and platelets in smear images."""
     from wbctool.console import records_wanted, table
@@ -56,9 +57,9 @@ def segment(
         overlays=overlay,
         coco=coco,
         selection=selection.selection(),
-        execution=execution.execution(),
+        execution=execution,
     )
-    if not records_wanted(execution.json):
+    if not records_wanted(execution.json_):
         names = {"wbc": "white cells", "platelet": "platelets", "rbc": "red cells"}
         rows = [(name, f"{result.objects[kind]:,}", f"{result.images[kind]:,}") for kind, name in names.items()]
         rows.append(("no white cell", "", f"{result.images['none']:,}"))

@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
-from wbctool.commands.options import (
-    AllowSynthetic,
-    Device,
-    Jobs,
-    Json,
-    Overwrite,
-    Quiet,
-    SelectionOptions,
-    SkipBad,
-    new_app,
-    parse_pairs,
-    with_options,
-)
-from wbctool.pipeline.parameters import checked, option_name
+from wbctool.commands.generated import GivenOptions, options_of, with_options
+from wbctool.commands.options import AllowSynthetic, Json, SelectionOptions, SkipBad, new_app, parse_pairs
 from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import read_recipe
 
@@ -30,12 +17,8 @@ if TYPE_CHECKING:
     from wbctool.training import TrainedRun
 
     RecipeOptions = GivenOptions
-    PlanOptions = GivenOptions
-    MeansOptions = GivenOptions
 else:  # help shows what is done where no recipe is named
     RecipeOptions = options_of("RecipeOptions", {"": Recipe}, read_recipe("best").model_dump())
-    PlanOptions = options_of("PlanOptions", {"": TrainingPlan})
-    MeansOptions = options_of("MeansOptions", {"": TrainingOptions})
 
 app = new_app()
 _RUNNING = "Running"
@@ -72,25 +55,22 @@ class RecipeChoice:
 )
 @with_options
 def train(
-    selection: SelectionOptions,
-    keys: RecipeOptions,
-    choice: RecipeChoice,
-    plan: PlanOptions,
-    means: MeansOptions,
+    *,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="IN", help="Folders, .jsonl record files, or -; with --ensemble run folders first."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="The run folder.")] = None,
+    choice: RecipeChoice,
+    keys: RecipeOptions,
+    plan: TrainingPlan,
+    selection: SelectionOptions,
+    allow_synthetic: AllowSynthetic = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on, as RUN was started.", rich_help_panel=_RUNNING)
     ] = False,
-    allow_synthetic: AllowSynthetic = False,
-    device: Device = "auto",
-    jobs: Jobs = 0,
-    overwrite: Overwrite = False,
+    options: TrainingOptions,
     skip_bad: SkipBad = False,
-    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train an attention classifier; the run folder keeps all that `predict` needs."""
@@ -99,19 +79,18 @@ def train(
     from wbctool.training import train_run
     from wbctool.training.recipe_files import recipe_comments, to_toml
 
-    _check_usage(inputs, out, choice, resume, overwrite)
+    _check_usage(inputs, out, choice, resume, options.overwrite)
     recipe = choice.choose(keys.given(), out if resume else None)
     if choice.show or out is None or not inputs:
         print(to_toml(recipe, () if resume else recipe_comments(choice.recipe or "best")), end="")
         return
-    common = {"device": device, "jobs": jobs, "overwrite": overwrite, "quiet": quiet}
     runs = train_run(
         inputs,
         out,
         recipe,
-        plan=checked(TrainingPlan, plan.given(), option_name),
+        plan=plan,
         selection=selection.selection(),
-        options=checked(TrainingOptions, {**means.given(), **common}, option_name),
+        options=options,
         allow_synthetic=allow_synthetic,
         on_run=_emit_predictions if records_wanted(json) else None,
     )

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbctool.commands.generated import GivenOptions, options_of
+from wbctool.commands.generated import GivenOptions, Only, options_of, with_options
 from wbctool.commands.options import (
     AllowSynthetic,
     Device,
-    Jobs,
-    Json,
-    Overwrite,
     Precision,
-    Quiet,
     Seed,
     SelectionOptions,
-    SkipBad,
     new_app,
     parse_pairs,
-    with_options,
 )
 from wbctool.fusing import BoostingOptions, FusionOptions
+from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.fusing.features import ComputedFeatures
@@ -41,75 +35,63 @@ else:
 app = new_app()
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is written."""
-
-    features: Annotated[Path | None, typer.Option(metavar="DIR", help="Where features are kept. (OUT/features)")] = None
-    features_only: Annotated[
-        bool, typer.Option("--features-only", help="Write features.npz and records, no trees.")
-    ] = False
-    overwrite: Overwrite = False
-    skip_bad: SkipBad = False
-    quiet: Quiet = False
-    json: Json = False
-
-
 @app.command(
     epilog="Example:  wbctool xgboost-fuse runs/a runs/b cells/ -o runs/fused --morphology\n\n"
     "Then:  wbctool predict runs/fused cells/ | wbctool evaluate -"
 )
 @with_options
 def xgboost_fuse(
+    *,
     arguments: Annotated[
         list[str],
         typer.Argument(metavar="RUN... IN...", help="Run folders, then folders, .jsonl record files, or -."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The fused run folder.")],
     feature_options: FeatureOptions,
+    features: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where features are kept. (OUT/features)")
+    ] = None,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Write features.npz and records, no trees.")
+    ] = False,
     tree_options: TreeOptions,
-    selection: SelectionOptions,
-    output: OutputOptions,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="XGBoost's: max_depth=3, …", rich_help_panel="Trees"),
     ] = None,
-    seed: Seed = 0,
+    selection: SelectionOptions,
     allow_synthetic: AllowSynthetic = False,
+    seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
-    jobs: Jobs = 0,
+    execution: Annotated[Execution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Fuse deep features and morphology by gradient-boosted trees; the result is a run folder."""
     from wbctool.console import emit, records_wanted
     from wbctool.errors import DONE, SOME_FAILED, UsageProblem
     from wbctool.fusing import compute_features, fuse_runs
-    from wbctool.pipeline.parameters import checked
-    from wbctool.pipeline.step import Execution
+    from wbctool.pipeline.parameters import checked, option_name
 
     given = {**tree_options.given(), "seed": seed, "parameters": parse_pairs(set_ or [], "--set")}
-    trees = checked(BoostingOptions, {**given, "device": device}, _option)
-    options = checked(FusionOptions, {**feature_options.given(), "precision": precision, "settings": trees}, _option)
-    if output.features_only and (options.tune or trees != BoostingOptions(device=device)):
+    trees = checked(BoostingOptions, {**given, "device": device}, option_name)
+    chosen = {**feature_options.given(), "precision": precision, "settings": trees}
+    options = checked(FusionOptions, chosen, option_name)
+    if features_only and (options.tune or trees != BoostingOptions(device=device)):
         raise UsageProblem("--features-only: grows no trees; leave their options out")
     runs = [Path(given) for given in arguments if (Path(given) / "model.json").is_file()]
     inputs = [given for given in arguments if Path(given) not in runs]
     fuse = partial(fuse_runs, allow_synthetic=allow_synthetic)
-    write: Callable[..., ComputedFeatures | FusionResult] = compute_features if output.features_only else fuse
+    write: Callable[..., ComputedFeatures | FusionResult] = compute_features if features_only else fuse
     result = write(
         *(runs, inputs, out, options),
-        features=output.features,
+        features=features,
         selection=selection.selection(),
-        execution=Execution(jobs, overwrite=output.overwrite, quiet=output.quiet),
-        on_record=emit if records_wanted(output.json) else None,
+        execution=execution,
+        on_record=emit if records_wanted(execution.json_) else None,
     )
-    if not records_wanted(output.json):
-        _show(result, output.quiet)
-    raise typer.Exit(SOME_FAILED if result.failed and not output.skip_bad else DONE)
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    if not records_wanted(execution.json_):
+        _show(result, execution.quiet)
+    raise typer.Exit(SOME_FAILED if result.failed and not execution.skip_bad else DONE)
 
 
 def _show(result: ComputedFeatures | FusionResult, quiet: bool) -> None:

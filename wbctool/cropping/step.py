@@ -55,7 +55,7 @@ class CropResult:
 def crop_cells(
     inputs: Sequence[str],
     out: Path,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: CropParameters | None = None,
     *,
     selection: Selection | None = None,
     execution: Execution | None = None,
@@ -67,7 +67,7 @@ def crop_cells(
     Args:
         inputs: folders with masks, files of mask records, or `-` for records on stdin.
         out: output folder.
-        parameters: fields of `CropParameters` that are not to have their default.
+        parameters: which cells, by which window, and what size; by default the white cell nearest the centre.
         selection: labels, groups and classes; by default those of the records.
         execution: processes, shard, scheduler, and what is printed.
 
@@ -75,7 +75,7 @@ def crop_cells(
         UsageProblem: a parameter or output folder that cannot be used.
         InputError: no records, or records without masks.
     """
-    step = crop_step(checked(CropParameters, parameters or {}, "--{}".format))
+    step = crop_step(parameters or CropParameters())
     result = CropResult()
     result.outcome = run_step(step, inputs, out, selection or Selection(), execution or Execution(), result.count)
     return result

@@ -29,7 +29,7 @@ class EnhanceResult(NamedTuple):
 def enhance_images(
     inputs: Sequence[str],
     out: Path,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: EnhanceParameters | None = None,
     reinhard: Path | None = None,
     *,
     selection: Selection | None = None,
@@ -43,7 +43,7 @@ def enhance_images(
     Args:
         inputs: folders, images, record files, or `-` for records on stdin.
         out: output folder.
-        parameters: fields of `EnhanceParameters` that are not to have their default.
+        parameters: contrast and noise; by default neither is changed.
         reinhard: reference image, or the `profile.json` of an enhanced folder; None for no normalisation.
         selection: labels, groups and classes; by default labels are folder names.
         execution: processes, shard, scheduler, and what is printed.
@@ -52,14 +52,8 @@ def enhance_images(
         UsageProblem: a parameter or output folder that cannot be used, or nothing to do.
         InputError: no images, or no such reference.
     """
-    values = parameters or {}
-    if not values.get("clahe") and not values.keys().isdisjoint(("clip", "tiles")):
-        raise UsageProblem("--clip and --tiles go with --clahe")
-    if not values.get("denoise") and "strength" in values:
-        raise UsageProblem("--strength goes with --denoise nlm")
-    chosen = checked(EnhanceParameters, values, "--{}".format)
     profile = StainProfile.read(reinhard) if reinhard else None
-    step = _step(chosen, profile)
+    step = _step(parameters or EnhanceParameters(), profile)
     outcome = run_step(step, inputs, out, selection or Selection(), execution or Execution())
     if profile:
         write_json(out / "profile.json", profile.as_json())

@@ -3,57 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from wbctool.errors import UsageProblem
+from wbctool.explaining.method import METHODS
+from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.pipeline.step import Outcome
 
 PREDICTED, LABEL = "predicted", "label"  # in place of a class name
 ALL = "all"  # splits
 
 
-@dataclass(frozen=True)
-class MapOptions:
-    """Which maps are computed; see `Explainer`.
+class MapOptions(Parameters):
+    """Which maps are computed, and how they are scored; `parameters` are those of the methods."""
 
-    Attributes:
-        methods: names from `METHODS`.
-        of_class: the explained class: `predicted`, `label` (that of the image), or a class name.
-        layers: their names, in each run; empty for the last feature map.
-        views: number of flips and turns that maps are averaged over; None for those the run predicts by.
-        faithfulness: whether deletion and insertion are computed.
-        parameters: values of the methods' parameters, by name.
-    """
-
-    methods: tuple[str, ...] = ("gradcam",)
-    of_class: str = PREDICTED
-    layers: tuple[str, ...] = ()
-    views: int | None = None
-    faithfulness: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = parameter(
+        ("gradcam",), f"{', '.join(METHODS.names())}; repeatable.", flags=("--method",)
+    )
+    of_class: str = parameter(
+        PREDICTED, "Explained class: predicted, label, or a name.", form="NAME", flags=("--class",)
+    )
+    layers: tuple[str, ...] = parameter(
+        (), "Layer to explain; repeatable. (the last with a map)", form="NAME", flags=("--layer",)
+    )
+    views: int | None = parameter(None, "Flips and turns for a mean map. (as the run predicts)", low=1, high=8)
+    faithfulness: bool = parameter(False, "Also deletion and insertion.")
+    parameters: dict[str, Any] = parameter({}, "Parameters of the methods, by name.", option=False)
 
     def settings(self) -> dict[str, Any]:
         """Return the options by name, parameters among them, as `run.json` keeps them."""
-        options = asdict(self)
-        parameters = options.pop("parameters")
-        return {**options, **parameters}
+        return {**self.model_dump(exclude={"parameters"}), **self.parameters}
 
 
-@dataclass(frozen=True)
-class ExplanationOutput:
-    """What is written beside records and scores.
+class ExplanationOutput(Parameters):
+    """What is written beside records and scores."""
 
-    Attributes:
-        panels: a picture of each image.
-        maps: the maps themselves, as `.npz`.
-        sheet: panels on a contact sheet per class; None for no sheets.
-    """
+    sheet: int | None = parameter(None, "Sheets of N panels a class; right, wrong apart.", low=1, form="N")
+    maps: bool = parameter(False, "Also the maps, as .npz.")
+    no_panels: bool = parameter(False, "Records and scores only.")
 
-    panels: bool = True
-    maps: bool = False
-    sheet: int | None = None
+    @property
+    def panels(self) -> bool:
+        """Whether a picture of each image is written."""
+        return not self.no_panels
 
     def check(self, shard: str | None) -> None:
         """Refuse what does not go together.

@@ -16,6 +16,7 @@ from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.preparation_check import PreparationCheck
 from wbctool.pipeline.chain import cells_of_fields
 from wbctool.pipeline.output_folder import NoOutput, Output
+from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.pipeline.runner import run_records
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution, Outcome, Step
@@ -30,21 +31,15 @@ SYMMETRIES = 8  # of the square
 PreparationSteps = Callable[[Mapping[str, Any], str], Sequence[Step]]
 
 
-@dataclass(frozen=True)
-class PredictionOptions:
-    """How images are classified.
+class PredictionOptions(Parameters):
+    """How images are classified."""
 
-    Attributes:
-        threshold: confidence (0 to 1) below which a prediction is marked uncertain; None marks none.
-        tta: average over all 8 flips and quarter turns, whatever the run does by itself.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto` (as the run was trained), `float32` or `bf16`.
-    """
-
-    threshold: float | None = None
-    tta: bool = False
-    device: str = "auto"
-    precision: str = "auto"
+    threshold: float | None = parameter(
+        None, "Less confident predictions are marked uncertain.", low=0, high=1, form="P"
+    )
+    tta: bool = parameter(False, "Mean over all 8 flips and quarter turns. (as the run was trained)")
+    device: str = parameter("auto", "Where to compute.", form="auto|cpu|cuda", panel="Running")
+    precision: str = parameter("auto", "auto: as the run was trained.", form="auto|float32|bf16", panel="Running")
 
     @property
     def chosen(self) -> dict[str, Any]:

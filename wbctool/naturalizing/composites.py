@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from wbctool.console import note, warn
 from wbctool.errors import InputError, UsageProblem, counted
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
-from wbctool.naturalizing.plan import BALANCED_TO, CompositeOptions, check_pool, plan_composites, training_fields
+from wbctool.naturalizing.options import BALANCED_TO, CompositeOptions
+from wbctool.naturalizing.plan import check_pool, plan_composites, training_fields
 from wbctool.naturalizing.pool import LEFT_OUT, Pool
 from wbctool.naturalizing.step import composite_step, prepare_pool
 from wbctool.pipeline.runner import folder_for, run_records
@@ -89,14 +90,14 @@ def make_composites(
     if not amounts and options.add != 0 and not execution.quiet:
         aim = options.balance_to or BALANCED_TO
         note(f"nothing to make: no class has fewer than {counted(aim, 'training image')}")
-    pool = prepare_pool(records, pool_folder, replace(execution, shard=None, overwrite=False))
+    pool = prepare_pool(records, pool_folder, execution.model_copy(update={"shard": None, "overwrite": False}))
     classes = [
         ClassCounts(label, counts[label], len(pool.subjects.get(label, ())), amounts.get(label, 0))
         for label in sorted(counts)
     ]
     if not execution.quiet:
         _report(records, [*tally.notes(), *(f"{line} left out" for line in left_out)], pool, classes)
-    check_pool(pool, counts, amounts, needs_red_cells=options.algorithm == "paper" and options.red_cells != 0)
+    check_pool(pool, counts, amounts, needs_red_cells=options.algorithm == "paper" and options.rbc != 0)
     outcome = Outcome(skip_bad=execution.skip_bad)
     if amounts:
         step = composite_step(pool, inputs, out, amounts, options, execution.overwrite)

@@ -6,93 +6,20 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from wbctool.errors import InputError, UsageProblem, check_choice, counted
+from wbctool.errors import InputError, counted
 from wbctool.inputs.dataset import file_state
+from wbctool.naturalizing.options import CompositeOptions
 from wbctool.naturalizing.pool import INHERITED, Pool
 from wbctool.pipeline.names import safe_name
 from wbctool.records import ERROR, IMAGE, MASK, Record, to_line
 from wbctool.records.composites import is_composite
 
-ALGORITHMS = ("natural", "paper")
-
-# The sets of the Naturalize paper: composites added to the pruned PBC images of each class.
-_SCARCE = ("BNE", "MMY", "MY", "PMY", "SNE")
-SETS: dict[str, dict[str, int]] = {
-    "419-pmy": {"PMY": 592},
-    "1k": {**dict.fromkeys(_SCARCE, 1000), "PMY": 1592},
-    "2k": {**dict.fromkeys(_SCARCE, 2000), "PMY": 2592},
-}
-# The paper does not give the size of its balanced set; it tests 200 images of each class, a fifth of 1,000.
-BALANCED_SET, BALANCED_TO = "1k-class", 1000
-
 _RESERVED = ("masks", "pool", "records.jsonl", "run.json")  # names in an output folder
 _IDENTITY = ("id", "path", "label", "group", "size", "cells", *INHERITED)
-
-
-@dataclass(frozen=True)
-class CompositeOptions:
-    """Which composites are made. Exactly one of `add`, `balance_to` and `set_name` says how many.
-
-    Attributes:
-        add: number of composites of each class; 0 for the pool only.
-        balance_to: number of training images that each class is brought to.
-        set_name: a set of the Naturalize paper: `419-pmy`, `1k`, `2k` or `1k-class`.
-        classes: make composites of these only; empty for all.
-        algorithm: `natural` or `paper`.
-        red_cells: number of red cells; None for as many as the real field has, or the 8 of the paper.
-        seed: of all random choices.
-
-    Raises:
-        UsageProblem: an unknown algorithm or set, or not exactly one number.
-    """
-
-    add: int | None = None
-    balance_to: int | None = None
-    set_name: str | None = None
-    classes: tuple[str, ...] = ()
-    algorithm: str = "natural"
-    red_cells: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("--algorithm", self.algorithm, ALGORITHMS)
-        if sum(number is not None for number in (self.add, self.balance_to, self.set_name)) != 1:
-            raise UsageProblem("say how many composites to make: --add N, --balance-to N or --set NAME, one of them")
-        if self.set_name is not None:
-            check_choice("--set", self.set_name, (*SETS, BALANCED_SET))
-        fixed = SETS.get(self.set_name or "")
-        if fixed and set(self.classes) - set(fixed):
-            raise UsageProblem(f"--classes {','.join(self.classes)}: --set {self.set_name} has {', '.join(fixed)} only")
-
-    def amounts(self, real: Mapping[str, int]) -> dict[str, int]:
-        """Return the number of composites to make of each class, without classes of which none are made.
-
-        Args:
-            real: number of training images of each class.
-
-        Raises:
-            InputError: a class without training images.
-        """
-        if self.add != 0 and not real:
-            raise InputError("no training image has a label; give --label-regex or --labels")
-        if self.set_name in SETS:
-            fixed = SETS[self.set_name]
-            wanted = {name: count for name, count in fixed.items() if not self.classes or name in self.classes}
-        elif self.add is not None:
-            wanted = dict.fromkeys(self.classes or sorted(real), self.add)
-        else:
-            aim = self.balance_to or BALANCED_TO
-            wanted = {name: max(0, aim - real.get(name, 0)) for name in self.classes or sorted(real)}
-        for name in wanted:
-            if name not in real:
-                known = ", ".join(sorted(real)) or "none; give --label-regex or --labels"
-                raise InputError(f"class {name}: has no training image (classes here: {known})")
-        return {name: count for name, count in wanted.items() if count}
 
 
 def training_fields(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
@@ -192,7 +119,7 @@ def plan_composites(pool: Pool, amounts: Mapping[str, int], options: CompositeOp
             donor = pool.fields[subjects[order[index]]]
             name = f"{options.algorithm}-{options.seed}-{number:07d}{'.jpg' if donor.is_jpeg else '.png'}"
             seed = [options.seed, label_seed, 1, number]
-            plan = {"cell": donor.id, "algorithm": options.algorithm, "seed": seed, "rbc": options.red_cells}
+            plan = {"cell": donor.id, "algorithm": options.algorithm, "seed": seed, "rbc": options.rbc}
             record_id = f"{folders[label]}/{name}"
             yield {"schema": IMAGE, "id": record_id, "path": f"{out}/{record_id}", "naturalize": plan}
 

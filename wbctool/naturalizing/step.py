@@ -17,15 +17,16 @@ from wbctool.imaging.files import write_png
 from wbctool.inputs.folders import names_of
 from wbctool.naturalizing.cutting import cut_up, write_field
 from wbctool.naturalizing.natural import compose_natural
+from wbctool.naturalizing.options import CompositeOptions
 from wbctool.naturalizing.paper import compose_paper
-from wbctool.naturalizing.plan import ALGORITHMS, CompositeOptions, digest_of
+from wbctool.naturalizing.plan import digest_of
 from wbctool.naturalizing.pool import INHERITED, LEFT_OUT, Pool, read_pool
 from wbctool.pipeline.output_folder import read_run
 from wbctool.pipeline.runner import folder_for, run_records
 from wbctool.pipeline.step import Execution, Step, added, same_id
 from wbctool.records import MASK, Record, to_line
 
-_COMPOSE = dict(zip(ALGORITHMS, (compose_natural, compose_paper), strict=True))
+_COMPOSE = {"natural": compose_natural, "paper": compose_paper}
 # in the order of the records
 _KEYS: tuple[str, ...] = ("schema", "id", "path", "label", "group", *INHERITED, "size")
 _KEYS += ("mask", "cells", "synthetic", "sources", "naturalize")
@@ -101,7 +102,7 @@ def composite_step(
             "inputs": names_of(inputs),
             "amounts": amounts,
             "algorithm": options.algorithm,
-            "rbc": options.red_cells,
+            "rbc": options.rbc,
             "seed": options.seed,
             "pool": str(pool.folder),
             "parts": state,

@@ -44,6 +44,7 @@ def parameter(
     choices: Choices | None = None,
     form: str = "",
     panel: str = "",
+    flags: tuple[str, ...] = (),
     option: bool = True,
 ) -> Any:
     """Declare a field of `Parameters`.
@@ -56,14 +57,15 @@ def parameter(
         choices: values to choose from, or a function that gives them; the choices of a `Literal` are known.
         form: how the value is written, such as `R,G,B`; by default from the type.
         panel: heading under which help shows the option.
+        flags: names of the option, where it is not called as the field.
         option: whether it is an option of the command line.
     """
-    more: Any = {"choices": choices, "form": form, "panel": panel, "option": option}
+    more: Any = {"choices": choices, "form": form, "panel": panel, "flags": flags, "option": option}
     return Field(default, ge=low, le=high, description=help, json_schema_extra=more)
 
 
 def about(field: FieldInfo, key: str) -> Any:
-    """What `parameter` was told of a field: `choices`, `form`, `panel` or `option`."""
+    """What `parameter` was told of a field: `choices`, `form`, `panel`, `flags` or `option`."""
     extra = field.json_schema_extra
     return extra.get(key) if isinstance(extra, dict) else None
 
@@ -93,9 +95,11 @@ def plain_type(field: FieldInfo) -> type[Any]:
     return kind if isinstance(kind, type) else str
 
 
-def option_name(name: str) -> str:
+def option_name(name: str, model: type[Parameters] | None = None) -> str:
     """The option that gives a parameter."""
-    return f"--{name.replace('_', '-')}"
+    field = model.model_fields.get(name) if model else None
+    flags = about(field, "flags") if field else ()
+    return flags[0] if flags else f"--{name.replace('_', '-')}"
 
 
 def checked(model: type[P], values: Mapping[str, Any], named: Callable[[str], str], base: P | None = None) -> P:

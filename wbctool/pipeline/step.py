@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import DONE, SOME_FAILED, UsageProblem
+from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.records import Record
 
 # A record on its way into a step, with the name of its output.
@@ -16,27 +17,19 @@ Named = tuple[Record, str]
 BatchWork = Callable[[Sequence[Named]], list[list[Record]]]
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How a step is run; none of it changes the output, except `shard`, which selects a part of it.
+PANEL = "Running"
 
-    Attributes:
-        jobs: number of processes; 0 for one per core.
-        shard: `i/n`, to process the i-th of n parts; None for all.
-        scheduler: address of a Dask cluster; None for this machine.
-        overwrite: discard an earlier output.
-        skip_bad: exit with 0 although inputs failed.
-        quiet: no progress and no notes.
-        json: print records on a terminal, too.
-    """
 
-    jobs: int = 0
-    shard: str | None = None
-    scheduler: str | None = None
-    overwrite: bool = False
-    skip_bad: bool = False
-    quiet: bool = False
-    json: bool = False
+class Execution(Parameters):
+    """How a step is run; none of it changes the output, except `shard`, which selects a part of it."""
+
+    jobs: int = parameter(0, "Workers; 0 for all cores.", low=0, panel=PANEL)
+    shard: str | None = parameter(None, "Do part I of N (from 1).", form="I/N", panel=PANEL)
+    scheduler: str | None = parameter(None, "Dask cluster, tcp://….", form="ADDRESS", panel=PANEL)
+    overwrite: bool = parameter(False, "Replace an earlier output.", panel=PANEL)
+    skip_bad: bool = parameter(False, "Exit 0 although inputs failed.", panel=PANEL)
+    quiet: bool = parameter(False, "No progress, no notes.", panel=PANEL, flags=("--quiet", "-q"))
+    json_: bool = parameter(False, "JSON on stdout, on a terminal too.", panel=PANEL, flags=("--json",))
 
 
 def accept_any(_record: Record) -> None:

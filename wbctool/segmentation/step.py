@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def segment_images(
     """
     chosen = METHODS.get(method, "--method")
     execution = execution or Execution()
-    execution = replace(execution, jobs=execution.jobs or chosen.jobs)
+    execution = execution.model_copy(update={"jobs": execution.jobs or chosen.jobs})
     step = _step(chosen, chosen.configured(parameters or {}), overlays)
     annotations = CocoFile(coco, out, parse_shard(execution.shard)) if coco else None
     result = SegmentationResult()

@@ -1,5 +1,18 @@
 """Splitting: train, validation and test that share no group."""
 
-from wbctool.splitting.step import SplitOptions, SplitResult, split_records
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wbctool.splitting.options import SplitOptions
+
+if TYPE_CHECKING:
+    from wbctool.splitting.step import SplitResult, split_records
 
 __all__ = ["SplitOptions", "SplitResult", "split_records"]
+
+
+def __getattr__(name: str) -> Any:
+    from wbctool.splitting import step  # NumPy is imported where it is used
+
+    return getattr(step, name)

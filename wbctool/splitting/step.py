@@ -10,60 +10,13 @@ from wbctool.console import note, warn
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
-from wbctool.records import ERROR, SPLITS, Record, group_of, to_line
+from wbctool.records import ERROR, Record, group_of, to_line
 from wbctool.records.assignment import parse_ratio
 from wbctool.records.composites import refuse_unsplit, warning_of_tested
 from wbctool.records.selection import Selection
-from wbctool.records.splits import add_folds, add_splits, check_folds
 from wbctool.records.storage import atomic
 from wbctool.records.tally import Tally
-
-_RATIO = "70/15/15"
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How records are split.
-
-    Attributes:
-        ratio: `train/val/test` or `train/test`, numbers of any sum; None for `70/15/15`.
-        folds: number of folds of a cross-validation, in place of a ratio; at least 3.
-        fold: which of them tests, from 1; the next one validates, the others train. None for the first.
-        near_duplicates: whether images are compared, and copies of one image stay in one split.
-        allow_synthetic: whether composites may be in validation and test.
-        seed: of the random assignment.
-
-    Raises:
-        UsageProblem: an invalid ratio or fold, or both.
-    """
-
-    ratio: str | None = None
-    folds: int | None = None
-    fold: int | None = None
-    near_duplicates: bool = False
-    allow_synthetic: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        parse_ratio(self.ratio or _RATIO)
-        if self.folds is None and self.fold is not None:
-            raise UsageProblem("--fold goes with --folds")
-        if self.folds is not None and self.ratio is not None:
-            raise UsageProblem("--folds takes the place of --ratio; give one of them")
-        if self.folds is not None:
-            check_folds(self.folds, self.fold or 1)
-
-    @property
-    def names(self) -> list[str]:
-        """The splits that are made."""
-        fractions = parse_ratio(self.ratio or _RATIO)
-        return [name for name in SPLITS if self.folds or fractions.get(name)]
-
-    def apply(self, records: Sequence[Record]) -> list[Record]:
-        """Return the records with their splits; error records as they are."""
-        if self.folds is not None:
-            return add_folds(records, self.folds, self.fold or 1, self.seed)
-        return add_splits(records, parse_ratio(self.ratio or _RATIO), self.seed)
+from wbctool.splitting.options import SplitOptions
 
 
 @dataclass(frozen=True)

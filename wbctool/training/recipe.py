@@ -169,13 +169,13 @@ class Recipe(_AugmentationKeys, _TrainingKeys, _LabelKeys, _LossKeys, _ModelKeys
 class TrainingOptions(Parameters):
     """The means of a training; none of them changes what is learnt."""
 
-    device: str = parameter("auto", "`auto`, `cpu` or `cuda`.", option=False)
-    jobs: int = parameter(0, "Threads that decode; 0 for all cores.", low=0, option=False)
     cache_gb: float | None = _means(None, "Disk for decoded images. (what is free)", low=0)
     compile: bool = _means(False, "Use torch.compile.")
     tensorboard: bool = _means(False, "Also write events for it.")
-    overwrite: bool = parameter(False, "Train again where a run folder exists.", option=False)
-    quiet: bool = parameter(False, "Print failures only.", option=False)
+    device: str = _means("auto", "Where to compute.", form="auto|cpu|cuda")
+    jobs: int = _means(0, "Threads that decode; 0 for all cores.", low=0)
+    overwrite: bool = _means(False, "Replace an earlier run.")
+    quiet: bool = _means(False, "No progress, no notes.", flags=("--quiet", "-q"))
 
 
 class TrainingPlan(Parameters):
