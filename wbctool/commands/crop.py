@@ -5,9 +5,8 @@ from __future__ import annotations
 import typer
 
 from wbctool.commands.generated import with_options
-from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
+from wbctool.commands.options import CommandExecution, Inputs, Out, SelectionOptions, new_app
 from wbctool.cropping import CropParameters
-from wbctool.pipeline.step import Execution
 
 app = new_app()
 
@@ -18,7 +17,7 @@ app = new_app()
 )
 @with_options
 def crop(
-    inputs: Inputs, out: Out, parameters: CropParameters, selection: SelectionOptions, execution: Execution
+    inputs: Inputs, out: Out, parameters: CropParameters, selection: SelectionOptions, execution: CommandExecution
 ) -> None:
     """Cut one image, and its mask, per cell."""
     from wbctool.console import note, records_wanted, table

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from wbctool.commands.generated import with_options
-from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
+from wbctool.commands.options import CommandExecution, Inputs, Out, SelectionOptions, new_app
 from wbctool.enhancing import EnhanceParameters
-from wbctool.pipeline.step import Execution
 
 app = new_app()
 
@@ -25,7 +24,7 @@ def enhance(
     out: Out,
     parameters: EnhanceParameters,
     selection: SelectionOptions,
-    execution: Execution,
+    execution: CommandExecution,
     reinhard: Annotated[
         Path | None, typer.Option(metavar="REF", help="Bring the stain to a reference image or a profile.json.")
     ] = None,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbctool.commands.generated import GivenOptions, Only, options_of, with_options
-from wbctool.commands.options import Device, Out, Precision, SelectionOptions, new_app
+from wbctool.commands.options import CommandExecution, Device, Out, Precision, SelectionOptions, new_app
 from wbctool.explaining.method import METHODS
 from wbctool.explaining.options import ExplanationOutput, MapOptions
-from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.explaining import ExplanationResult
@@ -44,7 +43,7 @@ def explain(
     selection: SelectionOptions,
     device: Device = "auto",
     precision: Precision = "auto",
-    execution: Annotated[Execution, Only(("shard", "overwrite", "skip_bad", "quiet", "json_"))],
+    execution: Annotated[CommandExecution, Only(("shard", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Show where a run looks, and score whether that is true."""
     from wbctool.explaining import explain_run

@@ -71,9 +71,8 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(**given: Any) -> Any:
-        for name, (keys, make) in makers.items():
-            given[name] = make({key: given.pop(key) for key in keys})
-        return function(**given)
+        made = {name: make({key: given.pop(key) for key in keys}) for name, (keys, make) in makers.items()}
+        return function(**given, **made)
 
     call.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
     call.__annotations__ = {option.name: option.annotation for option in spread}

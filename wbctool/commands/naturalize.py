@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from wbctool.commands.generated import with_options
-from wbctool.commands.options import FieldSelectionOptions, Inputs, Out, new_app
+from wbctool.commands.options import CommandExecution, FieldSelectionOptions, Inputs, Out, new_app
 from wbctool.naturalizing.options import CompositeOptions
-from wbctool.pipeline.step import Execution
 
 app = new_app()
 
@@ -28,7 +27,7 @@ def naturalize(
     options: CompositeOptions,
     pool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the cut-outs are kept. (OUT/pool)")] = None,
     selection: FieldSelectionOptions,
-    execution: Execution,
+    execution: CommandExecution,
 ) -> None:
     """Make composites of real cut-outs, with exact masks, for training only."""
     from wbctool.console import records_wanted, table

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wbctool.errors import UsageProblem
+from wbctool.pipeline.parameters import parameter
+from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.records.selection import Selection
@@ -71,6 +73,12 @@ class SelectionOptions(FieldSelectionOptions):
     def selection(self, classes: str | None = None) -> Selection:
         """As the package takes it."""
         return super().selection(self.classes)
+
+
+class CommandExecution(Execution):
+    """How a command is run: as `Execution`, and records go to stdout where a pipe or --json wants them."""
+
+    prints: bool = parameter(True, "Print records on stdout, as a command does.", option=False)
 
 
 def numbers(option: str, text: str, count: int) -> tuple[float, ...]:

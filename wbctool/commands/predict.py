@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbctool.commands.generated import Only, with_options
-from wbctool.commands.options import SelectionOptions, new_app
+from wbctool.commands.options import CommandExecution, SelectionOptions, new_app
 from wbctool.inference import PredictionOptions
-from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.inference import PredictionResult
@@ -51,7 +50,7 @@ def predict(
     ] = None,
     options: PredictionOptions,
     selection: SelectionOptions,
-    execution: Annotated[Execution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
+    execution: Annotated[CommandExecution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Classify images, or the cells of smear fields, with one trained run or several."""
     from functools import partial

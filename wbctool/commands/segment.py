@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbctool.commands.generated import GivenOptions, options_of, with_options
-from wbctool.commands.options import Inputs, Out, SelectionOptions, new_app
-from wbctool.pipeline.step import Execution
+from wbctool.commands.options import CommandExecution, Inputs, Out, SelectionOptions, new_app
 from wbctool.segmentation.method import METHODS
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def segment(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
     coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,
     selection: SelectionOptions,
-    execution: Execution,
+    execution: CommandExecution,
 ) -> None:
     """Find white cells with their nuclei, red cells and platelets in smear images."""
     from wbctool.console import records_wanted, table

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from wbctool.commands.generated import Only, with_options
-from wbctool.commands.options import Inputs, SelectionOptions, new_app
-from wbctool.pipeline.step import Execution
+from wbctool.commands.options import CommandExecution, Inputs, SelectionOptions, new_app
 from wbctool.splitting.options import SplitOptions
 
 app = new_app()
@@ -26,7 +25,7 @@ def split(
     options: SplitOptions,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also into a file.")] = None,
     selection: SelectionOptions,
-    execution: Annotated[Execution, Only(("skip_bad", "quiet", "json_"))],
+    execution: Annotated[CommandExecution, Only(("skip_bad", "quiet", "json_"))],
 ) -> None:
     """Add train, val and test to records: stratified by class, no group parted."""
     from wbctool.console import emit_all, note, records_wanted, table

@@ -12,6 +12,7 @@ import typer
 from wbctool.commands.generated import GivenOptions, Only, options_of, with_options
 from wbctool.commands.options import (
     AllowSynthetic,
+    CommandExecution,
     Device,
     Precision,
     Seed,
@@ -20,7 +21,6 @@ from wbctool.commands.options import (
     parse_pairs,
 )
 from wbctool.fusing import BoostingOptions, FusionOptions
-from wbctool.pipeline.step import Execution
 
 if TYPE_CHECKING:
     from wbctool.fusing.features import ComputedFeatures
@@ -64,7 +64,7 @@ def xgboost_fuse(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
-    execution: Annotated[Execution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
+    execution: Annotated[CommandExecution, Only(("jobs", "overwrite", "skip_bad", "quiet", "json_"))],
 ) -> None:
     """Fuse deep features and morphology by gradient-boosted trees; the result is a run folder."""
     from wbctool.console import emit, records_wanted

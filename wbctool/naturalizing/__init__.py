@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wbctool.naturalizing.options import CompositeOptions
@@ -13,6 +14,6 @@ __all__ = ["CompositeOptions", "CompositeResult", "make_composites"]
 
 
 def __getattr__(name: str) -> Any:
-    from wbctool.naturalizing import composites  # NumPy and OpenCV are imported where they are used
-
-    return getattr(composites, name)
+    if name in __all__:  # NumPy and OpenCV are imported where they are used
+        return getattr(import_module(f"{__name__}.composites"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

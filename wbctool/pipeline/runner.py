@@ -124,7 +124,7 @@ def run_records(
     """
     tally = tally or Tally()
     outcome = Outcome(skip_bad=execution.skip_bad)
-    emitting = emits and records_wanted(execution.json_)
+    emitting = emits and execution.prints and records_wanted(execution.json_)
     passed_on = 0
     items = _planned(step, records, output, parse_shard(execution.shard))
     with Progress(step.name, step.unit, execution.quiet, total) as progress:

@@ -30,6 +30,7 @@ class Execution(Parameters):
     skip_bad: bool = parameter(False, "Exit 0 although inputs failed.", panel=PANEL)
     quiet: bool = parameter(False, "No progress, no notes.", panel=PANEL, flags=("--quiet", "-q"))
     json_: bool = parameter(False, "JSON on stdout, on a terminal too.", panel=PANEL, flags=("--json",))
+    prints: bool = parameter(False, "Print records on stdout, as a command does.", option=False)
 
 
 def accept_any(_record: Record) -> None:

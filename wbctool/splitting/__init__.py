@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wbctool.splitting.options import SplitOptions
@@ -13,6 +14,6 @@ __all__ = ["SplitOptions", "SplitResult", "split_records"]
 
 
 def __getattr__(name: str) -> Any:
-    from wbctool.splitting import step  # NumPy is imported where it is used
-
-    return getattr(step, name)
+    if name in __all__:  # NumPy is imported where it is used
+        return getattr(import_module(f"{__name__}.step"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
