@@ -23,6 +23,7 @@ PACKAGE = {  # the class of the package pytorch-grad-cam by which each method is
     "gradcam": "GradCAM",
     "gradcam++": "GradCAMPlusPlus",
     "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
     "eigencam": "EigenCAM",
     "scorecam": "ScoreCAM",
 }

@@ -1,5 +1,6 @@
 """No command replaces what it reads, whatever its options, and no message suggests it."""
 
+import json
 import shutil
 
 import pytest
@@ -45,6 +46,39 @@ def test_split_does_not_replace_an_image_or_its_table_of_labels(cli, drawn, tmp_
 def test_split_replaces_its_own_earlier_output_beside_the_input(cli, fields):
     for seed in (0, 1):
         assert cli("split", fields, "-o", fields / "split.jsonl", "--seed", seed, "-q").code == 0
+
+
+IN_PLACE = {
+    "segment": "segment masks -o masks --overwrite",
+    "crop": "crop masks -o masks --overwrite",
+    "crop of the folder above": "crop masks -o . --overwrite",
+    "crop of a link": "crop link -o masks --overwrite",
+    "crop of a file": "crop masks/records.jsonl -o masks --overwrite",
+    "enhance": "enhance masks -o link --clahe --overwrite",
+    "predict": "predict {run} masks -o masks/records.jsonl --overwrite",
+    "explain": "explain {run} masks -o masks --overwrite --split all",
+    "train": "train masks -o masks --overwrite --device cpu",
+    "xgboost-fuse": "xgboost-fuse {run} masks -o masks --morphology --overwrite",
+    "xgboost-fuse into a run": "xgboost-fuse {copy} masks -o {copy} --morphology --overwrite",
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_no_command_writes_into_what_it_reads(cli, fields, run_folder, tmp_path, monkeypatch, name):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "link").symlink_to(fields)
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path, leave=())
+    refused(cli(*IN_PLACE[name].format(run=run_folder, copy=tmp_path / "run").split()))
+    assert contents(tmp_path, leave=()) == before
+
+
+def test_records_from_a_pipe_are_not_written_into_their_own_folder(cli, fields):
+    records = [{**r, "path": str((fields / r["path"]).resolve()), "mask": str(fields / r["mask"])}
+               for r in read_records(fields / "records.jsonl")]  # fmt: skip
+    before = contents(fields, leave=())
+    refused(cli("crop", "-", "-o", fields, "--overwrite", stdin="".join(json.dumps(r) + "\n" for r in records)))
+    assert contents(fields, leave=()) == before
 
 
 @pytest.mark.parametrize("option", ["-o", "--pool"])

@@ -102,7 +102,7 @@ def run_folders(incomplete: str) -> Iterator[str]:
 
 _SOURCES: dict[tuple[str, str], Callable[[str], Iterable[str]]] = {
     ("segment", "method"): _segmentation_methods,
-    ("explain", "method"): _explanation_methods,
+    ("explain", "methods"): _explanation_methods,
     ("train", "recipe"): _recipes,
     ("train", "backbone"): backbones,
     ("predict", "arguments"): run_folders,

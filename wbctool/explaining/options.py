@@ -19,7 +19,7 @@ class MapOptions(Parameters):
     """Which maps are computed, and how they are scored; `parameters` are those of the methods."""
 
     methods: tuple[str, ...] = parameter(
-        ("gradcam",), f"{', '.join(METHODS.names())}; repeatable.", flags=("--method",)
+        ("gradcam",), f"{', '.join(METHODS.names())}; repeatable.", form="NAME", flags=("--method",)
     )
     of_class: str = parameter(
         PREDICTED, "Explained class: predicted, label, or a name.", form="NAME", flags=("--class",)

@@ -13,8 +13,9 @@ from wbctool.errors import InputError, UsageProblem
 from wbctool.fusing.options import FusionOptions
 from wbctool.inputs.dataset import Dataset, gather
 from wbctool.inputs.folders import read_inputs
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.pipeline.locks import locked
-from wbctool.pipeline.output_folder import check_settings, lies_in
+from wbctool.pipeline.output_folder import check_settings
 from wbctool.pipeline.source import nothing_found
 from wbctool.pipeline.step import Execution
 from wbctool.records import Record, preparation_of
@@ -144,17 +145,11 @@ def read_images(
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {names} cells/")
     if not runs and not options.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
-    if any(out.resolve() == run.resolve() for run in runs):
-        raise UsageProblem(f"-o {out}: is one of the runs; give another folder, so that nothing is lost")
     tally = Tally()
     records = list(read_inputs(inputs, selection or Selection(), tally))
     if not records:
         raise InputError(nothing_found(inputs, tally))
-    for record in records:
-        if any(lies_in(record[key], out) for key in ("path", "mask") if isinstance(record.get(key), str)):
-            raise UsageProblem(
-                f"-o {out}: holds the input {record['path']}; give another folder, so that nothing is lost"
-            )
+    refuse_replacing("-o", out, [*runs, *inputs], records)
     return records, tally
 
 

@@ -11,6 +11,7 @@ from wbctool.console import loading, note
 from wbctool.errors import UsageProblem
 from wbctool.inputs.dataset import gather
 from wbctool.inputs.folders import read_inputs
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.modeling.leakage import refuse_leakage, take_over_splits
 from wbctool.records import ERROR, Record
 from wbctool.records.assignment import parse_ratio
@@ -98,6 +99,7 @@ def train_run(
     _check_members(plan, members, images)
     fractions = parse_ratio(plan.ratio or RATIO)
     records = _read(images, selection, members, options.quiet)
+    refuse_replacing("-o", Path(out), inputs, records)
     datasets = [
         (name, seed, gather(split_records, seed, options.quiet, allow_synthetic))
         for name, seed, split_records in _split_anew(records, plan, fractions, recipe.seed)
