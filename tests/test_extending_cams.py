@@ -30,7 +30,8 @@ def maxcam(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "maxcam.py").write_text(MODULE)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-    made = ("wbctool.explaining.methods.maxcam", "wbctool.commands.explain")  # options are made when it is imported
+    made = ("explaining.methods.maxcam", "explaining.options", "commands.explain")  # help is made on import
+    made = tuple(f"wbctool.{name}" for name in made)
     for name in made:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield
