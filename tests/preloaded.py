@@ -49,7 +49,8 @@ def _run(words, folder, environment, streams):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    if worker := environment.get("PYTEST_XDIST_WORKER"):  # others have the other cores
+    worker = environment.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):  # others have the other cores
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
     sys.argv = ["wbctool", *words]
@@ -80,12 +81,20 @@ def _answer(line):
         _run(*json.loads(asked), streams)
     for stream in streams:
         os.close(stream)
-    ended = os.pidfd_open(command)
+    ended, tell = os.pipe()
+    status = []
+
+    def wait():  # a file descriptor of the process itself is Linux' alone
+        status.append(os.waitpid(command, 0)[1])
+        os.close(tell)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
     if ended not in select.select([line, ended], [], [])[0]:  # the caller was killed
         os.kill(command, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    waiting.join()
     with suppress(BrokenPipeError):
-        line.sendall(bytes([code % 256]))
+        line.sendall(bytes([os.waitstatus_to_exitcode(status[0]) % 256]))
 
 
 def _serve(address):

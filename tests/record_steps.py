@@ -1,4 +1,4 @@
-"""`wbctool`, with each step of a training written down: its samples and the sums of its loss.
+"""`wbctool`, with each step of a training recorded: its samples and the sums of its loss.
 
 python tests/record_steps.py FILE train …
 """
@@ -14,9 +14,9 @@ if __name__ == "__main__":
     file = f"{sys.argv.pop(1)}.{os.environ.get('RANK', 0)}"
     step = Trainer._step
 
-    def recorded(self, course, batch, epoch):
-        sums = step(self, course, batch, epoch)
-        samples = sorted(round(float(row[15]), 6) for row in batch.draws)  # each sample's own chances name it
+    def recorded(self, context, batch, epoch):
+        sums = step(self, context, batch, epoch)
+        samples = sorted(round(float(row[15]), 6) for row in batch.draws)  # its random numbers identify a sample
         with open(file, "a") as stream:
             row = {"epoch": epoch, "samples": samples, "loss": float(sums[0]), "weight": float(sums[1])}
             stream.write(json.dumps(row) + "\n")

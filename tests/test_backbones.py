@@ -1,5 +1,6 @@
-"""Every backbone of the papers, with CBAM in each place; custom CNN; DINOv2 checkpoints; what learns."""
+"""Every backbone of the papers, with CBAM at each position; custom CNN; DINOv2 checkpoints; which layers learn."""
 
+import copy
 import json
 
 import pytest
@@ -43,25 +44,25 @@ def build(backbone, **changes):
 @pytest.mark.parametrize(
     "backbone", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in BACKBONES]
 )
-def test_backbones_take_cbam_in_each_place_and_keep_their_names_and_weights(backbone, tmp_path):
+def test_backbones_take_cbam_at_each_position_and_keep_their_names_and_weights(backbone, tmp_path):
     plain = build(backbone).eval()
     save_file(plain.backbone.state_dict(), tmp_path / "w.safetensors")
     images = torch.randint(0, 256, (2, 3, plain.architecture.size, plain.architecture.size), dtype=torch.uint8)
     with torch.no_grad():
         expected = plain(images)
-        for place, count in zip(("head", "stages", "blocks"), (0, *BACKBONES[backbone]), strict=True):
-            model = build(backbone, attention="cbam", attention_at=place).eval()
+        for position, count in zip(("head", "stages", "blocks"), (0, *BACKBONES[backbone]), strict=True):
+            model = build(backbone, attention="cbam", attention_at=position).eval()
             assert len(model.inner_attention) == count
             assert load_pretrained(model, str(tmp_path / "w.safetensors")).endswith("w.safetensors")
-            own, theirs = model.backbone.state_dict(), plain.backbone.state_dict()
-            assert own.keys() == theirs.keys()
-            assert all(torch.equal(own[key], theirs[key]) for key in own)
-            found = model(images)
-            assert found.shape == (2, len(CLASSES))
-            assert not torch.equal(found, expected)
+            attended, original = model.backbone.state_dict(), plain.backbone.state_dict()
+            assert attended.keys() == original.keys()
+            assert all(torch.equal(attended[key], original[key]) for key in original)
+            logits = model(images)
+            assert logits.shape == (2, len(CLASSES))
+            assert not torch.equal(logits, expected)
 
 
-def test_every_attention_inside_is_cbam_of_that_places_width():
+def test_every_attention_inside_is_cbam_of_the_width_there():
     model = build("resnet50", attention="cbam", attention_at="stages")
     widths = [module.channel.fc1.in_channels for module in model.inner_attention.values()]
     reduced = [module.channel.fc1.out_channels for module in model.inner_attention.values()]
@@ -80,8 +81,25 @@ def test_attention_inside_is_applied_after_the_block_and_starts_nearly_open():
         after = model.maps(images)
         expected = model.inner_attention["layer4_2"](seen["before"])
     assert torch.allclose(after, expected, atol=1e-6)
-    share = (after / seen["before"])[seen["before"] > 1e-3]
-    assert 0.9 < share.min() <= share.max() <= 1
+    fraction = (after / seen["before"])[seen["before"] > 1e-3]
+    assert 0.9 < fraction.min() <= fraction.max() <= 1
+
+
+@pytest.mark.parametrize("at", ["stages", "blocks"])
+def test_a_deep_copy_runs_its_own_attention(at):
+    images = torch.rand(1, 3, 64, 64) * 255
+    with torch.no_grad():
+        model = build("resnet10t", attention="cbam", attention_at=at).eval()
+        twin = copy.deepcopy(model)
+        before = model(images)
+        assert torch.equal(twin(images), before)
+        for gate in model.inner_attention.values():
+            gate.channel.fc2.bias.fill_(-9.0)  # closes the original's gates
+        assert torch.equal(twin(images), before)
+        assert not torch.equal(model(images), before)
+        for gate in twin.inner_attention.values():
+            gate.channel.fc2.bias.fill_(-9.0)
+        assert torch.equal(twin(images), model(images))
 
 
 def test_the_custom_cnn_has_the_parameters_of_the_paper(cli, cells, tmp_path):
@@ -132,15 +150,15 @@ def test_unfreezing_starts_where_the_rule_says(backbone, rule, first):
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         *((rule, "last:N") for rule in ("last", "some", "last:0", "stages:50%")),
         ("last:9999", "173 layers"),
         ("stages:9", "4 stages"),
     ],
 )
-def test_wrong_rules_are_usage_errors(rule, said):
-    with pytest.raises(UsageProblem, match=said):
+def test_invalid_rules_are_usage_errors(rule, message):
+    with pytest.raises(UsageProblem, match=message):
         build("resnet50").unfreeze(rule)
 
 
@@ -161,13 +179,14 @@ def test_batch_statistics_of_what_does_not_learn_stay():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_rates_can_fall_from_the_head_to_the_first_layer():
-    from wbctool.training.recipe import Recipe, with_choices
+def test_learning_rates_can_fall_from_the_head_to_the_first_layer():
+    from wbctool.training.recipe import Recipe
+    from wbctool.training.recipe_files import with_values
     from wbctool.training.schedules import make_optimizer
 
     model = build("mobilenetv2_100")
     model.unfreeze("all")
-    optimizer = make_optimizer(model, with_choices(Recipe(), {"lr": 1.0, "lr_depth": 0.01}), frozen=False)
+    optimizer = make_optimizer(model, with_values(Recipe(), {"lr": 1.0, "lr_depth": 0.01}), frozen=False)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     stem, head = rate[id(model.backbone.conv_stem.weight)], rate[id(model.head[-1].weight)]
     assert stem == pytest.approx(0.01)
@@ -223,7 +242,7 @@ def test_a_dinov2_checkpoint_of_another_size_is_refused(tmp_path):
         load_pretrained(Classifier(Architecture("vit_base_patch14_dinov2", CLASSES, size=28)), str(tmp_path / "w.pth"))
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
+def test_weights_with_nan_are_refused(tmp_path):
     state = timm.create_model("resnet10t").state_dict()
     state["layer1.0.conv1.weight"][0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
@@ -233,7 +252,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("pool", ["backbone", "avg", "max", "avgmax"])
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-def test_heads_are_what_they_say(pool, norm):
+def test_heads_have_the_pooling_and_the_layers_of_the_architecture(pool, norm):
     model = build("mobilenetv3_small_100", pool=pool, norm=norm, dense=(32, 16), dropout=0.5).eval()
     names = [type(layer).__name__ for layer in model.head]
     expected = {"none": [], "batch": ["BatchNorm1d"], "layer": ["LayerNorm"]}[norm]
@@ -241,17 +260,19 @@ def test_heads_are_what_they_say(pool, norm):
     images = torch.rand(3, 3, 64, 64) * 255
     with torch.no_grad():
         maps = model.maps(images)
-        average, peak = maps.mean((2, 3)), maps.flatten(2).max(2).values
+        average, maximum = maps.mean((2, 3)), maps.flatten(2).max(2).values
         if pool != "backbone":  # the backbone's own adds a layer before its last one
-            vector = {"avg": average, "max": peak, "avgmax": 0.5 * (average + peak)}[pool]
+            vector = {"avg": average, "max": maximum, "avgmax": 0.5 * (average + maximum)}[pool]
             assert torch.allclose(model(images), model.head(vector), atol=1e-6)
             assert not any(name.startswith("backbone.conv_head") for name, _ in model.named_parameters())
-        assert torch.allclose(model(images), model(model.fixed(images), fixed=True), atol=1e-6)
+        assert torch.allclose(model(images), model(model.frozen_features(images), frozen=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("at", ["stages", "blocks"])
-def test_looking_for_the_layers_in_their_order_teaches_cbam_nothing(at):
-    model = Classifier(Architecture("resnet10t", ("a", "b"), 32, attention="cbam", attention_at=at)).train()
+def test_cbam_learns_nothing_from_finding_the_order_of_layers(at):
+    more = {"attention": "cbam", "attention_at": at, "side_heads": "covariance"}
+    model = Classifier(Architecture("resnet10t", ("a", "b"), 64, **more)).train()
+    assert all(int(gate.spatial.conv.bn.num_batches_tracked) == 0 for gate in model.inner_attention.values())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.unfreeze("last:50%")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

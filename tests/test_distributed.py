@@ -1,4 +1,4 @@
-"""Several processes train as one does."""
+"""Several processes train as a single one does."""
 
 import json
 import os
@@ -45,9 +45,9 @@ def test_two_processes_take_the_same_samples_and_have_the_same_loss_at_each_step
         ]
         assert len(done.stdout.splitlines()) == 32  # predictions of val and test, once
     assert len(steps[1]) == len(steps[2]) == 6
-    for (samples, loss), (others, other) in zip(steps[1], steps[2], strict=True):
-        assert samples == others
-        assert abs(loss - other) < 1e-4
+    for (samples, loss), (samples_of_two, loss_of_two) in zip(steps[1], steps[2], strict=True):
+        assert samples == samples_of_two
+        assert abs(loss - loss_of_two) < 1e-4
     history = [[json.loads(line) for line in open(tmp_path / n / "run" / "history.jsonl")] for n in "12"]
     for one, two in zip(*history, strict=True):
         assert abs(one["train_loss"] - two["train_loss"]) < 1e-4
@@ -56,7 +56,7 @@ def test_two_processes_take_the_same_samples_and_have_the_same_loss_at_each_step
 
 
 @pytest.mark.slow
-def test_two_processes_share_out_the_frozen_phase_and_can_be_read_by_one(cells, tmp_path):
+def test_two_processes_divide_the_frozen_phase_and_their_run_predicts_in_one(cells, tmp_path):
     options = ("--backbone", "resnet10t", "--weights", "none", "--size", 48, "--batch-size", 8, "--device", "cpu")
     done = train(2, tmp_path, cells, *options, "--epochs", 2, "--attention", "cbam", "--ema", 0.9)
     assert done.returncode == 0, done.stderr

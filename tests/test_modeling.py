@@ -1,4 +1,4 @@
-"""The classifier against plain references; weights that are read, and those that are refused."""
+"""The classifier against plain references; weights that are read, and those that are refused; devices."""
 
 import json
 import pickle
@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wbctool.device import pick_device, pick_precision
+from wbctool.device import autocast, free_memory, pick_device, pick_precision
 from wbctool.errors import DeviceError, InputError, UsageProblem
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
+from wbctool.modeling.heads import NearestNeighbours
 from wbctool.modeling.weights import load_pretrained, read_state
 
 
@@ -35,8 +36,8 @@ class PlainCbam(nn.Module):
 
     def forward(self, x):
         n, c = x.shape[:2]
-        average, peak = x.mean((2, 3)), x.flatten(2).max(2).values
-        gate = sum(self.expand(torch.relu(self.reduce(v))) for v in (average, peak))
+        average, maximum = x.mean((2, 3)), x.flatten(2).max(2).values
+        gate = sum(self.expand(torch.relu(self.reduce(v))) for v in (average, maximum))
         x = x * torch.sigmoid(gate).view(n, c, 1, 1)
         maps = torch.stack([x.mean(1), x.max(1).values], 1)
         return x * torch.sigmoid(self.norm(self.spatial(maps)))
@@ -45,14 +46,14 @@ class PlainCbam(nn.Module):
 def test_cbam_equals_a_plain_reference():
     torch.manual_seed(0)
     model = Classifier(architecture()).double().eval()
-    ours, plain = model.attention, PlainCbam(model.backbone.num_features).double().eval()
+    module, plain = model.attention, PlainCbam(model.backbone.num_features).double().eval()
     with torch.no_grad():
-        for mine, theirs in ((plain.reduce, ours.channel.fc1), (plain.expand, ours.channel.fc2)):
-            mine.weight.copy_(theirs.weight[:, :, 0, 0])
-            mine.bias.copy_(theirs.bias)
-        plain.spatial.weight.copy_(ours.spatial.conv.conv.weight)
+        for layer, source in ((plain.reduce, module.channel.fc1), (plain.expand, module.channel.fc2)):
+            layer.weight.copy_(source.weight[:, :, 0, 0])
+            layer.bias.copy_(source.bias)
+        plain.spatial.weight.copy_(module.spatial.conv.conv.weight)
         x = torch.randn(3, model.backbone.num_features, 5, 5, dtype=torch.float64)
-        assert torch.allclose(ours(x), plain(x), atol=1e-12)
+        assert torch.allclose(module(x), plain(x), atol=1e-12)
 
 
 def test_the_classifier_is_normalisation_backbone_attention_and_head():
@@ -65,15 +66,15 @@ def test_the_classifier_is_normalisation_backbone_attention_and_head():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"backbone": "vit_tiny_patch16_224", "size": 224}, "--attention none"),
         ({"backbone": "resnet50x"}, "near it: .*resnet50"),
         ({"backbone_args": {"depth": 3}}, "--backbone resnet10t"),
     ],
 )
-def test_a_model_that_cannot_be_built_is_a_usage_error(changes, said):
-    with pytest.raises(UsageProblem, match=said):
+def test_a_model_that_cannot_be_built_is_a_usage_error(changes, message):
+    with pytest.raises(UsageProblem, match=message):
         Classifier(architecture(**changes))
 
 
@@ -121,17 +122,17 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
         load_pretrained(Classifier(architecture(backbone="mobilenetv2_035")), str(path))
 
 
-class Evil:
+class Malicious:
     def __reduce__(self):
         return (print, ("unpickled!",))
 
 
 def test_a_pickle_is_never_loaded(tmp_path, capsys):
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil()))
+    torch.save({"state_dict": Malicious()}, tmp_path / "malicious.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious()))
     (tmp_path / "noise.safetensors").write_bytes(b"\xff" * 64)
     (tmp_path / "text.pth").write_text("hello")
-    for name in ("evil.pth", "raw.pth", "noise.safetensors", "text.pth", "missing.pth"):
+    for name in ("malicious.pth", "raw.pth", "noise.safetensors", "text.pth", "missing.pth"):
         with pytest.raises(InputError, match=name):
             read_state(tmp_path / name)
     assert "unpickled!" not in capsys.readouterr().out
@@ -184,6 +185,39 @@ def test_a_damaged_run_folder_is_named(tmp_path, damage):
         run_folder.load(run, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("attention", "se"), ("size", 0), ("dense", [0]), ("std", [0, 1, 1]), ("mean", [0.5]), ("wings", 2)],
+)
+def test_an_invalid_architecture_raises(key, value):
+    with pytest.raises(ValueError, match=key):
+        Architecture(**{"backbone": "resnet10t", "classes": ("a", "b"), key: value})
+
+
+def test_an_unknown_model_type_raises(tmp_path):
+    run_folder.save(tmp_path / "run", Classifier(architecture()), {})
+    info = json.loads((tmp_path / "run" / "model.json").read_text())
+    (tmp_path / "run" / "model.json").write_text(json.dumps({**info, "ensemble": "vote", "members": []}))
+    with pytest.raises(InputError, match="ensemble"):
+        run_folder.load(tmp_path / "run", torch.device("cpu"))
+
+
+def test_neighbours_vote_under_autocast_as_in_float32():
+    torch.manual_seed(0)
+    head = NearestNeighbours(16, 3, 5, 0)
+    head.store(torch.randn(40, 16), torch.randint(0, 3, (40,)))
+    vectors = torch.randn(7, 16)
+    expected = head(vectors)
+    with autocast(torch.device("cpu"), "bf16"):
+        assert torch.equal(head(vectors), expected)
+
+
+def test_free_memory_is_that_of_the_machine():
+    import psutil
+
+    assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
 def test_devices_and_precisions():
     assert pick_device("cpu").type == "cpu"
     for name in ("tpu", "mps", "cud"):
@@ -203,6 +237,6 @@ def test_a_gpu_gives_what_the_cpu_gives():
     model = Classifier(architecture()).eval()
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        here = model(images)
-        there = model.to("cuda", memory_format=torch.channels_last)(images.cuda()).cpu()
-    assert torch.allclose(here, there, atol=1e-2, rtol=1e-2)
+        on_cpu = model(images)
+        on_gpu = model.to("cuda", memory_format=torch.channels_last)(images.cuda()).cpu()
+    assert torch.allclose(on_cpu, on_gpu, atol=1e-2, rtol=1e-2)

@@ -11,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-def answers(file, paths):
+def probabilities(file, paths):
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = json.loads(session.get_modelmeta().custom_metadata_map["wbctool.classes"])
     for path in paths:
@@ -21,7 +21,7 @@ def answers(file, paths):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [("--attention", "cbam"), ("--side-heads", "covariance", "--symmetries", 8)])
-def test_the_file_gives_what_predict_gives(cells, drawn, tmp_path, more):
+def test_the_file_gives_the_probabilities_of_predict(cells, drawn, tmp_path, more):
     pytest.importorskip("onnx")
     done = in_shell("train", cells, "-o", tmp_path / "run", *TINY, "--epochs", 1, *more)
     assert done.code == 0, done.err
@@ -30,11 +30,11 @@ def test_the_file_gives_what_predict_gives(cells, drawn, tmp_path, more):
     assert "within" in done.err
     rows = in_shell("predict", tmp_path / "run", drawn / "images", "--precision", "float32", "-q").records[:20]
     rows += in_shell("predict", tmp_path / "run", cells, "--precision", "float32", "-q").records[:20]
-    for row, said in zip(rows, answers(tmp_path / "run.onnx", [r["path"] for r in rows]), strict=True):
-        assert said == pytest.approx(row["probabilities"], abs=1e-4)
+    for row, found in zip(rows, probabilities(tmp_path / "run.onnx", [r["path"] for r in rows]), strict=True):
+        assert found == pytest.approx(row["probabilities"], abs=1e-4)
 
 
-def test_what_is_no_run_is_refused(cli, cells, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(cli, cells, tmp_path):
     done = cli("info", cells, "--onnx", tmp_path / "x.onnx")
     assert done.code == 2
     assert "is no run folder" in done.err

@@ -1,10 +1,9 @@
-"""A training stopped at any step, or short of memory, ends with the same weights."""
+"""A training that is stopped at any step, or short of memory, ends with the same weights."""
 
 import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ def weights(run):
     return load_file(run / "weights.safetensors")
 
 
-def same(one, two):
+def equal(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -66,7 +65,7 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_the_same(
         assert (out / "resume" / "state.pt").exists()
     done = cli("train", cells, "-o", out, "--resume", "-q")
     assert done.code == 0, done.err
-    assert same(weights(out), weights(undisturbed))
+    assert equal(weights(out), weights(undisturbed))
     total = len([json.loads(line) for line in open(out / "history.jsonl")])
     assert total == 4
     assert len(taken) == 4 * 4  # no step was taken twice
@@ -74,47 +73,43 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_the_same(
 
 def test_killed_without_a_warning_it_goes_on_from_its_last_epoch(cells, tmp_path, undisturbed):
     out = tmp_path / "r"
-    command = [preloaded_wbctool(), "train", str(cells), "-o", str(out), *map(str, OPTIONS), "-q"]
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
-            if (out / "resume" / "state.pt").exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
-        time.sleep(0.1)
-        process.kill()
-        process.wait()
-        time.sleep(0.3)  # the fork it spoke for dies, too
+    command = [preloaded_wbctool(), "train", str(cells), "-o", str(out), *map(str, OPTIONS)]
+    for epoch in (1, 2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if line.startswith(f"wbctool: epoch {epoch}/4"):  # its state is on the disk by then
+                process.kill()
+        process.wait()  # its streams are closed: the fork that it was the client of has died, too
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert same(weights(out), weights(undisturbed))
+    assert equal(weights(out), weights(undisturbed))
 
 
-def test_resume_says_what_there_is_to_go_on_with(cli, cells, tmp_path):
-    for words, said in (
+def test_resume_needs_a_run_that_was_started(cli, cells, tmp_path):
+    for words, message in (
         (("--resume",), "Missing option '--out' / '-o'"),
         (("--resume", "-o", tmp_path / "none"), "no training was started there"),
         (("--resume", "-o", tmp_path / "none", "--recipe", "best"), "leave --recipe"),
     ):
         done = cli("train", cells, *words)
         assert done.code in (2, 3)
-        assert said in done.err
+        assert message in done.err
 
 
 def limited(monkeypatch, most, error):
     """Let the model be out of memory with more than `most` images at once."""
     from wbctool.modeling.classifier import Classifier
 
-    forward, seen = Classifier.forward, []
+    forward, sizes = Classifier.forward, []
 
-    def short(self, given, fixed=False):
-        if self.training and not fixed:
-            seen.append(len(given))
-            if len(given) > most:
+    def limited_forward(self, inputs, frozen=False):
+        if self.training and not frozen:
+            sizes.append(len(inputs))
+            if len(inputs) > most:
                 raise error
-        return forward(self, given, fixed)
+        return forward(self, inputs, frozen)
 
-    monkeypatch.setattr(Classifier, "forward", short)
-    return seen
+    monkeypatch.setattr(Classifier, "forward", limited_forward)
+    return sizes
 
 
 @pytest.mark.parametrize(
@@ -127,12 +122,12 @@ def test_where_memory_runs_out_smaller_parts_add_up_to_the_same_step(cli, cells,
                "--epochs", 2, "--frozen-epochs", 0, "--device", "cpu", "--precision", "float32",
                "--class-weights", "balanced")  # fmt: skip
     assert cli("train", cells, "-o", tmp_path / "whole", *options, "-q").code == 0
-    seen = limited(monkeypatch, 5, error)
+    sizes = limited(monkeypatch, 5, error)
     done = cli("train", cells, "-o", tmp_path / "cut", *options)
     assert done.code == 0, done.err
     assert "cut into 4 parts" in done.err
-    assert seen[:3] == [16, 8, 4]
-    assert max(seen[3:]) <= 4
+    assert sizes[:3] == [16, 8, 4]
+    assert max(sizes[3:]) <= 4
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 2e-3
 

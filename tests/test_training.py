@@ -1,4 +1,4 @@
-"""The run folder, resuming, stopping; what is refused."""
+"""The run folder, resuming, stopping; what is refused; `train_run` from Python."""
 
 import json
 import shutil
@@ -11,19 +11,19 @@ from safetensors.torch import load_file
 
 from wbctool.errors import InputError
 from wbctool.inputs.dataset import gather
-from wbctool.training.feed import Pixels
+from wbctool.training.images import ImageStore
 
 
-def test_pixels_are_decoded_once_and_read_in_the_order_asked_for(tmp_path, cells):
+def test_images_are_decoded_once_and_read_in_the_order_of_the_indices(tmp_path, cells):
     paths = sorted(str(p) for p in cells.glob("*/*.png") if "masks" not in str(p))[:5]
-    first = Pixels(paths, 48, tmp_path / "p.npy", quiet=True)
+    first = ImageStore(paths, 48, tmp_path / "p.npy", quiet=True)
     from wbctool.imaging.files import read_image
 
     batch = first.batch(np.array([3, 0, 4]))
     for row, index in zip(batch, (3, 0, 4), strict=True):
         assert np.array_equal(row.permute(1, 2, 0), read_image(paths[index]))
     before = [p.stat().st_mtime_ns for p in tmp_path.iterdir()]
-    Pixels(paths, 48, tmp_path / "p.npy", quiet=True)
+    ImageStore(paths, 48, tmp_path / "p.npy", quiet=True)
     assert [p.stat().st_mtime_ns for p in tmp_path.iterdir()] == before
 
 
@@ -40,7 +40,7 @@ def test_without_splits_a_stratified_grouped_80_20_is_made():
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("records", "message"),
     [
         ([], "no labelled image"),
         ([image(1, None)], "no labelled image"),
@@ -54,8 +54,8 @@ def test_without_splits_a_stratified_grouped_80_20_is_made():
         ),
     ],
 )
-def test_what_cannot_be_trained_on_is_said(records, said):
-    with pytest.raises(InputError, match=said):
+def test_records_that_cannot_be_trained_on_are_refused(records, message):
+    with pytest.raises(InputError, match=message):
         gather(records, seed=0, quiet=True)
 
 
@@ -180,7 +180,7 @@ def test_an_image_that_cannot_be_read_is_named(cli, cells, tmp_path):
     )
 
 
-def test_images_that_changed_are_not_passed_over(cli, cells, tmp_path):
+def test_images_that_changed_are_noticed(cli, cells, tmp_path):
     copy = tmp_path / "cells"
     shutil.copytree(cells, copy)
     shutil.copytree(cells / "masks", copy / "masks", dirs_exist_ok=True)

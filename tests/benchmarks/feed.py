@@ -37,14 +37,15 @@ class Ours:
 
     def __init__(self, options, augment, device, folder):
         import numpy as np
-        from wbctool.training.phases import Feed, Samples
+        from wbctool.training.phases import Samples
 
         from wbctool.device import pick_precision
         from wbctool.modeling.architecture import Architecture
         from wbctool.modeling.classifier import Classifier
-        from wbctool.training.feed import Pixels
+        from wbctool.training.feed import DataFeed, Samples
+        from wbctool.training.images import ImageStore
         from wbctool.training.loop import Trainer
-        from wbctool.training.losses import make_loss
+        from wbctool.training.losses import make_objective
         from wbctool.training.processes import Processes
         from wbctool.training.recipe import Recipe
 
@@ -54,17 +55,16 @@ class Ours:
         recipe = Recipe(
             epochs=1, frozen_epochs=0, batch_size=options.batch_size, augment=augment, precision=precision, patience=0
         )
-        pixels = Pixels([path for path, _ in items], 224, folder / "pixels.npy", quiet=True)
+        images = ImageStore([path for path, _ in items], 224, folder / "pixels.npy", quiet=True)
         targets = torch.tensor([number for _, number in items])
         self.model = Classifier(Architecture(options.backbone, names)).to(device, memory_format=torch.channels_last)
-        loss = make_loss(recipe, names, torch.bincount(targets))
-        nothing = Samples(np.zeros(0, int), torch.zeros(0, dtype=torch.int64))
-        processes = Processes("auto")
-        feed = Feed(pixels, Samples(np.arange(len(items)), targets), nothing, device, recipe, processes, 0)
+        objective = make_objective(recipe, names, torch.bincount(targets))
+        empty = Samples(np.zeros(0, int), torch.zeros(0, dtype=torch.int64))
+        feed = DataFeed(images, Samples(np.arange(len(items)), targets), empty, recipe, Processes(), device)
         self.count, self.precision, self.device = len(items), precision, device
 
         def train():
-            Trainer(self.model, feed, recipe, loss, folder / "state", processes, quiet=True).run(lambda s: None)
+            Trainer(self.model, feed, objective, folder / "state", quiet=True).run(lambda state: None)
             (folder / "state" / "resume" / "state.pt").unlink(missing_ok=True)
 
         self.epoch = train

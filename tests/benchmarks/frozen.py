@@ -1,4 +1,4 @@
-"""The frozen phase with features computed once, against computing them anew in each epoch.
+"""The frozen phase with features computed once, against computing them again in each epoch.
 
     python tests/benchmarks/frozen.py
 
@@ -40,7 +40,7 @@ def main() -> None:
                 rows[views] = json.loads(made.stdout.splitlines()[-1])
             (slow, one), (fast, two) = rows["0"], rows["1"]
             print(
-                f"attention {attention}: anew {slow:.1f} s, kept {fast:.1f} s, {slow / fast:.1f} x; "
+                f"attention {attention}: computed again {slow:.1f} s, kept {fast:.1f} s, {slow / fast:.1f} x; "
                 f"accuracy {one:.4f} and {two:.4f}",
                 flush=True,
             )
@@ -54,14 +54,14 @@ def child(split: str, attention: str, views: str, epochs: int) -> None:
     from wbctool.training.loop import Trainer
 
     spent = []
-    phase = Trainer._phase
+    run_phase = Trainer._run_phase
 
     def timed(self, *arguments):
         start = time.perf_counter()
-        phase(self, *arguments)
+        run_phase(self, *arguments)
         spent.append(time.perf_counter() - start)
 
-    Trainer._phase = timed
+    Trainer._run_phase = timed
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = ["train", split, "-o", str(out), "-q", "--epochs", str(epochs), "--frozen-epochs", str(epochs)]

@@ -123,7 +123,7 @@ def _emit_predictions(run: TrainedRun) -> None:
 def _show(out: Path, runs: list[TrainedRun]) -> None:
     """Print images and accuracy of each run, once in several processes."""
     from wbctool.console import note, table
-    from wbctool.training.processes import is_main_process
+    from wbctool.training.experiment import is_main_process
 
     if not is_main_process():
         return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wbctool.console import loading, note
 from wbctool.errors import UsageProblem
@@ -20,6 +22,9 @@ from wbctool.records.splits import add_folds, add_splits
 from wbctool.records.tally import Tally
 from wbctool.training.recipe import RATIO, Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import choose_recipe
+
+if TYPE_CHECKING:
+    from wbctool.training.run import Training
 
 VALIDATION = 0.1  # fraction of the training images that validates, where the ratio of repeats has no val
 
@@ -60,7 +65,6 @@ def train_run(
     inputs: Sequence[str | Path],
     out: str | Path,
     recipe: Recipe | None = None,
-    *,
     plan: TrainingPlan = TrainingPlan(),
     selection: Selection = Selection(),
     options: TrainingOptions = TrainingOptions(),
@@ -69,8 +73,8 @@ def train_run(
 ) -> list[TrainedRun]:
     """Train a classifier into a run folder, as `wbctool train` does.
 
-    It fits on the train split and stops on val; without splits it makes its own, 80/20. A call that was interrupted is
-    resumed by the same call, and a finished run is not trained again. Notes and progress go to stderr.
+    It fits on the train split and stops on val; without splits it makes its own, 80/20. The same call resumes one that
+    was interrupted, and does not train a finished run again. Notes and progress go to stderr.
 
     Args:
         inputs: folders, .jsonl record files, or `-` for records on stdin; for an ensemble, run folders, too.
@@ -90,8 +94,6 @@ def train_run(
         InputError: images or run folders that cannot be used.
         DeviceError: a missing GPU, or too little memory.
     """
-    from wbctool.training.processes import is_main_process
-
     options = options.model_copy(update={"quiet": options.quiet or not is_main_process()})
     recipe = recipe or choose_recipe()
     members = tuple(Path(name) for name in inputs if (Path(name) / "model.json").is_file())
@@ -116,14 +118,22 @@ def train_run(
             if name and not options.quiet:
                 note(f"{path}:")
             training = Training(dataset, path, recipe.replaced(seed=seed), plan, members, options, processes)
-            run = training.run()
-            if run["done_before"] and not options.quiet:
-                note(f"{path}: was trained before; --overwrite trains it again")
-            counts = {split: len(split_records) for split, split_records in dataset.splits.items()}
-            runs.append(TrainedRun(path, dataset.classes, counts, run["failures"], run["done_before"]))
+            runs.append(_finished(training, training.run()))
             if on_run and processes.is_main:
                 on_run(runs[-1])
     return runs
+
+
+def is_main_process() -> bool:
+    """Return whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _finished(training: Training, info: dict[str, Any]) -> TrainedRun:
+    if info["done_before"] and not training.quiet:
+        note(f"{training.out}: was trained before; --overwrite trains it again")
+    images = {split: len(records) for split, records in training.dataset.splits.items()}
+    return TrainedRun(training.out, training.dataset.classes, images, info["failures"], info["done_before"])
 
 
 def _check_members(plan: TrainingPlan, members: Sequence[Path], images: Sequence[str]) -> None:

@@ -96,15 +96,15 @@ def _features(model: Classifier, images: ImageStore, samples: Samples, precision
     """What the head takes of each image, (n, width), float32, on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    found = []
+    batches = []
     with torch.inference_mode(), Progress("train: features", "images", quiet, len(samples.rows)) as progress:
         step = images_at_once(device)
         for start in range(0, len(samples.rows), step):
             batch = images.batch(samples.rows[start : start + step]).to(device)
             with autocast(device, precision):
-                found.append(model.vector(model.features(batch)).float().cpu())
+                batches.append(model.vector(model.features(batch)).float().cpu())
             progress.step(count=len(batch))
-    features = torch.cat(found)
+    features = torch.cat(batches)
     if not torch.isfinite(features).all():
         raise InputError(f"features of {model.architecture.backbone} hold NaN or infinity; give other --weights")
     return features

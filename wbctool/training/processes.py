@@ -16,11 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from wbctool.errors import UsageProblem
 
 
-def is_main_process() -> bool:
-    """Return whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class Processes:
     """Context of the processes of one training; all of them read the same files.
 

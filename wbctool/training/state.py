@@ -1,4 +1,4 @@
-"""What a training has at hand: how far it is, averaged weights, the file from which a stopped one goes on."""
+"""How far a training is, its averaged weights, and the file from which a stopped one goes on."""
 
 from __future__ import annotations
 
