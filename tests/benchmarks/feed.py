@@ -37,7 +37,6 @@ class Ours:
 
     def __init__(self, options, augment, device, folder):
         import numpy as np
-        from wbctool.training.phases import Samples
 
         from wbctool.device import pick_precision
         from wbctool.modeling.architecture import Architecture
