@@ -15,7 +15,7 @@ from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.preparation_check import PreparationCheck
 from wbctool.pipeline.chain import cells_of_fields
-from wbctool.pipeline.output_folder import NoOutput, Output
+from wbctool.pipeline.output_folder import Output
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.pipeline.runner import run_records
 from wbctool.pipeline.source import Source
@@ -115,7 +115,7 @@ def predict_images(
     with _prepared(records, loaded, field_steps, cells, execution.jobs) as (images, on_result):
         result, check = PredictionResult(), PreparationCheck((str(run.path), run.info) for run in loaded)
         usable = _usable(images, source, check, result, on_result)
-        output: Output = open_file(out, loaded, options.chosen, execution.overwrite) if out else NoOutput()
+        output = open_file(out, loaded, options.chosen, execution.overwrite) if out else Output()
         result.outcome = run_records(
             *(step, usable, output, execution, result.add, records.tally, records.total(execution)),
             on_result=on_result,

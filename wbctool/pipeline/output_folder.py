@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from wbctool import __version__
 from wbctool.errors import InputError, UsageProblem
@@ -18,34 +18,31 @@ from wbctool.pipeline.records_file import RecordsFile
 from wbctool.records import Record, path_keys, source_of
 from wbctool.records.storage import read_json, write_json
 
+Unchanged = Callable[[Record, Record], bool]
 
-class Output(Protocol):
-    """Where a step writes its records, and finds those of an earlier command.
+
+class Output:
+    """Where the records of a step go. This one keeps nothing: records go to stdout only.
 
     Attributes:
-        path: the folder, or the file; None where only stdout takes records.
+        path: the folder or file; None for none.
     """
 
-    @property
-    def path(self) -> Path | None: ...
+    path: Path | None = None
 
     def take_name(self, record: Record) -> str:
-        """The output name of an input.
+        """The output name of an input; raises `ImageError` where it can have none."""
+        return str(record["id"])
 
-        Raises:
-            ImageError: it can have none.
-        """
-
-    def finished(
-        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
-    ) -> list[Record] | None:
-        """The records that an earlier command made from this input, if all are there and still fit.
+    def finished(self, record: Record, expected: set[str], unchanged: Unchanged) -> list[Record] | None:
+        """The records that an earlier command made from an input, if all are there and still fit.
 
         Args:
             record: the input.
             expected: ids of the records that it gives.
             unchanged: whether an old record fits its input, apart from files.
         """
+        return None
 
     def write(self, record: Record) -> None:
         """Append a record; it has left the process when this returns."""
@@ -107,7 +104,7 @@ def _real_folder(path: str) -> Path:
     return Path(path).resolve()
 
 
-class OutputFolder:
+class OutputFolder(Output):
     """An output folder that is being written: files, records in input order, and `run.json`.
 
     A rerun keeps every record whose files exist and are newer than what they were made from.
@@ -137,7 +134,7 @@ class OutputFolder:
         origin: str | None = None,
         reserved: tuple[str, ...] = (),
     ) -> None:
-        self.path = path.resolve()
+        self.path: Path = path.resolve()
         self._origin = origin
         self._names = Names(reserved)
         ending = f"-{shard[0]}-of-{shard[1]}" if shard else ""
@@ -166,13 +163,9 @@ class OutputFolder:
                     file.unlink()
 
     def take_name(self, record: Record) -> str:
-        """The output name of an input, from its id; see `Output`."""
         return self._names.take(record["id"])
 
-    def finished(
-        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
-    ) -> list[Record] | None:
-        """The finished records of an input; see `Output`."""
+    def finished(self, record: Record, expected: set[str], unchanged: Unchanged) -> list[Record] | None:
         kept: dict[str, Record] = {}
         for old, written in self._records.earlier(record["id"]):
             image = old.get(self._origin) if self._origin else source_of(old)
@@ -182,16 +175,14 @@ class OutputFolder:
         return list(kept.values()) if set(kept) == expected else None
 
     def write(self, record: Record) -> None:
-        """Append a record; see `Output`."""
         self._records.write(record)
 
     def finish(self, **more: Any) -> None:
-        """Put `records.jsonl` and `run.json` in place."""
         self._records.finish()
         write_json(self._run_file, {**self._run, **more, "finished": True})
 
 
-class OutputFile:
+class OutputFile(Output):
     """A record file that is being written.
 
     Args:
@@ -204,52 +195,21 @@ class OutputFile:
     """
 
     def __init__(self, path: Path, overwrite: bool, newest_model: int) -> None:
-        self.path = path
+        self.path: Path = path
         busy = f"{path}: another command is writing this file; wait for it to end"
         self._records = RecordsFile(path, busy, overwrite, newest_model=newest_model)
 
-    def take_name(self, record: Record) -> str:
-        """No files are made: the id; see `Output`."""
-        return str(record["id"])
-
-    def finished(
-        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
-    ) -> list[Record] | None:
-        """The finished record of an input; see `Output`."""
+    def finished(self, record: Record, expected: set[str], unchanged: Unchanged) -> list[Record] | None:
         for old, written in self._records.earlier(record["id"]):
             if {old["id"]} == expected and _newer([], written, record) and unchanged(old, record):
                 return [old]
         return None
 
     def write(self, record: Record) -> None:
-        """Append a record; see `Output`."""
         self._records.write(record)
 
     def finish(self, **_more: Any) -> None:
-        """Put the file in place."""
         self._records.finish()
-
-
-class NoOutput:
-    """Records go to stdout only; nothing is kept for a rerun."""
-
-    path = None
-
-    def take_name(self, record: Record) -> str:
-        """No files are made: the id; see `Output`."""
-        return str(record["id"])
-
-    def finished(
-        self, record: Record, expected: set[str], unchanged: Callable[[Record, Record], bool]
-    ) -> list[Record] | None:
-        """There is no earlier output; see `Output`."""
-        return None
-
-    def write(self, record: Record) -> None:
-        """Nothing is written; see `Output`."""
-
-    def finish(self, **_more: Any) -> None:
-        """Nothing is written; see `Output`."""
 
 
 def _newer(files: Sequence[str], written: int, record: Record) -> bool:

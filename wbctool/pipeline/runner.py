@@ -107,11 +107,11 @@ def run_records(
     before_end: Callable[[], dict[str, Any]] = dict,
     failed_here: Callable[[Record], bool] = lambda error: False,
 ) -> Outcome:
-    """Run a step over records; see `run_step`.
+    """Run a step over records with absolute paths; see `run_step`.
 
     Args:
         step: the step.
-        records: with absolute paths.
+        records: the input.
         output: where records go.
         execution: how it is run.
         on_record: called with each output record.
