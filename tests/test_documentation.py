@@ -63,6 +63,19 @@ def test_every_command_line_of_the_readme_runs(workplace):
         assert "Traceback" not in done.stderr
 
 
+def test_the_python_of_the_readme_runs(workplace):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    tiny = '{"epochs": 1, "weights": "none", "backbone": "resnet10t", "size": 32, "batch_size": 8}'
+    assert '{"epochs": 10}' in code
+    script = workplace / "from_python.py"
+    script.write_text(code.replace('{"epochs": 10}', tiny))
+    done = run(f"python {script}", workplace)
+    assert done.returncode == 0, done.stderr
+    macro_f1, explained = done.stdout.split()
+    assert 0 <= float(macro_f1) <= 1
+    assert int(explained) == 8
+
+
 def test_the_two_commands_of_the_readme_are_these():
     first = BLOCKS[0].splitlines()
     assert first[0].startswith("pip install uv && uv run wbctool demo -o demo ")
