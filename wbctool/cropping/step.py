@@ -82,16 +82,7 @@ def crop_cells(
 
 
 def step_of(preparation: Mapping[str, Any], kind: str, edge: str) -> Step:
-    """The step that crops all cells of a field as those of a run were cropped.
-
-    Args:
-        preparation: the `crop` of a record.
-        kind: `wbc`, `platelet`, `rbc` or `any`.
-        edge: `keep` or `drop` cells cut by the image's edge.
-
-    Raises:
-        UsageProblem: a parameter is unknown or out of its bounds.
-    """
+    """The step that crops all cells of a kind in a field as those of a run were: with the `crop` of their records."""
     parameters = {**preparation, "kind": kind, "which": "all", "edge": edge}
     return crop_step(checked(CropParameters, parameters, "--{}".format))
 
@@ -167,11 +158,7 @@ def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -
 
 
 def _window(parameters: CropParameters, record: Record, cell: Mapping[str, Any], labels: np.ndarray) -> Window:
-    """The window by which a cell is cropped.
-
-    Raises:
-        ImageError: the cell's box lies outside the image, or the mask has no pixel of the cell.
-    """
+    """The window by which a cell is cropped."""
     margin = parameters.margin or 0.0
     window = box_window(cell["bbox"], margin)
     if not _meets_image(window, labels.shape):

@@ -5,20 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-Window = tuple[int, int, int, int]
+Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the image
 
 
 def roi_window(mask: np.ndarray, margin: float) -> Window:
     """Return the square about a cell: centre by moments, half side its farthest pixel × (1 + margin).
 
-    Source: the attentive-CNN paper, section 2.2, whose margin is 0.3.
-
-    Args:
-        mask: the cell, shape (height, width), bool.
-        margin: added to the radius, as a fraction of it.
-
-    Returns:
-        x, y, width, height in pixels of the image; may reach outside it.
+    Source: the attentive-CNN paper, section 2.2, whose margin is 0.3. It may reach outside the image.
     """
     rows, columns = np.nonzero(mask)
     centre_y, centre_x = rows.mean(), columns.mean()
@@ -28,15 +21,7 @@ def roi_window(mask: np.ndarray, margin: float) -> Window:
 
 
 def box_window(bbox: list[float], margin: float) -> Window:
-    """Return the bounding box of a cell, widened on each side by a fraction of its size.
-
-    Args:
-        bbox: x, y, width and height in pixels.
-        margin: the fraction, 0 or more.
-
-    Returns:
-        x, y, width, height in pixels of the image; may reach outside it.
-    """
+    """Return the bounding box of a cell, widened on each side by a fraction of its size, maybe beyond the image."""
     x, y, width, height = bbox
     dx, dy = round(width * margin), round(height * margin)
     return int(x) - dx, int(y) - dy, int(width) + 2 * dx, int(height) + 2 * dy
@@ -47,15 +32,6 @@ def cut(image: np.ndarray, window: Window, size: int, labels: bool = False) -> n
 
     Images are padded by reflection and resampled by area (shrinking) or bilinearly; label images
     are padded with background and take the nearest pixel.
-
-    Args:
-        image: (height, width, 3), uint8, or labels (height, width), uint8 or uint16.
-        window: x, y, width and height in its pixels; may reach outside.
-        size: side of the result.
-        labels: whether it is a label image.
-
-    Returns:
-        (size, size) or (size, size, 3), of the image's type.
     """
     x, y, width, height = window
     rows, columns = image.shape[:2]

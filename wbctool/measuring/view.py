@@ -19,17 +19,11 @@ _SIDES = (1, 4096)  # limits of a measured crop, pixels
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell in its surroundings.
-
-    Attributes:
-        image: RGB, shape (height, width, 3), uint8.
-        cell: the cell with its nucleus, shape (height, width), bool.
-        nucleus: its mask; None where none is known.
-    """
+    """A cell in its surroundings: RGB, and masks (height, width), bool."""
 
     image: np.ndarray
-    cell: np.ndarray
-    nucleus: np.ndarray | None
+    cell: np.ndarray  # with its nucleus
+    nucleus: np.ndarray | None  # where one is known
 
     @cached_property
     def regions(self) -> dict[str, np.ndarray]:
@@ -41,15 +35,9 @@ class CellView:
 
 
 def view_of(record: Record) -> CellView | None:
-    """Return the cell of a cropped record; of a whole field the one that `crop` takes by default.
+    """Return the cell of a cropped record; of a whole field the one that `crop` takes by default. None without a mask.
 
     A crop is scaled back to the pixels of its source, so that all cells are measured at one scale.
-
-    Args:
-        record: of a cell, or of a field with its mask.
-
-    Returns:
-        None where the record carries no mask, or its field has no such cell.
 
     Raises:
         ImageError: image or mask cannot be read, do not fit, or the mask lacks the cell.

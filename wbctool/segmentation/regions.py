@@ -74,12 +74,7 @@ def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def depth_of(mask: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
-    """Return the distance of each pixel of a mask to the nearest one outside it.
-
-    Args:
-        mask: uint8, 0 or 1.
-        border: what lies beyond the image's edge: background, or with `cv2.BORDER_REPLICATE` more of the same.
-    """
+    """Return each pixel's distance to the nearest outside the mask; with BORDER_REPLICATE that goes on beyond the image."""
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, border, value=0)
     return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
@@ -116,21 +111,12 @@ def hull_of(region: Region) -> Region:
 def gather_lobes(
     mask: np.ndarray, min_area: float, filled: np.ndarray | None = None, red_area: float = np.inf
 ) -> list[Region]:
-    """Group the components of a mask into nuclei, as the lobes of one nucleus lie near each other.
+    """Group the components of a mask into nuclei, in raster order, as the lobes of one nucleus lie near each other.
 
     Two components are lobes of one nucleus if the gap between them is at most `GAP` times the smaller of their radii,
     so that a platelet nearby is not one; or at most `BRIDGED_GAP` times it where less than 15 % of what lies between
-    them is background. Two that are both larger than a red cell are two nuclei, unless the gap is at most `LARGE_GAP`
-    times it.
-
-    Args:
-        mask: nuclei, uint8.
-        min_area: smaller components are dropped, pixels.
-        filled: all that absorbs light, uint8; without it only `GAP` counts.
-        red_area: of a red cell, pixels.
-
-    Returns:
-        One region per nucleus, in raster order of their first lobe.
+    them is background, of which the mask `filled` of all that absorbs light tells. Two that are both larger than a red
+    cell are two nuclei, unless the gap is at most `LARGE_GAP` times it.
     """
     lobes = components(mask, min_area)
     radii = [float(np.sqrt(lobe.area / np.pi)) for lobe in lobes]

@@ -93,14 +93,9 @@ def segment_images(
 
 
 def step_of(preparation: Mapping[str, Any]) -> Step:
-    """The step that segments images as those of a run were segmented.
+    """The step that segments images as those of a run were: with its `method`, and the constants not at their default.
 
-    Args:
-        preparation: `method` and the constants that differ from its defaults.
-
-    Raises:
-        UsageProblem: there is no such method, or it does not take these constants.
-        InputError: the method lacks what it needs, such as weights.
+    Raises `UsageProblem` for an unknown method or constant, `InputError` where the method lacks its weights.
     """
     method = METHODS.get(preparation["method"], "--method")
     constants = {name: value for name, value in preparation.items() if name != "method"}

@@ -30,13 +30,7 @@ def refine(mask: np.ndarray, parameters: Refinement) -> np.ndarray:
 
 
 def nuclei_of(mask: np.ndarray, min_area: float, splitting: Splitting) -> Objects:
-    """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus.
-
-    Args:
-        mask: uint8, 0 or 1.
-        min_area: of a nucleus, pixels; smaller ones are dropped.
-        splitting: whether touching nuclei are split, and how.
-    """
+    """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus."""
     if not splitting.split_touching:
         return Objects(cells=[(nucleus, nucleus) for nucleus in gather_lobes(mask, min_area)])
     nuclei, ridges = split_touching(mask, splitting)
@@ -48,14 +42,8 @@ def split_touching(mask: np.ndarray, splitting: Splitting) -> tuple[list[Region]
 
     Source: the EfficientNetV2-S paper, section 4.2.7. A marker is a component of what lies deeper than `split_cut`
     times the greatest depth, if its peak lies deeper than `split_peak_share` times that depth and it has
-    `split_peak_area` pixels; it is dilated by a disk of `split_marker_radius`. Objects without a marker stay whole.
-
-    Args:
-        mask: uint8, 0 or 1.
-        splitting: the constants.
-
-    Returns:
-        The objects, and the ridges between them, uint8.
+    `split_peak_area` pixels; it is dilated by a disk of `split_marker_radius`. Objects without a marker stay whole. The
+    ridges between objects are returned beside them.
     """
     from skimage.segmentation import watershed
 
