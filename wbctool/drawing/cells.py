@@ -124,17 +124,13 @@ _NUCLEI: dict[str, Callable[[int, np.ndarray, float, np.random.Generator], np.nd
 }
 
 
-@dataclass
-class DrawnCell:
-    """A drawn white cell: soft masks of it and of its nucleus, and its absorbance (size, size, 3)."""
+def draw_cell(
+    name: str, size: int, centre: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw one white cell of a morphology by its name, in a field where red cells have a radius of `unit` pixels.
 
-    whole: np.ndarray
-    nucleus: np.ndarray
-    density: np.ndarray
-
-
-def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.random.Generator) -> DrawnCell:
-    """Draw one white cell of a morphology by its name, in a field where red cells have a radius of `unit` pixels."""
+    Returns soft masks of the cell and of its nucleus, (size, size), and its absorbance, (size, size, 3).
+    """
     morphology = MORPHOLOGIES[name]
     radius = unit * rng.uniform(*morphology.radius)
     whole = rounded_shape(size, centre, radius, 0.06, rng)
@@ -150,10 +146,9 @@ def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.ran
     granule_stain = np.array(morphology.granule_stain, np.float32)
     density += granules[..., None] * granule_stain
     dark = morphology.chromatin * np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
-    density = density * (1 - nucleus[..., None]) + nucleus[..., None] * (
-        dark + 0.3 * granules[..., None] * granule_stain
-    )
-    return DrawnCell(whole, nucleus, np.maximum(density, 0))
+    dark = dark + 0.3 * granules[..., None] * granule_stain
+    density = density * (1 - nucleus[..., None]) + nucleus[..., None] * dark
+    return whole, nucleus, np.maximum(density, 0)
 
 
 def _granules(

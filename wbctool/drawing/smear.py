@@ -76,10 +76,10 @@ def draw_field(
 
     middle = np.array([size / 2, size / 2]) + rng.normal(0, 0.04 * size, 2)
     if name != "platelet":
-        cell = draw_cell(name, size, middle, unit, rng)
-        density += cell.density
-        whole = _region(cell.whole)
-        truth.cells.append((whole, _region(cell.nucleus)))
+        whole_mask, nucleus_mask, absorbance = draw_cell(name, size, middle, unit, rng)
+        density += absorbance
+        whole = _region(whole_mask)
+        truth.cells.append((whole, _region(nucleus_mask)))
         drawn.append((middle, float(np.sqrt(whole.area / np.pi))))
     platelets = [middle] if name == "platelet" else []
     platelets += [rng.uniform(0, size, 2) for _ in range(int(rng.integers(0, 3)))]

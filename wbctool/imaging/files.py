@@ -66,7 +66,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_unchanged(data: bytes) -> tuple[np.ndarray | None, str]:
-    """Decode a mask or a cut-out as it is: grey, BGR or BGRA of any depth, or None; and what is wrong with it, or ""."""
+    """Decode a mask or a cut-out as it is: grey, BGR or BGRA of any depth, or None; and what is wrong, or ""."""
     return _decoded(data, cv2.IMREAD_UNCHANGED)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from wbctool.imaging.colour import stain_chroma
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation.regions import components, depth_of, disk, fill_holes, otsu, otsu_level, tidy, union_of
+from wbctool.segmentation.regions import components, depth_of, disk, fill_holes, tidy, union_of
+from wbctool.segmentation.thresholds import otsu, otsu_level
 
 STAINED = 0.5  # red + green − blue absorbance that only stained chromatin and granules reach
 GREEN = 0.7  # weight of green in the light that separates a nucleus from its cell; the rest is red
@@ -45,7 +46,7 @@ def is_nucleus(density: np.ndarray, region: Region, size: float) -> bool:
 
 
 def nucleus_in(image: np.ndarray, background: np.ndarray, cell: Region, stained_region: Region) -> Region:
-    """Find the nucleus of a cell: Otsu on the red and green transmittance inside; the stained region if that is empty."""
+    """Find a cell's nucleus: Otsu on the red and green transmittance inside; the stained region if it is empty."""
     radius = float(np.sqrt(cell.area / np.pi))
     light = np.minimum(image[cell.window].astype(np.float32) / background, 1.1)
     # compressed, as the darkest chromatin would otherwise move the threshold into the nucleus

@@ -1,4 +1,4 @@
-"""Binary masks: thresholds, morphology, connected components, and lobes grouped into nuclei. OpenCV only, for speed."""
+"""Binary masks: morphology, connected components, and lobes grouped into nuclei. OpenCV only, for speed."""
 
 from __future__ import annotations
 
@@ -18,47 +18,6 @@ def disk(radius: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def otsu(measure: np.ndarray) -> np.ndarray:
-    """Return the pixels above Otsu's threshold of a measure; its outermost thousandths do not count.
-
-    Args:
-        measure: shape (height, width), any scale.
-
-    Returns:
-        uint8, 0 or 1; all 0 where the measure is constant.
-    """
-    low, high = np.percentile(measure, [0.1, 99.9])
-    if high - low < 1e-6:
-        return np.zeros(measure.shape, np.uint8)
-    levels = np.clip((measure - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
-    return (levels > threshold).astype(np.uint8)
-
-
-def otsu_level(counts: np.ndarray) -> tuple[int, float]:
-    """Compute Otsu's threshold of a histogram; half a per cent of the pixels at either end do not count.
-
-    Args:
-        counts: pixels of each level, shape (levels,).
-
-    Returns:
-        The last level of the lower class, and the fraction of the variance that lies between the classes.
-    """
-    rank = np.cumsum(counts, dtype=np.float64)
-    if rank[-1] == 0:
-        return 0, 0.0
-    low, high = np.searchsorted(rank, [0.005 * rank[-1], 0.995 * rank[-1]])
-    values = np.clip(np.arange(len(counts), dtype=np.float64), low, high)
-    weight = rank / rank[-1]
-    mean = np.cumsum(counts * values) / rank[-1]
-    variance = float((counts * (values - mean[-1]) ** 2).sum() / rank[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
-    between = np.where(np.isfinite(between), between, -1)
-    level = int(between.argmax())
-    return level, float(between[level]) / variance if variance > 0 else 0.0
-
-
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Fill all holes of a mask, uint8, 0 or 1."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -74,7 +33,7 @@ def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def depth_of(mask: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
-    """Return each pixel's distance to the nearest outside the mask; with BORDER_REPLICATE that goes on beyond the image."""
+    """Return the depth of pixels in a mask: distances to its outside. BORDER_REPLICATE goes on beyond the image."""
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, border, value=0)
     return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -46,7 +46,8 @@ def load(checkpoint: str | None, name: str, device: str) -> Sam:
         raise InputError(f"{checkpoint}: no SAM checkpoint that can be loaded without running code; {ADVICE}") from None
     model = sam_model_registry[name](checkpoint=None)
     expected = {key: value.shape for key, value in model.state_dict().items()}
-    shapes = {key: value.shape for key, value in state.items() if hasattr(value, "shape")} if _is_state(state) else {}
+    is_state = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    shapes = {key: value.shape for key, value in state.items() if hasattr(value, "shape")} if is_state else {}
     if shapes != expected:
         depth = len({key.split(".")[2] for key in shapes if key.startswith("image_encoder.blocks.")})
         other = {12: "vit_b", 24: "vit_l", 32: "vit_h"}.get(depth)
@@ -54,10 +55,6 @@ def load(checkpoint: str | None, name: str, device: str) -> Sam:
         raise InputError(f"{checkpoint}: no checkpoint of SAM {name}; {hint}")
     model.load_state_dict(state)
     return model.to(target).eval()
-
-
-def _is_state(state: Any) -> bool:
-    return isinstance(state, dict) and all(isinstance(key, str) for key in state)
 
 
 def automatic_masks(model: Sam, image: np.ndarray, points: int) -> list[np.ndarray]:
