@@ -30,19 +30,12 @@ _OF_THE_FIELD = ("size", "seconds", "mask", "cells")
 
 @dataclass
 class CropResult:
-    """What `crop_cells` cropped.
-
-    Attributes:
-        outcome: counts of inputs and records, and the exit code.
-        kinds: number of cells of each kind: `wbc`, `platelet`, `rbc`.
-        labels: number of cells of each class; `(no label)` counts those without one.
-        empty: number of images without such a cell.
-    """
+    """What `crop_cells` cropped."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    kinds: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    empty: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # cells of each kind: `wbc`, `platelet`, `rbc`
+    labels: Counter[str] = field(default_factory=Counter)  # cells of each class; `(no label)` for those without one
+    empty: int = 0  # images without such a cell
 
     def count(self, record: Record) -> None:
         """Count a cell, or an image without one."""

@@ -24,17 +24,11 @@ from wbctool.segmentation.overlay import overlay
 
 @dataclass
 class SegmentationResult:
-    """What `segment_images` found.
-
-    Attributes:
-        outcome: counts of inputs and records, and the exit code.
-        objects: number of objects of each kind: `wbc`, `platelet`, `rbc`.
-        images: number of images with such an object; `none` counts those without a white cell.
-    """
+    """What `segment_images` found."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    objects: Counter[str] = field(default_factory=Counter)
-    images: Counter[str] = field(default_factory=Counter)
+    objects: Counter[str] = field(default_factory=Counter)  # of each kind: `wbc`, `platelet`, `rbc`
+    images: Counter[str] = field(default_factory=Counter)  # with such an object; `none`: without a white cell
 
     def count(self, record: Record) -> None:
         """Count the objects of a mask record; others are ignored."""
