@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from wbctool.cropping import CropParameters
-from wbctool.cropping.step import crop_step, step_of
-from wbctool.cropping.windows import box_window, cut, roi_window
+from wbctool.cropping.step import box_window, crop_step, cut, roi_window, step_of
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.records.cells import choose_cells
 

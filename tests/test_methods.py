@@ -11,8 +11,8 @@ from wbctool.errors import UsageProblem
 from wbctool.imaging.colour import haematoxylin
 from wbctool.segmentation import METHODS, find_objects
 from wbctool.segmentation.method import Refinement, Splitting
-from wbctool.segmentation.regions import disk, otsu_level
-from wbctool.segmentation.thresholds import refine, split_touching
+from wbctool.segmentation.regions import disk
+from wbctool.segmentation.thresholds import otsu_level, refine, split_touching
 
 SPLITTING = {"split_peak_share": 0.5, "split_peak_area": 127.0, "split_marker_radius": 2, "split_cut": 0.4}
 BARE = {"radius": 0, "iterations": 0, "min_area": 1.0, "smooth": 0.0}

@@ -9,7 +9,8 @@ from wbctool.errors import UsageProblem
 from wbctool.imaging.files import read_image
 from wbctool.imaging.label_image import Objects, Region, to_labels
 from wbctool.segmentation import METHODS, find_objects
-from wbctool.segmentation.regions import components, fill_holes, gather_lobes, otsu
+from wbctool.segmentation.regions import components, fill_holes, gather_lobes
+from wbctool.segmentation.thresholds import otsu
 
 
 def dice(a, b):

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from wbctool.cropping.parameters import MARGINS, CropParameters
-from wbctool.cropping.windows import Window, box_window, cut, roi_window
 from wbctool.errors import ImageError, InputError
 from wbctool.imaging.enhancement import non_local_means
 from wbctool.imaging.files import read_image, read_labels, write_png
@@ -23,25 +23,19 @@ from wbctool.records import CELL, IMAGE, MASK, Record, cell_id
 from wbctool.records.cells import choose_cells
 from wbctool.records.selection import Selection
 
+Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the image
 # Keys of a field's record that do not hold for a cell cropped from it.
 _OF_THE_FIELD = ("size", "seconds", "mask", "cells")
 
 
 @dataclass
 class CropResult:
-    """What `crop_cells` cropped.
-
-    Attributes:
-        outcome: counts of inputs and records, and the exit code.
-        kinds: number of cells of each kind: `wbc`, `platelet`, `rbc`.
-        labels: number of cells of each class; `(no label)` counts those without one.
-        empty: number of images without such a cell.
-    """
+    """What `crop_cells` cropped."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    kinds: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    empty: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # cells of each kind: `wbc`, `platelet`, `rbc`
+    labels: Counter[str] = field(default_factory=Counter)  # cells of each class; `(no label)` for those without one
+    empty: int = 0  # images without such a cell
 
     def count(self, record: Record) -> None:
         """Count a cell, or an image without one."""
@@ -82,16 +76,7 @@ def crop_cells(
 
 
 def step_of(preparation: Mapping[str, Any], kind: str, edge: str) -> Step:
-    """The step that crops all cells of a field as those of a run were cropped.
-
-    Args:
-        preparation: the `crop` of a record.
-        kind: `wbc`, `platelet`, `rbc` or `any`.
-        edge: `keep` or `drop` cells cut by the image's edge.
-
-    Raises:
-        UsageProblem: a parameter is unknown or out of its bounds.
-    """
+    """The step that crops all cells of a kind in a field as those of a run were: with the `crop` of their records."""
     parameters = {**preparation, "kind": kind, "which": "all", "edge": edge}
     return crop_step(checked(CropParameters, parameters, "--{}".format))
 
@@ -167,11 +152,7 @@ def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -
 
 
 def _window(parameters: CropParameters, record: Record, cell: Mapping[str, Any], labels: np.ndarray) -> Window:
-    """The window by which a cell is cropped.
-
-    Raises:
-        ImageError: the cell's box lies outside the image, or the mask has no pixel of the cell.
-    """
+    """The window by which a cell is cropped."""
     margin = parameters.margin or 0.0
     window = box_window(cell["bbox"], margin)
     if not _meets_image(window, labels.shape):
@@ -190,3 +171,42 @@ def _meets_image(window: Window, shape: tuple[int, ...]) -> bool:
     x, y, width, height = window
     meets = x < shape[1] and y < shape[0] and x + width > 0 and y + height > 0
     return meets and 0 < width <= 3 * shape[1] + 64 and 0 < height <= 3 * shape[0] + 64
+
+
+def roi_window(mask: np.ndarray, margin: float) -> Window:
+    """Return the square about a cell: centre by moments, half side its farthest pixel × (1 + margin).
+
+    Source: the attentive-CNN paper, section 2.2, whose margin is 0.3. It may reach outside the image.
+    """
+    rows, columns = np.nonzero(mask)
+    centre_y, centre_x = rows.mean(), columns.mean()
+    radius = np.hypot(rows - centre_y, columns - centre_x).max() + 0.5
+    half = max(1, int(np.ceil(radius * (1 + margin))))
+    return round(centre_x) - half, round(centre_y) - half, 2 * half + 1, 2 * half + 1
+
+
+def box_window(bbox: list[float], margin: float) -> Window:
+    """Return the bounding box of a cell, widened on each side by a fraction of its size, maybe beyond the image."""
+    x, y, width, height = bbox
+    dx, dy = round(width * margin), round(height * margin)
+    return int(x) - dx, int(y) - dy, int(width) + 2 * dx, int(height) + 2 * dy
+
+
+def cut(image: np.ndarray, window: Window, size: int, labels: bool = False) -> np.ndarray:
+    """Cut a window and scale it to size × size pixels.
+
+    Images are padded by reflection and resampled by area (shrinking) or bilinearly; label images
+    are padded with background and take the nearest pixel.
+    """
+    x, y, width, height = window
+    rows, columns = image.shape[:2]
+    top, left = max(0, -y), max(0, -x)
+    bottom, right = max(0, y + height - rows), max(0, x + width - columns)
+    if top or left or bottom or right:
+        border = cv2.BORDER_CONSTANT if labels else cv2.BORDER_REFLECT_101
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, border, value=0)
+    cropped = image[y + top : y + top + height, x + left : x + left + width]
+    if labels:
+        return cv2.resize(cropped, (size, size), interpolation=cv2.INTER_NEAREST)
+    shrinking = width >= size and height >= size
+    return cv2.resize(cropped, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)

@@ -19,27 +19,16 @@ _SHIFT = 4  # OpenCV draws on a grid of 1/16 pixel
 
 @dataclass(frozen=True)
 class Morphology:
-    """Morphology of a class of white cells.
+    """Morphology of a class of white cells; ranges are (low, high)."""
 
-    Attributes:
-        radius: of the cell, in radii of a red cell (low, high).
-        nucleus: a function of `_NUCLEI`.
-        nucleus_radius: in radii of the cell (low, high).
-        cytoplasm: its stain.
-        granules: number per cell (low, high), 0 for none.
-        granule_stain: their stain.
-        granule_radius: in radii of the cell.
-        chromatin: density of the nucleus, 1 for that of most.
-    """
-
-    radius: tuple[float, float]
-    nucleus: str
-    nucleus_radius: tuple[float, float]
+    radius: tuple[float, float]  # of the cell, in radii of a red cell
+    nucleus: str  # a function of `_NUCLEI`
+    nucleus_radius: tuple[float, float]  # in radii of the cell
     cytoplasm: Stain
-    granules: tuple[int, int] = (0, 0)
+    granules: tuple[int, int] = (0, 0)  # number per cell
     granule_stain: Stain = (0.0, 0.0, 0.0)
-    granule_radius: float = 0.03
-    chromatin: float = 1.0
+    granule_radius: float = 0.03  # in radii of the cell
+    chromatin: float = 1.0  # density of the nucleus, 1 for that of most
 
 
 _NEUTROPHIL_GRANULES = ((30, 60), (0.12, 0.25, 0.08), 0.03)
@@ -62,15 +51,7 @@ MORPHOLOGIES: dict[str, Morphology] = {
 def rounded_shape(
     size: int, centre: tuple[float, float] | np.ndarray, radius: float, roughness: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw a circle whose radius varies by a few harmonics.
-
-    Args:
-        size: side of the mask, pixels.
-        centre: x, y in pixels.
-        radius: mean radius, pixels.
-        roughness: amplitude of the variation, as a fraction of the radius.
-        rng: source of randomness.
-    """
+    """Draw a circle whose radius varies by a few harmonics, in all by a fraction `roughness`."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     reach = np.ones_like(angle)
     for order in range(2, 6):
@@ -143,30 +124,12 @@ _NUCLEI: dict[str, Callable[[int, np.ndarray, float, np.random.Generator], np.nd
 }
 
 
-@dataclass
-class DrawnCell:
-    """A drawn white cell.
+def draw_cell(
+    name: str, size: int, centre: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw one white cell of a morphology by its name, in a field where red cells have a radius of `unit` pixels.
 
-    Attributes:
-        whole: soft mask of the cell, (size, size), 0 to 1.
-        nucleus: soft mask of its nucleus.
-        density: absorbance, (size, size, 3).
-    """
-
-    whole: np.ndarray
-    nucleus: np.ndarray
-    density: np.ndarray
-
-
-def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.random.Generator) -> DrawnCell:
-    """Draw one white cell.
-
-    Args:
-        name: a key of `MORPHOLOGIES`.
-        size: side of the field, pixels.
-        centre: x, y, shape (2,).
-        unit: radius of a red cell, pixels.
-        rng: source of randomness.
+    Returns soft masks of the cell and of its nucleus, (size, size), and its absorbance, (size, size, 3).
     """
     morphology = MORPHOLOGIES[name]
     radius = unit * rng.uniform(*morphology.radius)
@@ -183,10 +146,9 @@ def draw_cell(name: str, size: int, centre: np.ndarray, unit: float, rng: np.ran
     granule_stain = np.array(morphology.granule_stain, np.float32)
     density += granules[..., None] * granule_stain
     dark = morphology.chromatin * np.array(CHROMATIN, np.float32) * (1.0 + 0.16 * texture[..., None])
-    density = density * (1 - nucleus[..., None]) + nucleus[..., None] * (
-        dark + 0.3 * granules[..., None] * granule_stain
-    )
-    return DrawnCell(whole, nucleus, np.maximum(density, 0))
+    dark = dark + 0.3 * granules[..., None] * granule_stain
+    density = density * (1 - nucleus[..., None]) + nucleus[..., None] * dark
+    return whole, nucleus, np.maximum(density, 0)
 
 
 def _granules(

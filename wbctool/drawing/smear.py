@@ -23,21 +23,13 @@ _PLATELET: np.ndarray = np.array([0.55, 0.75, 0.20], np.float32)
 
 @dataclass(frozen=True)
 class Slide:
-    """What all fields of a slide have in common.
+    """What all fields of a slide have in common."""
 
-    Attributes:
-        background: its RGB, 0 to 255.
-        stain: factor on all absorbances, per channel.
-        blur: standard deviation of the optics, in pixels of a field of 192.
-        noise: standard deviation of the sensor, grey levels.
-        quality: of the JPEG, 0 to 100.
-    """
-
-    background: tuple[float, float, float]
-    stain: tuple[float, float, float]
-    blur: float
-    noise: float
-    quality: int
+    background: tuple[float, float, float]  # its RGB, 0 to 255
+    stain: tuple[float, float, float]  # factor on all absorbances, per channel
+    blur: float  # standard deviation of the optics, in pixels of a field of 192
+    noise: float  # standard deviation of the sensor, grey levels
+    quality: int  # of the JPEG, 0 to 100
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Slide:
@@ -84,10 +76,10 @@ def draw_field(
 
     middle = np.array([size / 2, size / 2]) + rng.normal(0, 0.04 * size, 2)
     if name != "platelet":
-        cell = draw_cell(name, size, middle, unit, rng)
-        density += cell.density
-        whole = _region(cell.whole)
-        truth.cells.append((whole, _region(cell.nucleus)))
+        whole_mask, nucleus_mask, absorbance = draw_cell(name, size, middle, unit, rng)
+        density += absorbance
+        whole = _region(whole_mask)
+        truth.cells.append((whole, _region(nucleus_mask)))
         drawn.append((middle, float(np.sqrt(whole.area / np.pi))))
     platelets = [middle] if name == "platelet" else []
     platelets += [rng.uniform(0, size, 2) for _ in range(int(rng.integers(0, 3)))]

@@ -61,14 +61,7 @@ def enhance_images(
 
 
 def step_of(preparation: Mapping[str, Any]) -> Step:
-    """The step that enhances images as those of a run were enhanced.
-
-    Args:
-        preparation: the `enhance` of a record.
-
-    Raises:
-        UsageProblem: a constant is unknown or out of its bounds, or there is nothing to do.
-    """
+    """The step that enhances images as those of a run were: with the `enhance` of their records."""
     denoise, stain, contrast = (preparation.get(name) for name in ("denoise", "reinhard", "clahe"))
     parameters: dict[str, Any] = {}
     if denoise:

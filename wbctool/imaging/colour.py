@@ -19,10 +19,7 @@ def background_colour(image: np.ndarray) -> np.ndarray:
     """Colour of the background: the median colour at the brightest mode of green.
 
     Green is what stains and haemoglobin both absorb. A mode counts when it is at least 15 % as
-    high as the highest, so that glare and borders are ignored.
-
-    Returns:
-        RGB, shape (3,), float32, 1 to 255.
+    high as the highest, so that glare and borders are ignored. RGB, shape (3,), float32, 1 to 255.
     """
     green = image[..., 1]
     counts = np.bincount(green.ravel(), minlength=256).astype(np.float64)
@@ -35,15 +32,7 @@ def background_colour(image: np.ndarray) -> np.ndarray:
 
 
 def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Absorbance of each channel against the background (Beer–Lambert), natural logarithm.
-
-    Args:
-        image: RGB, uint8.
-        background: its RGB, shape (3,).
-
-    Returns:
-        Shape (height, width, 3), float32; 0 in the background.
-    """
+    """Absorbance of each channel, (height, width, 3), against the background (Beer–Lambert), natural logarithm."""
     levels = np.arange(256, dtype=np.float32)
     planes = [
         cv2.LUT(np.ascontiguousarray(image[..., c]), -np.log((levels + 1) / (background[c] + 1))) for c in range(3)
@@ -52,14 +41,7 @@ def optical_density(image: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def stain_chroma(density: np.ndarray) -> np.ndarray:
-    """Red + green − blue absorbance: high where the blue-violet nuclear stain is, low in red cells.
-
-    Args:
-        density: shape (…, 3), as `optical_density` gives it.
-
-    Returns:
-        Shape (…,).
-    """
+    """Red + green − blue of absorbances (…, 3): high where the blue-violet nuclear stain is, low in red cells."""
     return density[..., 0] + density[..., 1] - density[..., 2]
 
 

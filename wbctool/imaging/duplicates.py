@@ -34,21 +34,13 @@ _UNREADABLE = _Signature((0, 0), np.empty((0, 4), np.uint64), NO_FEATURES)
 
 @dataclass
 class Duplicates:
-    """Near-duplicates among n images.
+    """Near-duplicates among n images."""
 
-    Attributes:
-        count: n.
-        pairs: rows (i, j) with i < j, sorted, shape (m, 2).
-        sizes: width and height of each image, 0 of those that cannot be read, shape (n, 2).
-        failed: the error of each image that cannot be read, by its number.
-        turned: whether the search was for turned and sheared copies, too.
-    """
-
-    count: int
-    pairs: np.ndarray
-    sizes: np.ndarray
-    failed: dict[int, str] = field(default_factory=dict)
-    turned: bool = True
+    count: int  # n
+    pairs: np.ndarray  # rows (i, j) with i < j, sorted, shape (m, 2)
+    sizes: np.ndarray  # width and height of each image, 0 of those that cannot be read, shape (n, 2)
+    failed: dict[int, str] = field(default_factory=dict)  # errors of images that cannot be read, by their number
+    turned: bool = True  # whether the search was for turned and sheared copies, too
 
     @property
     def families(self) -> np.ndarray:
@@ -61,12 +53,8 @@ def find_duplicates(
 ) -> Duplicates:
     """Find images that show the same, resized, recompressed, mirrored, turned, sheared or cut out.
 
-    The search for copies that are sheared, cut out, or turned by other than quarters takes up to 20,000 images.
-
-    Args:
-        paths: of n images.
-        jobs: threads, 0 for one per core.
-        on_image: called after each image, with whether it failed.
+    The search for copies that are sheared, cut out, or turned by other than quarters takes up to 20,000 images. It runs
+    in threads, by default one per core; `on_image` is called after each image, with whether it failed.
     """
     turned = len(paths) <= COPIES_UP_TO
     sizes, failed = np.zeros((len(paths), 2), np.int64), {}

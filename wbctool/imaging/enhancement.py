@@ -18,7 +18,6 @@ from wbctool.records.storage import read_json
 
 PROFILE = "wbctool.stain-profile/1"
 
-
 Coordinate = Annotated[float, Strict(), Field(ge=-1e6, le=1e6)]
 Spread = Annotated[float, Strict(), Field(ge=0, le=1e6)]
 
@@ -44,11 +43,7 @@ class StainProfile(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> StainProfile:
-        """Read a profile's JSON file, or measure a reference image.
-
-        Raises:
-            InputError: the file is neither.
-        """
+        """Read a profile's JSON file, or measure a reference image; `InputError` where the file is neither."""
         if path.suffix != ".json":
             try:
                 return cls.of([read_image(path)])
@@ -76,14 +71,8 @@ def _statistics(lab: np.ndarray) -> np.ndarray:
 def reinhard(image: np.ndarray, profile: StainProfile) -> np.ndarray:
     """Bring the mean and standard deviation of each channel of L*a*b* to those of a profile (Reinhard et al. 2001).
 
-    The paper works in lαβ of Ruderman; this is CIE L*a*b*. A channel of constant value is only shifted.
-
-    Args:
-        image: RGB, (height, width, 3), uint8.
-        profile: the target.
-
-    Returns:
-        RGB of the same shape, uint8; colours outside RGB are clipped.
+    The paper works in lαβ of Ruderman; this is CIE L*a*b*. A channel of constant value is only shifted, and colours
+    outside RGB are clipped.
     """
     lab = _lab(image)
     mean, std = _statistics(lab)
@@ -94,12 +83,9 @@ def reinhard(image: np.ndarray, profile: StainProfile) -> np.ndarray:
 
 
 def clahe(image: np.ndarray, clip: float = 2.0, tiles: int = 8) -> np.ndarray:
-    """Equalise the lightness by contrast-limited adaptive histograms (Zuiderveld 1994).
+    """Equalise the lightness by contrast-limited adaptive histograms (Zuiderveld 1994) of some tiles a side.
 
-    Args:
-        image: RGB, uint8.
-        clip: limit of the contrast, over 0, relative to a flat histogram.
-        tiles: number a side, 1 or more.
+    The limit of the contrast, `clip`, is relative to a flat histogram.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(clip, (tiles, tiles)).apply(np.ascontiguousarray(lab[..., 0]))
@@ -109,8 +95,6 @@ def clahe(image: np.ndarray, clip: float = 2.0, tiles: int = 8) -> np.ndarray:
 def non_local_means(image: np.ndarray, strength: float = 5.0) -> np.ndarray:
     """Denoise by non-local means (Buades et al. 2005), windows of 7 and 21 pixels.
 
-    Args:
-        image: RGB, uint8.
-        strength: of lightness and colour alike; noise of about this standard deviation is removed.
+    Noise of about `strength` standard deviation is removed, of lightness and colour alike.
     """
     return cv2.fastNlMeansDenoisingColored(image, None, strength, strength, 7, 21)

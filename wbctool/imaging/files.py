@@ -31,16 +31,10 @@ _JPEG_IN_SCANS = frozenset(b"\xc4\xcc\xda\xdb\xdc\xdd\xfe") | frozenset(range(0x
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image file: grey, palette, CMYK, 16-bit and alpha too, turned as its EXIF says.
+    """Decode an image file to RGB: grey, palette, CMYK, 16-bit and alpha too, turned as its EXIF says.
 
     16-bit samples are scaled by the depth that holds their maximum (8, 10, 12, 14 or 16 bits), as cameras store fewer
     bits than the file has. A transparent PNG lies on white, as a smear does.
-
-    Args:
-        path: the file.
-
-    Returns:
-        RGB, shape (height, width, 3), uint8.
 
     Raises:
         ImageError: the file is missing, empty, truncated, damaged, too large or not an image.
@@ -72,11 +66,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_unchanged(data: bytes) -> tuple[np.ndarray | None, str]:
-    """Decode the bytes of a mask or a cut-out as they are: grey, BGR or BGRA of any depth, not turned.
-
-    Returns:
-        The array, (height, width) or (height, width, channels), or None; and what is wrong with it, else "".
-    """
+    """Decode a mask or a cut-out as it is: grey, BGR or BGRA of any depth, or None; and what is wrong, or ""."""
     return _decoded(data, cv2.IMREAD_UNCHANGED)
 
 
@@ -171,14 +161,7 @@ def _png_fault(data: bytes) -> str | None:
 
 
 def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a label image.
-
-    Args:
-        path: a grey PNG, 8 or 16 bits.
-        size: its expected (width, height), if known.
-
-    Returns:
-        Shape (height, width), uint8 or uint16.
+    """Read a label image, uint8 or uint16, from a grey PNG; `size` is its (width, height), if known.
 
     Raises:
         ImageError: the file is missing, damaged, coloured or of another size.

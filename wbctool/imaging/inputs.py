@@ -11,11 +11,7 @@ ROUNDING = 0.5 + 1 / 1024
 
 
 def to_input(path: str, size: int) -> np.ndarray:
-    """Read an image as a network takes it: RGB, shape (size, size, 3), uint8; scaled, not cropped.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+    """Read an image as a network takes it: RGB, shape (size, size, 3), uint8; scaled, not cropped."""
     return scaled_to(read_image(path), size)
 
 

@@ -25,26 +25,17 @@ _TO_RGB = np.hstack([_BACK, -_BACK @ _TO_YCC[:, 3:]])
 
 @dataclass(frozen=True)
 class JpegCoding:
-    """The coding of a colour JPEG file.
+    """The coding of a colour JPEG file."""
 
-    Attributes:
-        tables: its quantisation tables, each of 64 steps, in Pillow's order.
-        sampling: of the colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
-    """
-
-    tables: tuple[tuple[int, ...], ...]
-    sampling: int
+    tables: tuple[tuple[int, ...], ...]  # quantisation tables, each of 64 steps, in Pillow's order
+    sampling: int  # of the colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0
 
 
 def read_coded(path: str | Path) -> tuple[np.ndarray, JpegCoding] | None:
-    """Decode a colour JPEG without clipping its colours to 0–255.
+    """Decode a colour JPEG to float32 RGB without clipping its colours to 0–255, and tell its coding.
 
     Where an image is brighter than white, decoding it to 8-bit RGB and encoding it again changes it; this does not.
-
-    Returns:
-        RGB, shape (height, width, 3), float32, a little below 0 and above 255 in places; and its coding.
-        None where the file is not such a JPEG: it is grey, CMYK or RGB, turned by its EXIF, of another sampling, or
-        damaged.
+    None where the file is not such a JPEG: grey, CMYK or RGB, turned by its EXIF, of another sampling, or damaged.
     """
     try:
         with Image.open(path, formats=("JPEG",)) as image:

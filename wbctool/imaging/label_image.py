@@ -13,19 +13,12 @@ from wbctool.errors import ImageError
 
 @dataclass(frozen=True)
 class Region:
-    """A set of pixels, kept as a mask of its bounding window, so that a thousand cells do not take a thousand images.
+    """A set of pixels, kept as a mask of its bounding window: a thousand cells do not take a thousand images."""
 
-    Attributes:
-        x: column of the window's first pixel.
-        y: row of it.
-        mask: shape (height, width) of the window, uint8, 0 or 1.
-        overlapped: touches or covers another object, so that its outline is uncertain.
-    """
-
-    x: int
-    y: int
-    mask: np.ndarray
-    overlapped: bool = False
+    x: int  # column of the window's first pixel
+    y: int  # row of it
+    mask: np.ndarray  # of the window, uint8, 0 or 1
+    overlapped: bool = False  # touches or covers another object, so that its outline is uncertain
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> Region:
@@ -63,13 +56,7 @@ class Region:
         return self.in_window(0, 0, shape)
 
     def in_window(self, x: int, y: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a mask of a window of the image, uint8; pixels outside the window are cut off.
-
-        Args:
-            x: column of the window's first pixel.
-            y: row of it.
-            shape: (height, width) of the window.
-        """
+        """Return a mask of a window of the image, uint8; pixels outside the window are cut off."""
         mask = np.zeros(shape, np.uint8)
         top, left = self.y - y, self.x - x
         height, width = self.mask.shape
@@ -78,14 +65,9 @@ class Region:
         return mask
 
     def scaled(self, scale: float, shape: tuple[int, int]) -> Region:
-        """Return the region in the image of which this one is in a smaller copy.
+        """Return the region in the image, of this shape, of which this one is in a copy of `scale`, over 0 to 1.
 
-        Args:
-            scale: of the copy, over 0 to 1.
-            shape: (height, width) of the image.
-
-        Returns:
-            The region, its edge interpolated bilinearly and cut at a half.
+        Its edge is interpolated bilinearly and cut at a half.
         """
         if scale == 1:
             return self
@@ -113,36 +95,19 @@ class Region:
 
 @dataclass
 class Objects:
-    """The objects that a method finds in an image.
+    """The objects that a method finds in an image."""
 
-    Attributes:
-        cells: white cells, each as its whole cell and the nucleus within.
-        platelets: platelets.
-        red_cells: red cells, or what of them is visible.
-        ridges: where touching objects were split, uint8, of the image's shape; None where none were.
-    """
-
-    cells: list[tuple[Region, Region]] = field(default_factory=list)
+    cells: list[tuple[Region, Region]] = field(default_factory=list)  # white: the whole cell, and the nucleus within
     platelets: list[Region] = field(default_factory=list)
-    red_cells: list[Region] = field(default_factory=list)
-    ridges: np.ndarray | None = None
+    red_cells: list[Region] = field(default_factory=list)  # or what of them is visible
+    ridges: np.ndarray | None = None  # where touching objects were split, uint8, of the image's shape
 
 
 def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw objects into one label image and describe each.
+    """Draw objects into one label image, uint8, or uint16 above 255 values, and describe each for `cells` in records.
 
     Where objects overlap, white cells cover platelets, and these red cells. Values go up in that order, from 1; a white
-    cell takes two, the second for its nucleus.
-
-    Args:
-        objects: of an image.
-        shape: its (height, width).
-
-    Returns:
-        The label image, uint8, or uint16 above 255 values; and the `cells` of the mask record.
-
-    Raises:
-        ImageError: more objects than 16 bits can number.
+    cell takes two, the second for its nucleus. `ImageError` where 16 bits cannot number all objects.
     """
     count = 2 * len(objects.cells) + len(objects.platelets) + len(objects.red_cells)
     if count > 65535:
@@ -178,18 +143,7 @@ def _draw(labels: np.ndarray, region: Region, value: int) -> np.ndarray:
 
 
 def cell_entry(visible: np.ndarray, region: Region, value: int, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the entry of a cell in `cells`.
-
-    Args:
-        visible: mask of its visible pixels, in the window of the region.
-        region: the cell.
-        value: in the label image.
-        kind: `wbc`, `rbc` or `platelet`.
-        shape: (height, width) of the image.
-
-    Returns:
-        Value, kind, bounding box, area, centroid, and whether it touches the edge; empty if no pixel is visible.
-    """
+    """Return the entry of a cell in `cells`, from a mask of its visible pixels in its window; empty if none is."""
     moments = cv2.moments(visible, binaryImage=True)
     area = int(moments["m00"])
     if area == 0:

@@ -33,17 +33,11 @@ _SAMPLE = 20_000  # descriptors from which the main directions are computed
 
 
 class LocalFeatures(NamedTuple):
-    """Local features of an image.
+    """Local features of an image."""
 
-    Attributes:
-        keypoints: the clearest ones, x and y in pixels of the image at 320 pixels, shape (k, 2), float32.
-        descriptors: of unit length, shape (k, 128), float16.
-        thumbnail: the image in grey, at a quarter of those pixels, uint8.
-    """
-
-    keypoints: np.ndarray
-    descriptors: np.ndarray
-    thumbnail: np.ndarray
+    keypoints: np.ndarray  # the clearest ones, x and y in pixels of the image at 320 pixels, shape (k, 2), float32
+    descriptors: np.ndarray  # of unit length, shape (k, 128), float16
+    thumbnail: np.ndarray  # the image in grey, at a quarter of those pixels, uint8
 
 
 NO_FEATURES = LocalFeatures(np.empty((0, 2), np.float32), np.empty((0, 128), np.float16), np.zeros((1, 1), np.uint8))
@@ -75,11 +69,7 @@ def _mirror_invariant(descriptors: np.ndarray) -> np.ndarray:
 
 
 def find_copies(images: Sequence[LocalFeatures]) -> np.ndarray:
-    """Find pairs of images that show the same, without comparing each with each.
-
-    Returns:
-        Rows (i, j) with i < j, sorted, shape (m, 2), int64.
-    """
+    """Find pairs of images that show the same, without comparing each with each: rows (i, j) with i < j, sorted."""
     # sorted by content, so that the result does not depend on the order of the images
     order = sorted(range(len(images)), key=lambda number: images[number].descriptors.tobytes())
     image_of = np.repeat(np.arange(len(order)), [len(images[number].keypoints) for number in order])

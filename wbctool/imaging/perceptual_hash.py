@@ -20,13 +20,9 @@ _FLAT = 2.0  # grey levels; an image with a smaller standard deviation has no ha
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Compute the hash of an image, once for each way up that it could have.
+    """Compute the hash of an image once for each way up that it could have: shape (ways, 4), uint64.
 
-    Args:
-        image: RGB, shape (height, width, 3), uint8.
-
-    Returns:
-        Shape (ways, 4), uint64, one to eight; (0, 4) for an image of one colour.
+    There are one to eight, and none for an image of one colour.
     """
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if small.std() < _FLAT:
@@ -52,14 +48,8 @@ def near_pairs(hashes: np.ndarray, within: int = WITHIN) -> np.ndarray:
     """Find pairs of hashes that differ in few bits and link all that are near, without comparing each with each.
 
     Two hashes that differ in k bits agree in at least one of k + 1 pieces, so only those that share a piece are
-    compared, and only those that are not linked by pairs already.
-
-    Args:
-        hashes: shape (n, 4), uint64.
-        within: bits.
-
-    Returns:
-        Rows (i, j) with i < j, sorted, shape (m, 2), int64. Two near hashes are a pair, or linked by pairs.
+    compared, and only those that are not linked by pairs already. Hashes are (n, 4), uint64; pairs rows (i, j) with
+    i < j, sorted.
     """
     if not len(hashes):
         return np.empty((0, 2), np.int64)

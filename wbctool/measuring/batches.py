@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
 
 import numpy as np
 
@@ -19,11 +18,7 @@ _CHUNK = 8  # cells sent to a process together
 
 
 class Measuring:
-    """Measures cells of records, batch after batch; processes are started once they are worth it.
-
-    Args:
-        jobs: processes; 0 for one per core.
-    """
+    """Measures cells of records, batch after batch; processes (0: one per core) are started once they are worth it."""
 
     def __init__(self, jobs: int = 0) -> None:
         self._jobs = jobs or cores()
@@ -33,7 +28,7 @@ class Measuring:
     def __enter__(self) -> Measuring:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _e: object, _t: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 from skimage.color import rgb2hed
 
-from wbctool.imaging.colour import background_colour, optical_density
 from wbctool.measuring.view import CellView
 
 _STATISTICS = ("mean", "sd", "skew", "p10", "p90")
@@ -20,11 +19,10 @@ def colours(view: CellView) -> dict[str, float]:
     2001).
     """
     measures: dict[str, float] = {}
-    for name, channel in _channels(view.image).items():
+    for name, channel in _channels(view).items():
         means = {}
         for region, mask in view.regions.items():
-            values = channel[mask]
-            figures = _statistics(values)
+            figures = _statistics(channel[mask])
             means[region] = figures["mean"]
             measures |= {f"colour.{region}.{name}.{key}": value for key, value in figures.items()}
         if len(means) == 2:
@@ -32,14 +30,13 @@ def colours(view: CellView) -> dict[str, float]:
     return measures
 
 
-def _channels(image: np.ndarray) -> dict[str, np.ndarray]:
+def _channels(view: CellView) -> dict[str, np.ndarray]:
     """Each channel, shape (height, width), float32."""
-    density = optical_density(image, background_colour(image))
-    rgb = image.astype(np.float32) / 255
+    rgb = view.image.astype(np.float32) / 255
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)
     hue, saturation, value = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV))
-    stains = rgb2hed(image).astype(np.float32)
-    channels = {f"density.{name}": density[..., at] for at, name in enumerate(("red", "green", "blue"))}
+    stains = rgb2hed(view.image).astype(np.float32)
+    channels = {f"density.{name}": view.density[..., at] for at, name in enumerate(("red", "green", "blue"))}
     channels |= {f"lab.{name}": lab[..., at] for at, name in enumerate("Lab")}
     # near grey, hue is noise: it is weighted by saturation
     angle = np.deg2rad(hue)

@@ -28,16 +28,9 @@ def names() -> tuple[str, ...]:
 
 
 def vector_of(record: Record) -> np.ndarray:
-    """Measure the cell of a record.
+    """Measure the cell of a record, see `view_of`: shape (measures,), float32, in the order of `names()`.
 
-    Args:
-        record: of a cell, or of a field with its mask; see `view_of`.
-
-    Returns:
-        Shape (measures,), float32, in the order of `names()`; NaN where a measure is missing, all without a mask.
-
-    Raises:
-        ImageError: image or mask cannot be read, or do not fit.
+    NaN where a measure is missing, all without a mask.
     """
     view = view_of(record)
     measures = measure(view) if view else {}

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 
-from wbctool.imaging.colour import background_colour, optical_density
 from wbctool.measuring.view import CellView
 
 _LEVELS = 32
@@ -25,12 +24,11 @@ def textures(view: CellView) -> dict[str, float]:
     Patterns: uniform, rotation-invariant (Ojala et al. 2002). Grain: the mean of what an opening (dark grains) and a
     closing (pale ones) by discs of 1, 2 and 4 pixels remove, over all three absorbances.
     """
-    density = optical_density(view.image, background_colour(view.image))
-    green = density[..., 1]
+    green = view.density[..., 1]
     levels = np.clip(green / _DARKEST * (_LEVELS - 1), 0, _LEVELS - 1).astype(np.uint8)
     smooth = (np.clip(green / _DARKEST, 0, 1) * 255).astype(np.uint8)
     patterns = {radius: local_binary_pattern(smooth, points, radius, "uniform") for points, radius in _PATTERNS}
-    grains = _grains(density)
+    grains = _grains(view.density)
     measures: dict[str, float] = {}
     for region, mask in view.regions.items():
         prefix = f"texture.{region}"

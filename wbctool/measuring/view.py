@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from wbctool.errors import ImageError
+from wbctool.imaging.colour import background_colour, optical_density
 from wbctool.imaging.files import read_image, read_labels
 from wbctool.records import Record
 from wbctool.records.cells import choose_cells
@@ -19,17 +20,16 @@ _SIDES = (1, 4096)  # limits of a measured crop, pixels
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell in its surroundings.
-
-    Attributes:
-        image: RGB, shape (height, width, 3), uint8.
-        cell: the cell with its nucleus, shape (height, width), bool.
-        nucleus: its mask; None where none is known.
-    """
+    """A cell in its surroundings: RGB, and masks (height, width), bool."""
 
     image: np.ndarray
-    cell: np.ndarray
-    nucleus: np.ndarray | None
+    cell: np.ndarray  # with its nucleus
+    nucleus: np.ndarray | None  # where one is known
+
+    @cached_property
+    def density(self) -> np.ndarray:
+        """Absorbance of each channel, shape (height, width, 3)."""
+        return optical_density(self.image, background_colour(self.image))
 
     @cached_property
     def regions(self) -> dict[str, np.ndarray]:
@@ -41,15 +41,9 @@ class CellView:
 
 
 def view_of(record: Record) -> CellView | None:
-    """Return the cell of a cropped record; of a whole field the one that `crop` takes by default.
+    """Return the cell of a cropped record; of a whole field the one that `crop` takes by default. None without a mask.
 
     A crop is scaled back to the pixels of its source, so that all cells are measured at one scale.
-
-    Args:
-        record: of a cell, or of a field with its mask.
-
-    Returns:
-        None where the record carries no mask, or its field has no such cell.
 
     Raises:
         ImageError: image or mask cannot be read, do not fit, or the mask lacks the cell.
@@ -68,13 +62,14 @@ def view_of(record: Record) -> CellView | None:
     nucleus = labels == cell["nucleus"]["value"] if cell.get("nucleus") else np.zeros(labels.shape, bool)
     whole = (labels == cell["value"]) | nucleus
     if not whole.any():
-        raise ImageError(
-            f"{record['mask']}: has no value {cell['value']}, the cell of its record; make the mask again with "
-            f"`wbctool {'crop' if 'crop' in record else 'segment'}`"
-        )
+        again = f"make the mask again with `wbctool {'crop' if 'crop' in record else 'segment'}`"
+        raise ImageError(f"{record['mask']}: has no value {cell['value']}, the cell of its record; {again}")
     if "crop" in record and "value" in record:
         return _rescaled(image, whole, nucleus, record)
-    return _cut(image, whole, nucleus)
+    x, y, width, height = cv2.boundingRect(whole.astype(np.uint8))
+    beside, above = round(width * _AROUND), round(height * _AROUND)
+    window = slice(max(0, y - above), y + height + above), slice(max(0, x - beside), x + width + beside)
+    return _view(image[window], whole[window], nucleus[window])
 
 
 def _rescaled(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray, record: Record) -> CellView:
@@ -89,14 +84,6 @@ def _rescaled(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray, record: 
     if not resized[0].any():
         raise ImageError(f"{record['id']}: its cell is too small to be measured")
     return _view(cv2.resize(image, (width, height), interpolation=way), *resized)
-
-
-def _cut(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> CellView:
-    x, y, width, height = cv2.boundingRect(cell.astype(np.uint8))
-    beside, above = round(width * _AROUND), round(height * _AROUND)
-    rows = slice(max(0, y - above), y + height + above)
-    columns = slice(max(0, x - beside), x + width + beside)
-    return _view(image[rows, columns], cell[rows, columns], nucleus[rows, columns])
 
 
 def _view(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> CellView:

@@ -81,17 +81,11 @@ class RedCellColours:
 def cell_outline(
     density: np.ndarray, hull: Region, nearest: np.ndarray, number: int, red: RedCellColours | None
 ) -> np.ndarray:
-    """Find the outline of the white cell around a nucleus.
+    """Find the outline of the white cell around a nucleus' filled convex hull: points (RAYS, 2) as x, y; float32.
 
-    Args:
-        density: absorbance, shape (height, width, 3), float32.
-        hull: the nucleus' filled convex hull.
-        nearest: the number of the nucleus nearest to each pixel, int32.
-        number: of this nucleus; pixels nearer to another one do not belong to its cell.
-        red: colours of red cells; None where the field has none.
-
-    Returns:
-        Points (RAYS, 2) as x, y; float32.
+    `density` is the absorbance, (height, width, 3), float32; `nearest` the number of the nucleus nearest to each pixel.
+    Pixels nearer to another nucleus than this `number` do not belong to its cell. `red` is None in a field without red
+    cells.
     """
     moments = cv2.moments(hull.mask, binaryImage=True)
     radius = float(np.sqrt(moments["m00"] / np.pi))

@@ -27,14 +27,8 @@ class CocoFile:
     Every cell is an annotation with polygons; a white cell's includes its nucleus, which has an annotation of its own.
     The polygons run along the edges of the pixels, so that they give the mask back; a cell with holes, which polygons
     cannot have, is given as run lengths.
-
-    Args:
-        path: name of the file, ending in .json; links are followed.
-        out: the output folder of the command, whose `records.jsonl` and `run.json` it must not replace.
-        shard: each shard writes its own file, with `-i-of-n` in its name.
-
-    Raises:
-        UsageProblem: no such file can be written, or it would replace something else.
+    Each shard writes its own file, with `-i-of-n` in its name. `UsageProblem` where no such file can be written, or it
+    would replace something else, such as `records.jsonl` or `run.json` in the output folder.
     """
 
     def __init__(self, path: Path, out: Path, shard: tuple[int, int] | None = None) -> None:
@@ -114,7 +108,6 @@ class _List:
         return self._count
 
     def copy_to(self, stream: IO[str]) -> None:
-        """Copy all entries to a stream."""
         self._file.seek(0)
         shutil.copyfileobj(self._file, stream)
 

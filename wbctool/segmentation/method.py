@@ -8,7 +8,7 @@ from inspect import get_annotations
 from typing import TYPE_CHECKING, Any
 
 from wbctool.errors import UsageProblem
-from wbctool.pipeline.parameters import Parameters, checked, parameter
+from wbctool.pipeline.parameters import Parameters, checked, option_name, parameter
 from wbctool.pipeline.registry import Registry
 
 if TYPE_CHECKING:
@@ -83,11 +83,11 @@ class Method:
         changed = {key: value for key, value in values.items() if value is not None and value is not False}
         for key in changed:
             if key not in self.parameters.model_fields:
-                raise UsageProblem(f"{_option(key)}: is not for --method {self.name}")
-        parameters = checked(self.parameters, changed, _option)
+                raise UsageProblem(f"{option_name(key)}: is not for --method {self.name}")
+        parameters = checked(self.parameters, changed, option_name)
         for key in changed:
             if key in Splitting.model_fields and not getattr(parameters, "split_touching", False):
-                raise UsageProblem(f"{_option(key)}: needs --split-touching")
+                raise UsageProblem(f"{option_name(key)}: needs --split-touching")
         return parameters
 
     def settings(self, parameters: Parameters) -> dict[str, Any]:
@@ -103,10 +103,6 @@ class Method:
         """Return the values that differ from the defaults, as records have them."""
         defaults = self.settings(self.parameters())
         return {k: value for k, value in self.settings(parameters).items() if (k, value) not in defaults.items()}
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 METHODS = Registry("wbctool.segmentation.methods", Method, "segmentation method")

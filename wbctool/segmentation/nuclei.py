@@ -7,7 +7,8 @@ import numpy as np
 
 from wbctool.imaging.colour import stain_chroma
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation.regions import components, depth_of, disk, fill_holes, otsu, otsu_level, tidy, union_of
+from wbctool.segmentation.regions import components, depth_of, disk, fill_holes, tidy, union_of
+from wbctool.segmentation.thresholds import otsu, otsu_level
 
 STAINED = 0.5  # red + green − blue absorbance that only stained chromatin and granules reach
 GREEN = 0.7  # weight of green in the light that separates a nucleus from its cell; the rest is red
@@ -22,16 +23,7 @@ DENSE, EVEN, WHITE = 0.33, 1.2, 3.7
 
 
 def stained(small: np.ndarray, background: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Find nuclei, and whatever else takes their stain: Otsu on saturation × (1 − green), both of the transmittance.
-
-    Args:
-        small: RGB, uint8.
-        background: its RGB.
-        density: absorbance of `small`.
-
-    Returns:
-        uint8, 0 or 1.
-    """
+    """Find nuclei, and whatever else takes their stain: Otsu on saturation × (1 − green), both of the transmittance."""
     light = np.minimum(small.astype(np.float32) / background, 1.0)
     highest = light.max(axis=2)
     saturation = (highest - light.min(axis=2)) / np.maximum(highest, 0.05)
@@ -39,13 +31,7 @@ def stained(small: np.ndarray, background: np.ndarray, density: np.ndarray) -> n
 
 
 def is_nucleus(density: np.ndarray, region: Region, size: float) -> bool:
-    """Whether a stained region is a nucleus, and not a large platelet.
-
-    Args:
-        density: absorbance.
-        region: the stained region.
-        size: area of its cell, in areas of a red cell.
-    """
+    """Whether a stained region is a nucleus, and not a large platelet; `size` of its cell is in areas of a red cell."""
     chroma = stain_chroma(density[region.window])
     peak = float(np.percentile(chroma[region.mask > 0], 90))
     inner = cv2.erode(
@@ -60,17 +46,7 @@ def is_nucleus(density: np.ndarray, region: Region, size: float) -> bool:
 
 
 def nucleus_in(image: np.ndarray, background: np.ndarray, cell: Region, stained_region: Region) -> Region:
-    """Find the nucleus of a cell: Otsu on the red and green transmittance inside the cell.
-
-    Args:
-        image: RGB, uint8.
-        background: its RGB.
-        cell: the whole cell.
-        stained_region: returned where the threshold leaves nothing.
-
-    Returns:
-        The nucleus, within the cell.
-    """
+    """Find a cell's nucleus: Otsu on the red and green transmittance inside; the stained region if it is empty."""
     radius = float(np.sqrt(cell.area / np.pi))
     light = np.minimum(image[cell.window].astype(np.float32) / background, 1.1)
     # compressed, as the darkest chromatin would otherwise move the threshold into the nucleus

@@ -15,13 +15,6 @@ def overlay(image: np.ndarray, objects: Objects) -> np.ndarray:
     """Draw outlines on an image: white cells green, nuclei yellow, red cells orange, platelets blue.
 
     Ridges along which touching objects were split are red, as in the EfficientNetV2-S paper.
-
-    Args:
-        image: RGB, shape (height, width, 3), uint8.
-        objects: found in it.
-
-    Returns:
-        RGB, of the same shape, uint8.
     """
     drawn = np.ascontiguousarray(image.copy())
     width = max(1, round(max(image.shape[:2]) / 500))

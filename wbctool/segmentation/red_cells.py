@@ -18,17 +18,10 @@ MANY = 5  # areas of a red cell that a nucleus has at most
 
 
 def single_area(filled: np.ndarray, dark: np.ndarray) -> float | None:
-    """Estimate the area of a single red cell: the median of those that touch nothing.
+    """Estimate the area of a red cell, the median of those that touch nothing; None where too little is visible.
 
     The widths of all regions limit which areas are plausible; where fewer than three red cells touch nothing, the
-    widths count for the estimate as well.
-
-    Args:
-        filled: all that absorbs light, uint8.
-        dark: what takes the nuclear stain, uint8.
-
-    Returns:
-        The area in pixels; None where too little is visible that could be red cells.
+    widths count for the estimate as well. Masks are of all that absorbs light and of what takes the nuclear stain.
     """
     single = _areas_of_single_cells(filled, dark)
     depth = _depth(without_pallor(filled), 1.5)
@@ -88,14 +81,8 @@ def _depth(mask: np.ndarray, blur: float) -> np.ndarray:
 def red_cells(mask: np.ndarray, red_area: float) -> tuple[list[Region], np.ndarray]:
     """Find red cells in a mask of all that absorbs light and is nothing else; touching ones are split.
 
-    A cell that touches another, or has not the shape and size of a single one, is marked as overlapped.
-
-    Args:
-        mask: uint8.
-        red_area: of one red cell, pixels.
-
-    Returns:
-        The cells, and the ridges along which they were split, uint8.
+    A cell that touches another, or has not the shape and size of a single one, is marked as overlapped. Also returned
+    are the ridges along which cells were split, uint8.
     """
     radius = float(np.sqrt(red_area / np.pi))
     opened: np.ndarray = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(max(1, round(0.2 * radius))))

@@ -1,4 +1,4 @@
-"""Binary masks: thresholds, morphology, connected components, and lobes grouped into nuclei. OpenCV only, for speed."""
+"""Binary masks: morphology, connected components, and lobes grouped into nuclei. OpenCV only, for speed."""
 
 from __future__ import annotations
 
@@ -18,47 +18,6 @@ def disk(radius: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def otsu(measure: np.ndarray) -> np.ndarray:
-    """Return the pixels above Otsu's threshold of a measure; its outermost thousandths do not count.
-
-    Args:
-        measure: shape (height, width), any scale.
-
-    Returns:
-        uint8, 0 or 1; all 0 where the measure is constant.
-    """
-    low, high = np.percentile(measure, [0.1, 99.9])
-    if high - low < 1e-6:
-        return np.zeros(measure.shape, np.uint8)
-    levels = np.clip((measure - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
-    return (levels > threshold).astype(np.uint8)
-
-
-def otsu_level(counts: np.ndarray) -> tuple[int, float]:
-    """Compute Otsu's threshold of a histogram; half a per cent of the pixels at either end do not count.
-
-    Args:
-        counts: pixels of each level, shape (levels,).
-
-    Returns:
-        The last level of the lower class, and the fraction of the variance that lies between the classes.
-    """
-    rank = np.cumsum(counts, dtype=np.float64)
-    if rank[-1] == 0:
-        return 0, 0.0
-    low, high = np.searchsorted(rank, [0.005 * rank[-1], 0.995 * rank[-1]])
-    values = np.clip(np.arange(len(counts), dtype=np.float64), low, high)
-    weight = rank / rank[-1]
-    mean = np.cumsum(counts * values) / rank[-1]
-    variance = float((counts * (values - mean[-1]) ** 2).sum() / rank[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
-    between = np.where(np.isfinite(between), between, -1)
-    level = int(between.argmax())
-    return level, float(between[level]) / variance if variance > 0 else 0.0
-
-
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Fill all holes of a mask, uint8, 0 or 1."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -74,12 +33,7 @@ def tidy(mask: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def depth_of(mask: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
-    """Return the distance of each pixel of a mask to the nearest one outside it.
-
-    Args:
-        mask: uint8, 0 or 1.
-        border: what lies beyond the image's edge: background, or with `cv2.BORDER_REPLICATE` more of the same.
-    """
+    """Return the depth of pixels in a mask: distances to its outside. BORDER_REPLICATE goes on beyond the image."""
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, border, value=0)
     return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
@@ -116,21 +70,12 @@ def hull_of(region: Region) -> Region:
 def gather_lobes(
     mask: np.ndarray, min_area: float, filled: np.ndarray | None = None, red_area: float = np.inf
 ) -> list[Region]:
-    """Group the components of a mask into nuclei, as the lobes of one nucleus lie near each other.
+    """Group the components of a mask into nuclei, in raster order, as the lobes of one nucleus lie near each other.
 
     Two components are lobes of one nucleus if the gap between them is at most `GAP` times the smaller of their radii,
     so that a platelet nearby is not one; or at most `BRIDGED_GAP` times it where less than 15 % of what lies between
-    them is background. Two that are both larger than a red cell are two nuclei, unless the gap is at most `LARGE_GAP`
-    times it.
-
-    Args:
-        mask: nuclei, uint8.
-        min_area: smaller components are dropped, pixels.
-        filled: all that absorbs light, uint8; without it only `GAP` counts.
-        red_area: of a red cell, pixels.
-
-    Returns:
-        One region per nucleus, in raster order of their first lobe.
+    them is background, of which the mask `filled` of all that absorbs light tells. Two that are both larger than a red
+    cell are two nuclei, unless the gap is at most `LARGE_GAP` times it.
     """
     lobes = components(mask, min_area)
     radii = [float(np.sqrt(lobe.area / np.pi)) for lobe in lobes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -29,18 +29,7 @@ BATCH = 64  # points at a time; halved where memory does not suffice
 
 @lru_cache(maxsize=1)
 def load(checkpoint: str | None, name: str, device: str) -> Sam:
-    """Load the model on a device.
-
-    Args:
-        checkpoint: file of its weights.
-        name: its architecture, such as `vit_b`.
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        InputError: there is no checkpoint, it is damaged, or it is for another model.
-        UsageProblem: there is no such kind of device.
-        DeviceError: there is no such GPU.
-    """
+    """Load the model from its weights on a device; `InputError` where they are missing, damaged or of another model."""
     if checkpoint is None:
         raise InputError(f"--method sam needs --sam-checkpoint FILE; {ADVICE}")
     if not Path(checkpoint).is_file():
@@ -57,7 +46,8 @@ def load(checkpoint: str | None, name: str, device: str) -> Sam:
         raise InputError(f"{checkpoint}: no SAM checkpoint that can be loaded without running code; {ADVICE}") from None
     model = sam_model_registry[name](checkpoint=None)
     expected = {key: value.shape for key, value in model.state_dict().items()}
-    shapes = {key: value.shape for key, value in state.items() if hasattr(value, "shape")} if _is_state(state) else {}
+    is_state = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    shapes = {key: value.shape for key, value in state.items() if hasattr(value, "shape")} if is_state else {}
     if shapes != expected:
         depth = len({key.split(".")[2] for key in shapes if key.startswith("image_encoder.blocks.")})
         other = {12: "vit_b", 24: "vit_l", 32: "vit_h"}.get(depth)
@@ -67,24 +57,8 @@ def load(checkpoint: str | None, name: str, device: str) -> Sam:
     return model.to(target).eval()
 
 
-def _is_state(state: Any) -> bool:
-    return isinstance(state, dict) and all(isinstance(key, str) for key in state)
-
-
 def automatic_masks(model: Sam, image: np.ndarray, points: int) -> list[np.ndarray]:
-    """Compute masks of everything from a grid of points; fewer points at a time where memory does not suffice.
-
-    Args:
-        model: a `Sam`.
-        image: RGB, uint8.
-        points: of the grid, a side.
-
-    Returns:
-        Masks of the image's shape, uint8.
-
-    Raises:
-        DeviceError: not enough memory for one point at a time.
-    """
+    """Compute masks of everything from a grid of points a side; fewer at a time where memory does not suffice."""
     import torch
     from segment_anything import SamAutomaticMaskGenerator
 
@@ -95,9 +69,8 @@ def automatic_masks(model: Sam, image: np.ndarray, points: int) -> list[np.ndarr
             return [mask["segmentation"].astype(np.uint8) for mask in generator.generate(image)]
         except torch.OutOfMemoryError:
             if batch == 1:
-                raise DeviceError(
-                    "--method sam: not enough GPU memory; try --sam-model vit_b or --device cpu"
-                ) from None
+                advice = "try --sam-model vit_b or --device cpu"
+                raise DeviceError(f"--method sam: not enough GPU memory; {advice}") from None
             torch.cuda.empty_cache()
             batch //= 2
 
@@ -107,11 +80,7 @@ def sort_masks(image: np.ndarray, masks: list[np.ndarray]) -> Objects:
 
     For each stained region, the largest mask that holds all of it and is convex is its cell, and the mask
     within that is most like the region its nucleus. A mask that absorbs light, is not stained and has a red cell's
-    size is a red cell.
-
-    Args:
-        image: RGB, shape (height, width, 3), uint8.
-        masks: of the same height and width, uint8, 0 or 1, in any order.
+    size is a red cell. Masks have the image's height and width, and any order.
     """
     shape = image.shape[:2]
     field = Field.of(image)

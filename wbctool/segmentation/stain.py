@@ -42,23 +42,14 @@ MIN_AREA = 13  # of a stained object, pixels of the working copy
 
 @dataclass(frozen=True)
 class Field:
-    """What is measured of a field of view before objects are found, on its working copy.
+    """What is measured of a field of view before objects are found, on its working copy."""
 
-    Attributes:
-        scale: of the working copy, 0.5 to 1.
-        background: its RGB, 0 to 255.
-        density: absorbance, shape (height, width, 3).
-        filled: all that absorbs light, uint8.
-        dark: what takes the nuclear stain, uint8.
-        red_area: of a single red cell, pixels; None where none can be measured.
-    """
-
-    scale: float
-    background: np.ndarray
-    density: np.ndarray
-    filled: np.ndarray
-    dark: np.ndarray
-    red_area: float | None
+    scale: float  # of the working copy, 0.5 to 1
+    background: np.ndarray  # its RGB, 0 to 255
+    density: np.ndarray  # absorbance, shape (height, width, 3)
+    filled: np.ndarray  # all that absorbs light, uint8
+    dark: np.ndarray  # what takes the nuclear stain, uint8
+    red_area: float | None  # of a single red cell, pixels; None where none can be measured
 
     @classmethod
     def of(cls, image: np.ndarray) -> Field:
@@ -83,13 +74,7 @@ class Field:
 
 
 def segment(image: np.ndarray) -> Objects:
-    """Find white cells with nuclei, platelets and red cells.
-
-    Touching cells are split: white cells by the nearest nucleus, red cells by their distance transform.
-
-    Args:
-        image: RGB, shape (height, width, 3), uint8.
-    """
+    """Find white cells with nuclei, split by the nearest nucleus, platelets, and red cells, split by their depth."""
     shape = image.shape[:2]
     field = Field.of(image)
     regions = field.stained_regions()
@@ -140,10 +125,8 @@ def _territories(hulls: Sequence[Region], shape: tuple[int, ...]) -> tuple[np.nd
 
 
 def _red_colours(field: Field, distance: np.ndarray) -> RedCellColours | None:
-    """Colours of what lies farthest from all nuclei; None where too little does.
-
-    An isolated region that is hardly larger than its nucleus is a white cell, and does not count.
-    """
+    """Colours of what lies farthest from all nuclei; None where too little does."""
+    # an isolated region that is hardly larger than its nucleus is a white cell, and does not count
     _, labels = cv2.connectedComponents(field.filled, connectivity=4)
     areas = np.bincount(labels.ravel())
     nucleus_areas = np.bincount(labels[distance == 0], minlength=len(areas))

@@ -24,17 +24,11 @@ from wbctool.segmentation.overlay import overlay
 
 @dataclass
 class SegmentationResult:
-    """What `segment_images` found.
-
-    Attributes:
-        outcome: counts of inputs and records, and the exit code.
-        objects: number of objects of each kind: `wbc`, `platelet`, `rbc`.
-        images: number of images with such an object; `none` counts those without a white cell.
-    """
+    """What `segment_images` found."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    objects: Counter[str] = field(default_factory=Counter)
-    images: Counter[str] = field(default_factory=Counter)
+    objects: Counter[str] = field(default_factory=Counter)  # of each kind: `wbc`, `platelet`, `rbc`
+    images: Counter[str] = field(default_factory=Counter)  # with such an object; `none`: without a white cell
 
     def count(self, record: Record) -> None:
         """Count the objects of a mask record; others are ignored."""
@@ -93,14 +87,9 @@ def segment_images(
 
 
 def step_of(preparation: Mapping[str, Any]) -> Step:
-    """The step that segments images as those of a run were segmented.
+    """The step that segments images as those of a run were: with its `method`, and the constants not at their default.
 
-    Args:
-        preparation: `method` and the constants that differ from its defaults.
-
-    Raises:
-        UsageProblem: there is no such method, or it does not take these constants.
-        InputError: the method lacks what it needs, such as weights.
+    Raises `UsageProblem` for an unknown method or constant, `InputError` where the method lacks its weights.
     """
     method = METHODS.get(preparation["method"], "--method")
     constants = {name: value for name, value in preparation.items() if name != "method"}

@@ -1,4 +1,4 @@
-"""From a mask of nuclei to objects, as the published threshold methods share it.
+"""Otsu's threshold; and from a mask of nuclei to objects, as the published threshold methods share it.
 
 The refinement is that of the EfficientNetV2-S paper, section 4.2.5: erosion, then dilation, each twice, with a disk of
 radius 3; objects under 80 pixels dropped; a Gaussian of σ 1 on the mask.
@@ -12,6 +12,39 @@ import numpy as np
 from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.method import Refinement, Splitting
 from wbctool.segmentation.regions import components, depth_of, disk, gather_lobes
+
+
+def otsu(measure: np.ndarray) -> np.ndarray:
+    """Return the pixels above Otsu's threshold of a measure; its outermost thousandths do not count.
+
+    None are above where the measure is constant.
+    """
+    low, high = np.percentile(measure, [0.1, 99.9])
+    if high - low < 1e-6:
+        return np.zeros(measure.shape, np.uint8)
+    levels = np.clip((measure - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
+    return (levels > threshold).astype(np.uint8)
+
+
+def otsu_level(counts: np.ndarray) -> tuple[int, float]:
+    """Compute Otsu's threshold of a histogram: the last level below, and the fraction of variance between the classes.
+
+    Half a per cent of the pixels at either end do not count.
+    """
+    rank = np.cumsum(counts, dtype=np.float64)
+    if rank[-1] == 0:
+        return 0, 0.0
+    low, high = np.searchsorted(rank, [0.005 * rank[-1], 0.995 * rank[-1]])
+    values = np.clip(np.arange(len(counts), dtype=np.float64), low, high)
+    weight = rank / rank[-1]
+    mean = np.cumsum(counts * values) / rank[-1]
+    variance = float((counts * (values - mean[-1]) ** 2).sum() / rank[-1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
+    between = np.where(np.isfinite(between), between, -1)
+    level = int(between.argmax())
+    return level, float(between[level]) / variance if variance > 0 else 0.0
 
 
 def refined_nuclei(mask: np.ndarray, parameters: Refinement) -> Objects:
@@ -30,13 +63,7 @@ def refine(mask: np.ndarray, parameters: Refinement) -> np.ndarray:
 
 
 def nuclei_of(mask: np.ndarray, min_area: float, splitting: Splitting) -> Objects:
-    """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus.
-
-    Args:
-        mask: uint8, 0 or 1.
-        min_area: of a nucleus, pixels; smaller ones are dropped.
-        splitting: whether touching nuclei are split, and how.
-    """
+    """Return the nuclei of a mask as objects: a cell is its nucleus, and lobes near each other are one nucleus."""
     if not splitting.split_touching:
         return Objects(cells=[(nucleus, nucleus) for nucleus in gather_lobes(mask, min_area)])
     nuclei, ridges = split_touching(mask, splitting)
@@ -48,14 +75,8 @@ def split_touching(mask: np.ndarray, splitting: Splitting) -> tuple[list[Region]
 
     Source: the EfficientNetV2-S paper, section 4.2.7. A marker is a component of what lies deeper than `split_cut`
     times the greatest depth, if its peak lies deeper than `split_peak_share` times that depth and it has
-    `split_peak_area` pixels; it is dilated by a disk of `split_marker_radius`. Objects without a marker stay whole.
-
-    Args:
-        mask: uint8, 0 or 1.
-        splitting: the constants.
-
-    Returns:
-        The objects, and the ridges between them, uint8.
+    `split_peak_area` pixels; it is dilated by a disk of `split_marker_radius`. Objects without a marker stay whole. The
+    ridges between objects are returned beside them.
     """
     from skimage.segmentation import watershed
 

@@ -18,10 +18,9 @@ class CyanOtsuParameters(Splitting):
 
 
 def find(image: Image, parameters: CyanOtsuParameters) -> Objects:
-    """Find nuclei."""
     from wbctool.imaging.colour import cyan
-    from wbctool.segmentation.regions import otsu, tidy
-    from wbctool.segmentation.thresholds import nuclei_of
+    from wbctool.segmentation.regions import tidy
+    from wbctool.segmentation.thresholds import nuclei_of, otsu
 
     return nuclei_of(tidy(otsu(cyan(image)), parameters.radius), parameters.min_area, parameters)
 

@@ -6,10 +6,8 @@ from wbctool.segmentation.method import Image, Method, Objects, Refinement
 
 
 def find(image: Image, parameters: Refinement) -> Objects:
-    """Find nuclei."""
     from wbctool.imaging.colour import haematoxylin
-    from wbctool.segmentation.regions import otsu
-    from wbctool.segmentation.thresholds import refined_nuclei
+    from wbctool.segmentation.thresholds import otsu, refined_nuclei
 
     return refined_nuclei(otsu(haematoxylin(image)), parameters)
 

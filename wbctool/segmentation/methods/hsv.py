@@ -15,7 +15,6 @@ class HsvParameters(Refinement):
 
 
 def find(image: Image, parameters: HsvParameters) -> Objects:
-    """Find nuclei."""
     import cv2
     import numpy as np
 

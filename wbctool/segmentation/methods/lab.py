@@ -10,12 +10,10 @@ from wbctool.segmentation.method import Image, Method, Objects, PublishedRule
 
 
 def find(image: Image, parameters: PublishedRule) -> Objects:
-    """Find nuclei."""
     import cv2
     import numpy as np
 
-    from wbctool.segmentation.regions import otsu
-    from wbctool.segmentation.thresholds import refined_nuclei
+    from wbctool.segmentation.thresholds import otsu, refined_nuclei
 
     lab = cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
     a, b = lab[..., 1], lab[..., 2]

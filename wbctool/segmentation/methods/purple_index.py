@@ -13,9 +13,7 @@ class PurpleIndexParameters(Refinement):
 
 
 def find(image: Image, parameters: PurpleIndexParameters) -> Objects:
-    """Find nuclei."""
-    from wbctool.segmentation.regions import otsu
-    from wbctool.segmentation.thresholds import refined_nuclei
+    from wbctool.segmentation.thresholds import otsu, refined_nuclei
 
     colour = image.astype("float32") / 255.0
     index = (colour[..., 0] + colour[..., 2]) / 2 - colour[..., 1]

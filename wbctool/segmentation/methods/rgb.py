@@ -24,7 +24,6 @@ class RgbParameters(Refinement):
 
 
 def find(image: Image, parameters: RgbParameters) -> Objects:
-    """Find nuclei."""
     from wbctool.segmentation.thresholds import refined_nuclei
 
     limits = [255.0 * value for value in parameters.rgb_thresholds]

@@ -16,12 +16,10 @@ class WatershedParameters(PublishedRule):
 
 
 def find(image: Image, parameters: WatershedParameters) -> Objects:
-    """Find nuclei."""
     import cv2
     import numpy as np
 
-    from wbctool.segmentation.regions import otsu
-    from wbctool.segmentation.thresholds import refined_nuclei
+    from wbctool.segmentation.thresholds import otsu, refined_nuclei
 
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (5, 5), 2.0).astype(np.float32)
     return refined_nuclei(otsu(grey if parameters.as_published else -grey), parameters)
