@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wbctool.cropping.parameters import CropParameters
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.cropping.step import crop_cells
 
 __all__ = ["CropParameters", "crop_cells"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "crop_cells":  # OpenCV is imported where it is used
-        from wbctool.cropping.step import crop_cells
-
-        return crop_cells
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+__getattr__ = lazy_exports(__name__, {"crop_cells": "step"})

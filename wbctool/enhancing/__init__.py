@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wbctool.enhancing.parameters import EnhanceParameters
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.enhancing.step import enhance_images
 
 __all__ = ["EnhanceParameters", "enhance_images"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "enhance_images":  # OpenCV is imported where it is used
-        from wbctool.enhancing.step import enhance_images
-
-        return enhance_images
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+__getattr__ = lazy_exports(__name__, {"enhance_images": "step"})

@@ -5,20 +5,15 @@ In wbctool an image is an RGB array of shape (height, width, 3), uint8.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import zlib
 from pathlib import Path
 
-# Read by OpenCV when it starts: larger images are refused before memory is taken for them.
-MAX_PIXELS = 500_000_000
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-
 import cv2
 import numpy as np
 
+from wbctool import MAX_PIXELS
 from wbctool.errors import ImageError
 from wbctool.records.storage import write_bytes
 

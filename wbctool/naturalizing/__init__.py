@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wbctool.naturalizing.options import CompositeOptions
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.naturalizing.composites import CompositeResult, make_composites
 
 __all__ = ["CompositeOptions", "CompositeResult", "make_composites"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:  # NumPy and OpenCV are imported where they are used
-        return getattr(import_module(f"{__name__}.composites"), name)
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+__getattr__ = lazy_exports(__name__, {"CompositeResult": "composites", "make_composites": "composites"})

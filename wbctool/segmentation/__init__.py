@@ -6,19 +6,13 @@ module of `wbctool.segmentation.methods`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from wbctool.pipeline.exports import lazy_exports
 from wbctool.segmentation.method import METHODS, Method, find_objects
 
 if TYPE_CHECKING:
     from wbctool.segmentation.step import segment_images
 
 __all__ = ["METHODS", "Method", "find_objects", "segment_images"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "segment_images":  # OpenCV is imported where it is used
-        from wbctool.segmentation.step import segment_images
-
-        return segment_images
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+__getattr__ = lazy_exports(__name__, {"segment_images": "step"})
