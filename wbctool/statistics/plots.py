@@ -17,7 +17,6 @@ from wbctool.records.storage import write_bytes
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-
 STYLE: dict[RcKeyType, Any] = {
     "svg.hashsalt": "wbctool",
     "font.size": 9,
@@ -28,12 +27,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Draw loss and accuracy over epochs; the start of fine-tuning and the epoch that was kept are marked.
-
-    Args:
-        history: the rows of `history.jsonl`.
-        best_epoch: from 1; 0 for none.
-    """
+    """Draw loss and accuracy over epochs; fine-tuning's start and the epoch kept, from 1, 0 for none, are marked."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(8, 3.2)
         tuned = [row["epoch"] for row in history if row["phase"] == "fine-tune"]
