@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 from wbctool.console import Progress, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.audit import audit_of
-from wbctool.evaluation.comparison import Candidate, candidates_of, compare
+from wbctool.evaluation.comparison import (
+    Candidate,
+    candidates_of,
+    compare,
+    comparison_blocks,
+    comparison_table,
+    exact_table,
+)
 from wbctool.evaluation.document import Pictures, Section, Table
 from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
 from wbctool.evaluation.report import report_of
 from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
-from wbctool.evaluation.side_by_side import comparison_blocks, comparison_table, exact_table
 from wbctool.evaluation.sources import note_selection, predictions_file, reading, training_history, training_records
 from wbctool.inputs.run_folders import hint_of_runs
 from wbctool.records.selection import Selection
@@ -52,7 +58,7 @@ class EvaluatedRun:
         if options.audit:
             trained = training_records(run.run, run.split, self.source, options.trained_on, self.selection)
             with Progress("audit", "images", self.quiet, total=len(run.ids) + len(trained)) as progress:
-                report["audit"] = audit_of(run, trained, on_image=progress.step)
+                report["audit"] = audit_of(run, trained, progress.step)
         return report
 
     def section(self, plots: Mapping[str, Figure], explanations: Mapping[str, str]) -> Section:
