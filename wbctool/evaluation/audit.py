@@ -124,15 +124,9 @@ def _classes(tested: Predictions, trained: Sequence[Record]) -> dict[str, Any]:
     examples = [[name, "no tested image"] for name in tested.classes if name not in present]
     known = [name for name in tested.classes if name in present]
     examples += [[name, "no training image"] for name in known if name not in trained_classes]
-    title, count = "classes without tested or without training images", len(tested.classes)
-    return {
-        "name": "classes",
-        "title": title,
-        "count": len(examples),
-        "of": count,
-        "examples": examples,
-        "without": None,
-    }
+    title = "classes without tested or without training images"
+    counts = {"count": len(examples), "of": len(tested.classes)}
+    return {"name": "classes", "title": title, **counts, "examples": examples, "without": None}
 
 
 def _metadata(tested: Predictions, trained: Sequence[Record], sizes: np.ndarray) -> list[dict[str, Any]]:

@@ -36,14 +36,7 @@ class Cell:
 
 @dataclass
 class Table:
-    """Rows and columns; the first column names the rows.
-
-    Attributes:
-        columns: their headers.
-        rows: of cells, or of their texts.
-        bold: (row, column) of the cells that stand out.
-        ruled: whether it compares runs or folders, which the first column names; it has a line under its header.
-    """
+    """Rows of cells or texts, some bold, by (row, column); a `ruled` one compares runs, which its first column names."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
@@ -74,12 +67,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Errors:
-    """Images that were classified incorrectly: thumbnails on a page, lines on a terminal.
-
-    Attributes:
-        images: `id`, `path`, `label`, `predicted` and `confidence` of each.
-        explanations: by id, paths of pictures that explain predictions.
-    """
+    """Images that were classified incorrectly, and by id the paths of pictures that explain predictions."""
 
     images: Sequence[Mapping[str, Any]]
     explanations: Mapping[str, str]
@@ -117,11 +105,6 @@ class Result:
 def value_text(value: float | None) -> str:
     """Return a value as tables show it."""
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def interval_text(interval: Sequence[float] | None) -> str:
-    """Return an interval as tables show it."""
-    return "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def exact_text(value: float | None) -> str:

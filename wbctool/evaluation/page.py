@@ -19,14 +19,7 @@ _SIDE = 300  # pixels of a thumbnail, for screens of twice the density
 
 
 def page_of(document: Section) -> str:
-    """Render a report with `page.html.j2`, which escapes every text.
-
-    Args:
-        document: with the pictures that it shows.
-
-    Returns:
-        HTML, the same for the same document.
-    """
+    """Render a report as HTML, the same for the same document, with `page.html.j2`, which escapes every text."""
     loader = jinja2.PackageLoader("wbctool.evaluation", "")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -18,32 +18,21 @@ _COLOURS = matplotlib.color_sequences["tab20"]
 
 
 def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figure]:
-    """Draw the plots of one run.
-
-    Args:
-        predictions: of the run.
-        report: as `report.report_of` returns it.
-
-    Returns:
-        By name: `confusion`, `roc`, `precision-recall`, `reliability` and `coverage`.
-    """
+    """Draw the plots of one run and its report, by name."""
+    roc = {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": "ROC, AUC one vs rest"}
+    precision = {"xlabel": "recall", "ylabel": "precision", "title": "Average precision", "ylim": (-0.03, 1.03)}
     with matplotlib.rc_context(STYLE):
         return {
             "confusion": _confusion_matrix(report["confusion"]),
-            "roc": _roc(predictions),
-            "precision-recall": _precision_recall(predictions),
+            "roc": _class_curves(predictions, "fpr", "tpr", 0, **roc),
+            "precision-recall": _class_curves(predictions, "recall", "precision", 1, **precision),
             "reliability": _reliability_diagram(report),
             "coverage": _risk_coverage_curve(report),
         }
 
 
 def parallel_coordinates(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> Figure:
-    """Draw runs as lines over metrics, each axis from its worst run below to its best run above.
-
-    Args:
-        rows: as `comparison.compare` returns them.
-        metrics: the axes.
-    """
+    """Draw runs, as `comparison.compare` returns them, as lines over metrics from the worst below to the best above."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7, 3.4 + 0.18 * len(rows))
         axes = figure.subplots()
@@ -112,16 +101,6 @@ def _class_curves(predictions: Predictions, x: str, y: str, area: int, **labels:
         entries = axes.get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
-
-
-def _roc(predictions: Predictions) -> Figure:
-    labels = {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": "ROC, AUC one vs rest"}
-    return _class_curves(predictions, "fpr", "tpr", 0, **labels)
-
-
-def _precision_recall(predictions: Predictions) -> Figure:
-    labels = {"xlabel": "recall", "ylabel": "precision", "title": "Average precision"}
-    return _class_curves(predictions, "recall", "precision", 1, ylim=(-0.03, 1.03), **labels)
 
 
 def _reliability_diagram(report: dict[str, Any]) -> Figure:

@@ -21,15 +21,9 @@ _LISTED_ERRORS, _LISTED_CONFUSIONS = 10, 5
 def report_of(
     predictions: Predictions, threshold: float | None = None, target_error: float | None = None
 ) -> dict[str, Any]:
-    """Compute the report: one flat object of metrics, with `intervals`, `classes` and `confusion` beside them.
+    """Compute the report: one flat object of metrics, as `evaluate --json` prints it; undefined values are None.
 
-    Args:
-        predictions: of one run.
-        threshold: of confidence, 0 to 1; predictions below it are set apart.
-        target_error: the error for which that threshold is sought.
-
-    Returns:
-        As `evaluate --json` prints it; undefined values are None.
+    Predictions below the threshold of confidence, which may be sought for a target error, are set apart.
 
     Raises:
         InputError: no threshold reaches the target.
@@ -77,13 +71,13 @@ def summary_of(predictions: Predictions) -> dict[str, Any]:
 
 
 def metric_values(values: dict[str, float], intervals: dict[str, Interval]) -> dict[str, Any]:
-    """Return metrics and their `intervals` as JSON has them, where undefined ones are None."""
+    """Return metrics and their `intervals` as JSON has them."""
     ends = {name: ends_of(intervals[name]) for name in values}
     return {**{name: none_if_nan(value) for name, value in values.items()}, "intervals": ends}
 
 
 def none_if_nan(value: float) -> float | None:
-    """Return a value as JSON has it."""
+    """Return a value as JSON has it, where undefined ones are None."""
     return None if math.isnan(value) else float(value)
 
 
@@ -95,15 +89,10 @@ def ends_of(interval: Interval) -> list[float] | None:
 def _most_confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
     """Return the pairs of classes that are confused most often, most often first."""
     errors = confusion - np.diag(np.diagonal(confusion))
-    pairs = [
-        {
-            "label": classes[i],
-            "predicted": classes[j],
-            "count": int(errors[i, j]),
-            "share": errors[i, j] / confusion[i].sum(),
-        }
-        for i, j in zip(*np.nonzero(errors), strict=True)
-    ]
+    pairs = []
+    for i, j in zip(*np.nonzero(errors), strict=True):
+        counts = {"count": int(errors[i, j]), "share": errors[i, j] / confusion[i].sum()}
+        pairs.append({"label": classes[i], "predicted": classes[j], **counts})
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))[:_LISTED_CONFUSIONS]
 
 
@@ -124,10 +113,9 @@ def _most_confident_errors(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def _confidence(predictions: Predictions) -> dict[str, Any]:
-    """Return the report's `temperature`, `reliability`, `coverage` and `before`.
+    """Return the report's `temperature`, None where images have several, `reliability`, `coverage` and `before`.
 
-    `temperature` is None where images have several. `before` has reliability, log loss and calibration error of the
-    probabilities before they were scaled, or is None where none was.
+    The last is of the probabilities before they were scaled, or None where none was.
     """
     temperatures = np.unique(predictions.temperature)
     before = None

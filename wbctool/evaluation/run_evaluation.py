@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -25,7 +25,7 @@ from wbctool.evaluation.comparison import (
 from wbctool.evaluation.document import Pictures, Section, Table
 from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
 from wbctool.evaluation.report import report_of
-from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
+from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections
 from wbctool.evaluation.sources import note_selection, predictions_file, reading, training_history, training_records
 from wbctool.inputs.run_folders import hint_of_runs
 from wbctool.records.selection import Selection
@@ -50,8 +50,7 @@ class EvaluatedRun:
     def report(self) -> dict[str, Any]:
         """Every metric, as `evaluate --json` prints it, and the `audit` if that is wanted.
 
-        Raises:
-            InputError: no threshold leaves the target error, or the audit has no training records.
+        Raises an InputError where no threshold leaves the target error, or the audit has no training records.
         """
         run, options = self.predictions, self.options
         report = report_of(run, options.threshold, options.target_error)
@@ -63,8 +62,9 @@ class EvaluatedRun:
 
     def section(self, plots: Mapping[str, Figure], explanations: Mapping[str, str]) -> Section:
         """Lay out the report, with pictures for a page."""
-        title = report_title(self.report, "stdin" if self.source == "-" else self.source)
-        return Section(title, report_sections(self.report, self.options.columns, plots, explanations), folded=True)
+        report, source = self.report, "stdin" if self.source == "-" else self.source
+        title = f"{source}: {report['n']:,} images ({SPLIT_NAMES.get(report['split'], report['split'])})"
+        return Section(title, report_sections(report, self.options.columns, plots, explanations))
 
     def plots(self) -> dict[str, Figure]:
         """Draw its plots, and its learning curves where its run folder is known."""
@@ -109,8 +109,7 @@ class Evaluation:
         if self.comparison:
             metrics = metrics_of(view="terminal", names=self.columns)
             return Section(self._title, comparison_blocks(self.comparison, metrics))
-        section = self.runs[0].section({}, {})
-        return Section(section.title, section.blocks)
+        return self.runs[0].section({}, {})
 
     @property
     def _title(self) -> str:
@@ -127,20 +126,16 @@ class Evaluation:
         return comparison_table(self.comparison, metrics_of(view="paper", names=self.columns))
 
     def write_page(self, file: Path, explanations: Mapping[str, str] | None = None) -> None:
-        """Write an HTML page with all reports and their plots, which stands alone.
-
-        Args:
-            file: to write.
-            explanations: paths of pictures that explain predictions, by image id.
-        """
+        """Write an HTML page that stands alone, with all reports, plots, and explaining pictures by image id."""
         from wbctool.evaluation.page import page_of
 
         sections = [run.section(run.plots(), explanations or {}) for run in self.runs]
-        document = Section(sections[0].title, sections[0].blocks)
+        document = sections[0]
         if self.comparison:
             blocks = comparison_blocks(self.comparison, metrics_of(view="paper", names=self.columns))
             plot = Pictures([self._parallel_coordinates()], wide=True)
-            document = Section(self._title, [Section("Side by side", [*blocks, plot]), *sections])
+            folded = [replace(section, folded=True) for section in sections]
+            document = Section(self._title, [Section("Side by side", [*blocks, plot]), *folded])
         write_bytes(file, page_of(document).encode())
 
     def write_plots(self, folder: Path) -> None:

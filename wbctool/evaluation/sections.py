@@ -16,7 +16,6 @@ from wbctool.evaluation.document import (
     Section,
     Table,
     exact_text,
-    interval_text,
     value_text,
 )
 from wbctool.statistics.metrics import METRICS, Metric, metrics_of
@@ -31,26 +30,10 @@ _REMEDIES = {
 }
 
 
-def report_title(report: dict[str, Any], source: str) -> str:
-    """Return the source of a report, and what it is of."""
-    return f"{source}: {report['n']:,} images ({SPLIT_NAMES.get(report['split'], report['split'])})"
-
-
 def report_sections(
-    report: dict[str, Any],
-    columns: Sequence[str] = (),
-    plots: Mapping[str, Figure] | None = None,
-    explanations: Mapping[str, str] | None = None,
+    report: dict[str, Any], columns: Sequence[str], plots: Mapping[str, Figure], explanations: Mapping[str, str]
 ) -> list[Block]:
-    """Lay out the report of one run.
-
-    Args:
-        report: as `report.report_of` returns it; `audit` is shown where it is there.
-        columns: names of the metrics to show; by default all.
-        plots: for a page, those of `plots.plots_of`, and `learning-curves` where the training is known.
-        explanations: for a page, paths of pictures that explain predictions, by image id.
-    """
-    plots = plots or {}
+    """Lay out the report of one run, with its audit and its plots where it has any; without columns, all metrics."""
     blocks: list[Block] = [Paragraph(f"left out: {line}", "warning") for line in report["left_out"]]
     if report["composites"]:
         text = f"{report['composites']:,} of {report['n']:,} images are composites: the figures are not of real images"
@@ -59,7 +42,7 @@ def report_sections(
         Section("Metrics", [_metric_table(report, metrics_of(names=columns)), _interval_note(report)]),
         Section("Classes", [_class_table(report["classes"])]),
         Section("Confusion matrix", [Matrix(report["confusion"]["classes"], report["confusion"]["matrix"])]),
-        *_errors(report, explanations or {}),
+        *_errors(report, explanations),
         *_confidence(report),
     ]
     if curves := [plots[name] for name in ("reliability", "coverage", "roc", "precision-recall") if name in plots]:
@@ -73,8 +56,8 @@ def report_sections(
     return blocks
 
 
-def exact_metrics(report: dict[str, Any], columns: Sequence[str] = ()) -> Table:
-    """Return metrics with their intervals in full, for papers and spreadsheets; arguments as of `report_sections`."""
+def exact_metrics(report: dict[str, Any], columns: Sequence[str]) -> Table:
+    """Return metrics with their intervals in full, for papers and spreadsheets."""
     rows = [
         [metric.title, *map(exact_text, (report[metric.name], *(report["intervals"][metric.name] or (None, None))))]
         for metric in metrics_of(names=columns)
@@ -89,8 +72,10 @@ def _metric_table(
     rows: list[list[Cell | str]] = []
     for metric in metrics:
         values = [each[metric.name] for each in (whole, report) if each]
+        ends = report["intervals"][metric.name]
+        interval = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "–"
         name = Cell(metric.title, hint=f"{metric.help} {metric.source}".strip())
-        rows.append([name, *map(value_text, values), interval_text(report["intervals"][metric.name])])
+        rows.append([name, *map(value_text, values), interval])
     return Table(["metric", *([f"all {whole['n']:,}"] if whole else []), header, "95 % interval"], rows)
 
 
@@ -109,20 +94,17 @@ def _interval_note(report: dict[str, Any]) -> Paragraph:
 def _class_table(classes: dict[str, dict[str, Any]]) -> Table:
     rows: list[list[Cell | str]] = []
     for label, row in classes.items():
-        cells = [Cell(label), Cell(f"{row['support']:,}")]
+        cells: list[Cell | str] = [label, f"{row['support']:,}"]
         for key in ("precision", "recall", "f1", "specificity"):
             interval = row["intervals"][key]
             detail = f"{interval[0]:.2f}–{interval[1]:.2f}" if interval else ""
             cells.append(Cell(f"{row[key]:.3f}", detail) if row["support"] or interval else Cell("–"))
-        rows.append([*cells])
+        rows.append(cells)
     return Table(["class", "images", "precision", "recall", "F1", "specificity"], rows)
 
 
 def _errors(report: dict[str, Any], explanations: Mapping[str, str]) -> list[Block]:
-    pairs = [
-        f"{pair['label']} as {pair['predicted']}: {pair['count']:,} ({pair['share']:.0%})"
-        for pair in report["confused"]
-    ]
+    pairs = [f"{p['label']} as {p['predicted']}: {p['count']:,} ({p['share']:.0%})" for p in report["confused"]]
     if not pairs:
         return []
     errors = Errors(report["wrongest"], explanations)
@@ -162,30 +144,25 @@ def _reliability_table(report: dict[str, Any]) -> Table:
 def _threshold(threshold: dict[str, Any], count: int) -> Section:
     basis = threshold["chosen_on"]
     if basis != "given":
-        validation = basis == "validation"
-        basis = f"chosen on {'validation' if validation else f'the very images it is measured on ({basis})'}"
+        basis = "validation" if basis == "validation" else f"the very images it is measured on ({basis})"
+        basis = f"chosen on {basis}"
     rows = []
     for name, row in threshold["classes"].items():
         fraction = f"{row['uncertain'] / row['support']:.1%}" if row["support"] else "–"
         rows.append([name, f"{row['uncertain']:,}", f"{row['support']:,}", fraction])
     uncertain = f"{threshold['uncertain']:,} of {count:,} ({threshold['uncertain'] / count:.1%})"
     rest = threshold["rest"]
-    return Section(
-        f"Threshold {threshold['value']:.4g}",
-        [
-            Paragraph(f"{basis}; uncertain: {uncertain}"),
-            Table(["class", "uncertain", "of", "fraction"], rows),
-            _summary_table(rest, "the rest") if rest else Paragraph("No prediction is left."),
-        ],
-    )
+    left = _summary_table(rest, "the rest") if rest else Paragraph("No prediction is left.")
+    table = Table(["class", "uncertain", "of", "fraction"], rows)
+    blocks: list[Block] = [Paragraph(f"{basis}; uncertain: {uncertain}"), table, left]
+    return Section(f"Threshold {threshold['value']:.4g}", blocks)
 
 
 def _audit(audit: dict[str, Any], report: dict[str, Any]) -> Section:
     """Lay out each check with examples, and the metrics with and without the tainted images."""
     blocks: list[Block] = []
     if audit["not_compared"]:
-        text = f"{audit['not_compared']:,} images cannot be read and were not compared"
-        blocks.append(Paragraph(text, "warning"))
+        blocks.append(Paragraph(f"{audit['not_compared']:,} images cannot be read and were not compared", "warning"))
     if not audit["turned"]:
         text = "too many images to look for copies that are turned (by other than quarters), sheared or cut out"
         blocks.append(Paragraph(text, "warning"))
