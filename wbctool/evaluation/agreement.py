@@ -138,7 +138,6 @@ def _compare(
 
 
 def _report(compared: _Compared, source: str, truth_count: int) -> dict[str, Any]:
-    """Return means by object and measure, fractions of poor images, and the worst images."""
     report: dict[str, Any] = {
         "source": source,
         "schema": SCHEMA,
@@ -219,7 +218,18 @@ def truth_masks(path: Path, values: Mapping[str, int], size: Sequence[int]) -> d
 
     Each grey value counts as the nearest one named, or 0.
     """
-    grey = _read_grey(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}; check the truth folder") from None
+    grey, fault = decode_unchanged(data)
+    if grey is None or grey.dtype not in (np.uint8, np.uint16):
+        reason = fault or "neither 8 nor 16 bits"
+        raise ImageError(f"{path}: no grey image ({reason}); get it again or leave its image out")
+    if grey.ndim == 3:
+        if (grey[..., :3] != grey[..., :1]).any():
+            raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")
+        grey = grey[..., 0]
     if grey.shape[::-1] != tuple(size):
         sizes = f"{grey.shape[1]}×{grey.shape[0]}, its image {size[0]}×{size[1]}"
         raise ImageError(f"{path}: the truth is {sizes}; pair images with their own masks")
@@ -229,22 +239,6 @@ def truth_masks(path: Path, values: Mapping[str, int], size: Sequence[int]) -> d
     if "cell" in masks and "nucleus" in masks:
         masks["cell"] |= masks["nucleus"]
     return masks
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; check the truth folder") from None
-    image, fault = decode_unchanged(data)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        reason = fault or "neither 8 nor 16 bits"
-        raise ImageError(f"{path}: no grey image ({reason}); get it again or leave its image out")
-    if image.ndim == 3:
-        if (image[..., :3] != image[..., :1]).any():
-            raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")
-        image = image[..., 0]
-    return image
 
 
 def predicted_masks(record: Record, objects: Iterable[str], which: str) -> dict[str, np.ndarray]:

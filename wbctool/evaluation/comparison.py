@@ -76,7 +76,11 @@ def compare(candidates: Sequence[Candidate], baseline: str | None = None) -> lis
         UsageProblem: none has the name of the baseline.
     """
     ranking = ranks([math.nan if each.joins_others else each.mean("accuracy") for each in candidates])
-    reference = candidates[ranking.index(1)] if baseline is None else _named(candidates, baseline)
+    named = [each for each in candidates if baseline and each.name.rstrip("/") == baseline.rstrip("/")]
+    if baseline is not None and not named:
+        names = ", ".join(candidate.name for candidate in candidates)
+        raise UsageProblem(f"--baseline {baseline}: is none of the runs: {names}")
+    reference = named[0] if named else candidates[ranking.index(1)]
     tests = [
         None if each is reference or each.joins_others else _test(each, reference, required=baseline is not None)
         for each in candidates
@@ -93,14 +97,6 @@ def compare(candidates: Sequence[Candidate], baseline: str | None = None) -> lis
             row["against"] = {**test, "p": none_if_nan(test["p"]), "p_corrected": none_if_nan(p)}
         rows.append(row)
     return rows
-
-
-def _named(candidates: Sequence[Candidate], name: str) -> Candidate:
-    for candidate in candidates:
-        if candidate.name.rstrip("/") == name.rstrip("/"):
-            return candidate
-    names = ", ".join(candidate.name for candidate in candidates)
-    raise UsageProblem(f"--baseline {name}: is none of the runs: {names}")
 
 
 def _test(candidate: Candidate, reference: Candidate, required: bool) -> dict[str, Any] | None:
@@ -172,7 +168,11 @@ def comparison_table(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) 
     tested = any("against" in row for row in rows)
     columns = ["run", *(metric.column or metric.title for metric in metrics)]
     columns += ["difference", "p", "rank"] if tested else ["rank"]
-    bold = {(row, 1 + column) for column, metric in enumerate(metrics) for row in _best(rows, metric)}
+    bold = set()
+    for column, metric in enumerate(metrics, 1):
+        values = [math.nan if None in (row[metric.name], row["rank"]) else row[metric.name] for row in rows]
+        ranking = ranks(values, lower_is_better=not metric.higher_is_better)
+        bold |= {(row, column) for row, rank in enumerate(ranking) if rank == 1 and not math.isnan(values[row])}
     return Table(columns, [_row(row, metrics, tested) for row in rows], bold, ruled=True)
 
 
@@ -185,7 +185,11 @@ def exact_table(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> Ta
     for row in rows:
         values = [value for metric in metrics for value in (row[metric.name], row["deviations"][metric.name])]
         exact = [row["run"], str(row["runs"]), str(row["n"]), str(row["rank"] or ""), *map(_exact, values)]
-        cells.append([*exact, *_exact_test(row.get("against"))])
+        tested = [""] * 7
+        if test := row.get("against"):
+            ends = [test["accuracy"]["difference"], *test["accuracy"]["interval"]]
+            tested = [test["run"], *map(_exact, [*ends, test["relative"], test["p"], test["p_corrected"]])]
+        cells.append([*exact, *tested])
     return Table(headers, cells)
 
 
@@ -196,17 +200,17 @@ def comparison_blocks(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric])
     if tests:
         text = f"difference: points of accuracy against {tests[0][1]['run']} on the same images; p: McNemar's test,"
         blocks.append(Paragraph(f"{text} corrected for their number (Holm).", "soft"))
-        blocks.append(Items([line for run, test in tests if (line := _interval_line(run, test["accuracy"]))]))
+        lines = []
+        for run, test in tests:
+            (low, high), difference = test["accuracy"]["interval"], test["accuracy"]["difference"]
+            if low is not None:
+                points = f"{100 * difference:+.1f}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+                lines.append(f"{run}: {points}")
+        blocks.append(Items(lines))
     if any(row["rank"] and "against" not in row for row in rows) and len(tests) + 1 < len(rows):
         text = "Runs without a difference were tested on other images: ranks compare the sets as much as the runs."
         blocks.append(Paragraph(text, "warning"))
     return blocks
-
-
-def _best(rows: Sequence[dict[str, Any]], metric: Metric) -> list[int]:
-    values = [math.nan if None in (row[metric.name], row["rank"]) else row[metric.name] for row in rows]
-    ranking = ranks(values, lower_is_better=not metric.higher_is_better)
-    return [index for index, rank in enumerate(ranking) if rank == 1 and not math.isnan(values[index])]
 
 
 def _row(row: dict[str, Any], metrics: Sequence[Metric], tested: bool) -> list[str]:
@@ -222,20 +226,5 @@ def _row(row: dict[str, Any], metrics: Sequence[Metric], tested: bool) -> list[s
     return [*cells, str(row["rank"] or "–")]
 
 
-def _interval_line(run: str, accuracy: dict[str, Any]) -> str:
-    if accuracy["interval"][0] is None:
-        return ""
-    low, high = (100 * end for end in accuracy["interval"])
-    return f"{run}: {100 * accuracy['difference']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}"
-
-
 def _exact(value: float | None) -> str:
     return "" if value is None else repr(value)
-
-
-def _exact_test(test: dict[str, Any] | None) -> list[str]:
-    if test is None:
-        return [""] * 7
-    accuracy = test["accuracy"]
-    values = [accuracy["difference"], *accuracy["interval"], test["relative"], test["p"], test["p_corrected"]]
-    return [test["run"], *map(_exact, values)]

@@ -70,11 +70,11 @@ def count_cells(
         unlabelled = (sum(number for (_, label), number in group.items() if label is None) for group in groups.values())
         if partly := sum(0 < number < group.total() for number, group in zip(unlabelled, groups.values(), strict=True)):
             note(f"{partly:,} groups have cells without a label: no truth is shown for them")
-    return Result([report], _document(report, source), lambda form: exact_counts(report))
+    return Result([report], _document(report, source), lambda form: _exact_counts(report))
 
 
 def _count(records: Iterator[Record], threshold: float | None, tally: Tally) -> tuple[Counter[_Key], list[str]]:
-    """Count cells by split, group, predicted class and label; the classes in alphabetical order."""
+    """Count cells, and return the classes in alphabetical order."""
     cells: Counter[_Key] = Counter()
     classes: set[str] = set()
     runs: dict[str | None, str] = {}
@@ -147,8 +147,7 @@ def agreement_of(differences: Sequence[float]) -> dict[str, Any]:
     return agreement
 
 
-def exact_counts(report: dict[str, Any]) -> Table:
-    """Return one row for each group and class, for papers and spreadsheets."""
+def _exact_counts(report: dict[str, Any]) -> Table:
     rows = []
     for group in report["groups"]:
         for label, cell in group["classes"].items():
@@ -158,7 +157,6 @@ def exact_counts(report: dict[str, Any]) -> Table:
 
 
 def _document(report: dict[str, Any], source: str) -> Section:
-    """Lay out the count of each group, and the agreement with the truth where that is known."""
     groups = report["groups"]
     blocks: list[Block] = []
     if any(row["uncertain"] for row in groups):

@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass
 class Table:
-    """Rows of cells or texts, some bold, by (row, column); a `ruled` one compares runs, which its first column names."""
+    """Rows of cells or texts, those at `bold` (row, column) in bold; a `ruled` one compares runs, named in column 0."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]

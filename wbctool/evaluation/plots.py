@@ -34,8 +34,7 @@ def plots_of(predictions: Predictions, report: dict[str, Any]) -> dict[str, Figu
 def parallel_coordinates(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> Figure:
     """Draw runs, as `comparison.compare` returns them, as lines over metrics from the worst below to the best above."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(7, 3.4 + 0.18 * len(rows))
-        axes = figure.subplots()
+        figure, axes = new_figure(7, 3.4 + 0.18 * len(rows))
         values = np.array([[row[metric.name] for metric in metrics] for row in rows], np.float64)
         signs = np.array([1 if metric.higher_is_better else -1 for metric in metrics])
         known = ~np.isnan(values)
@@ -67,8 +66,7 @@ def _plain(name: str) -> str:
 def _confusion_matrix(confusion: dict[str, Any]) -> Figure:
     classes, matrix = confusion["classes"], np.array(confusion["matrix"])
     side = max(3.6, 0.42 * len(classes) + 1.6)
-    figure = new_figure(side + 0.6, side)
-    axes = figure.subplots()
+    figure, axes = new_figure(side + 0.6, side)
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(matrix), strict=True):
@@ -83,8 +81,7 @@ def _confusion_matrix(confusion: dict[str, Any]) -> Figure:
 
 def _class_curves(predictions: Predictions, x: str, y: str, area: int, **labels: Any) -> Figure:
     """Draw a curve of each class, with its area, by its index in `curve_areas`, in the legend."""
-    figure = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
-    axes = figure.subplots()
+    figure, axes = new_figure(4.6, 4 + 0.1 * len(predictions.classes))
     if x == "fpr":
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     for index, name in enumerate(predictions.classes):
@@ -104,8 +101,7 @@ def _class_curves(predictions: Predictions, x: str, y: str, area: int, **labels:
 
 
 def _reliability_diagram(report: dict[str, Any]) -> Figure:
-    figure = new_figure(4.6, 4)
-    axes = figure.subplots()
+    figure, axes = new_figure(4.6, 4)
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     series = [("after scaling" if report["before"] else "measured", report["reliability"], "tab:blue")]
     if report["before"]:
@@ -122,8 +118,7 @@ def _reliability_diagram(report: dict[str, Any]) -> Figure:
 
 
 def _risk_coverage_curve(report: dict[str, Any]) -> Figure:
-    figure = new_figure(4.6, 4)
-    axes = figure.subplots()
+    figure, axes = new_figure(4.6, 4)
     rows = report["coverage"]
     axes.plot([row["coverage"] for row in rows], [row["error"] for row in rows], ".-")
     for row in rows:

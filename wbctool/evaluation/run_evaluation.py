@@ -24,8 +24,7 @@ from wbctool.evaluation.comparison import (
 )
 from wbctool.evaluation.document import Pictures, Section, Table
 from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
-from wbctool.evaluation.report import report_of
-from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections
+from wbctool.evaluation.report import SPLIT_NAMES, exact_metrics, report_of, report_sections
 from wbctool.evaluation.sources import note_selection, predictions_file, reading, training_history, training_records
 from wbctool.inputs.run_folders import hint_of_runs
 from wbctool.records.selection import Selection
@@ -142,9 +141,12 @@ class Evaluation:
         """Write the plots as PNG and SVG; those of several runs into a folder each."""
         from wbctool.statistics.plots import write_plots
 
-        taken: set[str] = set()
+        taken: set[Path] = set()
         for run in self.runs:
-            write_plots(run.plots(), folder / _folder_name(run.source, taken) if self.comparison else folder)
+            name = re.sub(r"[^\w.-]+", "_", run.source).strip("._") or "run"
+            own = next(path for n in count(1) if (path := folder / (name if n == 1 else f"{name}-{n}")) not in taken)
+            taken.add(own)
+            write_plots(run.plots(), own if self.comparison else folder)
         if self.comparison:
             write_plots({"parallel-coordinates": self._parallel_coordinates()}, folder)
 
@@ -201,11 +203,3 @@ def _read_runs(source: str, options: EvaluationOptions, selection: Selection, qu
         note_selection(tally, source)
     names = [source] if len(collected) == 1 else [predictions.run for predictions in collected]
     return [EvaluatedRun(*run, options, selection, quiet) for run in zip(names, collected, strict=True)]
-
-
-def _folder_name(source: str, taken: set[str]) -> str:
-    """Return a folder name made of a source, and add it to those taken."""
-    name = re.sub(r"[^\w.-]+", "_", source).strip("._") or "run"
-    unique = next(each for n in count(1) if (each := name if n == 1 else f"{name}-{n}") not in taken)
-    taken.add(unique)
-    return unique

@@ -85,14 +85,10 @@ class Draws:
         units: int | None = None,
         signed: bool = False,
     ) -> Interval:
-        """Compute the interval of a metric; NaN twice where it is undefined.
+        """Compute the interval of a metric from its values of all images and of each draw; NaN where it is undefined.
 
-        Args:
-            value: of all images.
-            drawn: of each draw; NaN where it is undefined there.
-            left_out: without each group in turn, for the acceleration.
-            units: number of groups that the metric is over; by default all of them.
-            signed: whether it may lie below 0.
+        `left_out` has the values without each group in turn, for the acceleration; `units` is the number of groups that
+        the metric is over, by default all of them; a `signed` one may lie below 0.
         """
         drawn = np.sort(drawn[np.isfinite(drawn)])
         if not np.isfinite(value) or len(drawn) == 0 or self.count < 2:
