@@ -162,7 +162,6 @@ def _report(compared: _Compared, source: str, truth_count: int) -> dict[str, Any
 
 
 def _document(reports: list[dict[str, Any]], objects: Sequence[str]) -> Section:
-    """Lay out a table for each object, inputs side by side, and of a single input its worst images."""
     headers = ("masks", "method", "images", "Dice", "IoU", "prec.", "recall", f"< {POOR}", "s/image")
     blocks: list[Block] = []
     for name in objects:

@@ -168,7 +168,6 @@ def _metadata(tested: Predictions, trained: Sequence[Record], sizes: np.ndarray)
 def _features(
     tested: Predictions, trained: Sequence[Record], sizes: np.ndarray
 ) -> dict[str, tuple[list[Any], list[Any]]]:
-    """Return the values of each feature, of the tested images and of those of training."""
     count = len(tested.ids)
     if (sizes == 0).any() and (sizes > 0).any():  # an unreadable image must not be told by its size
         known_sizes, often = np.unique(sizes[sizes[:, 0] > 0], axis=0, return_counts=True)

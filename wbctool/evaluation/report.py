@@ -50,8 +50,7 @@ def report_of(
     Raises:
         InputError: no threshold reaches the target.
     """
-    wanted = threshold is not None or target_error is not None
-    uncertain = _threshold(predictions, threshold, target_error) if wanted else None
+    uncertain = _threshold(predictions, threshold, target_error)
     classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
     counts = ConfusionCounts(confusion_matrix(truth, predicted, len(classes)))
     values = values_of(predictions)
@@ -109,7 +108,6 @@ def ends_of(interval: Interval) -> list[float] | None:
 
 
 def _most_confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
-    """Return the pairs of classes that are confused most often, most often first."""
     errors = confusion - np.diag(np.diagonal(confusion))
     pairs = []
     for i, j in zip(*np.nonzero(errors), strict=True):
@@ -119,7 +117,6 @@ def _most_confused(confusion: np.ndarray, classes: list[str]) -> list[dict[str, 
 
 
 def _most_confident_errors(predictions: Predictions) -> list[dict[str, Any]]:
-    """Return the errors of highest confidence."""
     errors = np.flatnonzero(~predictions.correct)
     ranked = errors[np.argsort(-predictions.confidence[errors], kind="stable")[:_LISTED_ERRORS]]
     return [
@@ -156,14 +153,15 @@ def _confidence(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _threshold(predictions: Predictions, threshold: float | None, target: float | None) -> dict[str, Any]:
+def _threshold(predictions: Predictions, threshold: float | None, target: float | None) -> dict[str, Any] | None:
     """Count predictions below a threshold of confidence, of all classes and of each, and summarise the rest.
 
     Without a threshold, it is the one that leaves the target error, on validation where there are such predictions.
     """
     chosen_on = "given"
     if threshold is None:
-        assert target is not None
+        if target is None:
+            return None
         basis = predictions.validation or predictions
         chosen_on = "validation" if predictions.validation else predictions.split
         threshold = threshold_for(basis.confidence, basis.correct, target)
@@ -171,17 +169,15 @@ def _threshold(predictions: Predictions, threshold: float | None, target: float 
             least = float(risk_coverage(basis.confidence, basis.correct)[2].min())
             raise InputError(f"--target-error {target:g}: no threshold reaches it (the least error is {least:.3g})")
     certain = predictions.confidence >= threshold
-    count = len(predictions.classes)
-    support = np.bincount(predictions.truth, minlength=count).tolist()
-    uncertain = np.bincount(predictions.truth[~certain], minlength=count).tolist()
+    classes = {}
+    for index, name in enumerate(predictions.classes):
+        of_class = predictions.truth == index
+        classes[name] = {"support": int(of_class.sum()), "uncertain": int((of_class & ~certain).sum())}
     return {
         "value": threshold,
         "chosen_on": chosen_on,
-        "uncertain": sum(uncertain),
-        "classes": {
-            name: {"support": support[index], "uncertain": uncertain[index]}
-            for index, name in enumerate(predictions.classes)
-        },
+        "uncertain": int((~certain).sum()),
+        "classes": classes,
         "rest": summary_of(predictions.subset(certain)) if certain.any() else None,
     }
 
@@ -218,10 +214,10 @@ def report_sections(
 
 def exact_metrics(report: dict[str, Any], columns: Sequence[str]) -> Table:
     """Return metrics with their intervals in full, for papers and spreadsheets."""
-    rows = [
-        [metric.title, *map(exact_text, (report[metric.name], *(report["intervals"][metric.name] or (None, None))))]
-        for metric in metrics_of(names=columns)
-    ]
+    rows = []
+    for metric in metrics_of(names=columns):
+        values = (report[metric.name], *(report["intervals"][metric.name] or (None, None)))
+        rows.append([metric.title, *map(exact_text, values)])
     return Table(["figure", "value", "low", "high"], rows)
 
 
@@ -311,7 +307,6 @@ def _threshold_section(threshold: dict[str, Any], count: int) -> Section:
 
 
 def _audit_section(audit: dict[str, Any], report: dict[str, Any]) -> Section:
-    """Lay out each check with examples, and the metrics with and without the tainted images."""
     blocks: list[Block] = []
     if audit["not_compared"]:
         blocks.append(Paragraph(f"{audit['not_compared']:,} images cannot be read and were not compared", "warning"))

@@ -67,7 +67,7 @@ class EvaluatedRun:
 
     def plots(self) -> dict[str, Figure]:
         """Draw its plots, and its learning curves where its run folder is known."""
-        from wbctool.evaluation.plots import plots_of
+        from wbctool.evaluation.page import plots_of
         from wbctool.statistics.plots import learning_curves
 
         figures = plots_of(self.predictions, self.report)
@@ -151,7 +151,7 @@ class Evaluation:
             write_plots({"parallel-coordinates": self._parallel_coordinates()}, folder)
 
     def _parallel_coordinates(self) -> Figure:
-        from wbctool.evaluation.plots import parallel_coordinates
+        from wbctool.evaluation.page import parallel_coordinates
 
         return parallel_coordinates(self.comparison, metrics_of(view="axes", names=self.columns))
 
@@ -194,7 +194,6 @@ def evaluate_predictions(
 
 
 def _read_runs(source: str, options: EvaluationOptions, selection: Selection, quiet: bool) -> list[EvaluatedRun]:
-    """Read the runs of one input."""
     if hint := hint_of_runs(Path(source)):
         raise InputError(hint)
     with reading([predictions_file(source)], selection) as (records, tally):
