@@ -8,8 +8,7 @@ import pytest
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from wbctool.errors import UsageProblem
-from wbctool.evaluation.agreement import overlap
-from wbctool.evaluation.truth_masks import parse_grey_values
+from wbctool.evaluation.agreement import overlap, parse_grey_values
 
 
 def test_overlap_equals_that_of_scikit_learn():

@@ -65,7 +65,7 @@ class ReportOptions:
 
     def check(self) -> None:
         """Refuse files that cannot be written, and options that do not go together."""
-        from wbctool.evaluation.tables import FORMATS
+        from wbctool.evaluation.document import FORMATS
 
         used = self.used()
         if self.form not in FORMATS:
@@ -119,7 +119,7 @@ def evaluate(
             raise UsageProblem("--split is for predictions, not for --truth")
         if used := shown.used():
             raise UsageProblem(f"--truth measures masks; --{used[0]} is for predictions")
-        from wbctool.evaluation.truth_masks import parse_grey_values
+        from wbctool.evaluation.agreement import parse_grey_values
 
         values = parse_grey_values(truth_values)
         _print(evaluate_masks(inputs, truth, which, values, selection.selection(), quiet), json)
@@ -135,7 +135,7 @@ def evaluate(
     if json or shown.form == "table" or not result.table:
         _print(result, json)
     else:
-        from wbctool.evaluation.tables import written
+        from wbctool.evaluation.document import written
 
         print(written(result.table(shown.form), shown.form), end="")
 

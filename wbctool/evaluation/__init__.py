@@ -3,8 +3,6 @@
 `evaluate_predictions`, `count_cells` and `evaluate_masks` do what `wbctool evaluate` does. They print nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +12,11 @@ if TYPE_CHECKING:
     from wbctool.evaluation.predictions import EvaluationOptions
     from wbctool.evaluation.run_evaluation import evaluate_predictions
 
-_MODULES = {
-    "evaluate_predictions": "run_evaluation",
-    "count_cells": "differential",
-    "evaluate_masks": "agreement",
-    "EvaluationOptions": "predictions",
-}
 __all__ = ["EvaluationOptions", "count_cells", "evaluate_masks", "evaluate_predictions"]
+_MODULES = {"EvaluationOptions": "predictions", "count_cells": "differential", "evaluate_masks": "agreement"}
 
 
-def __getattr__(name: str) -> Any:  # imported when used, as help and completion import this package
-    if name not in _MODULES:
+def __getattr__(name: str) -> Any:  # imported when used, as only masks and audits need OpenCV
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'run_evaluation')}"), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from wbctool.console import note
-from wbctool.errors import InputError, UsageProblem
+from wbctool.errors import ImageError, InputError, UsageProblem, check_choice
 from wbctool.evaluation.document import Block, Result, Section, Table
 from wbctool.evaluation.sources import reading
-from wbctool.evaluation.truth_masks import find_truth, predicted_masks, truth_masks
+from wbctool.imaging.files import decode_unchanged, read_labels
+from wbctool.inputs.images import IMAGE_SUFFIXES
 from wbctool.records import ERROR, MASK, Record
+from wbctool.records.cells import central
 from wbctool.records.selection import Selection
 
 SCHEMA = "wbctool.agreement/1"
-WHICH = ("all", "central")
+OBJECTS = ("nucleus", "cell", "rbc", "platelet")
 DEFAULT_VALUES = {"nucleus": 255, "cell": 128}
 POOR = 0.8
 MEASURES = ("dice", "iou", "precision", "recall")
@@ -52,8 +54,7 @@ def evaluate_masks(
             were given, no truth mask has one of the default ones.
         UsageProblem: no such choice of cells.
     """
-    if which not in WHICH:
-        raise UsageProblem(f"--which {which}: choose from {', '.join(WHICH)}")
+    check_choice("--which", which, ("all", "central"))
     values = dict(grey_values or DEFAULT_VALUES)
     paths = find_truth(truth)
     reports = []
@@ -97,17 +98,6 @@ class _Compared:
     failed: int = 0
     truth_pixels: Counter[str] = field(default_factory=Counter)  # by object, a cell's without its nucleus
 
-    def add(self, record: Record, truth: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> None:
-        """Add the masks of an image."""
-        self.scores[record["id"]] = {name: overlap(predicted[name], mask) for name, mask in truth.items()}
-        nucleus = truth.get("nucleus")
-        for name, mask in truth.items():
-            outside = mask & ~nucleus if name == "cell" and nucleus is not None else mask
-            self.truth_pixels[name] += int(np.count_nonzero(outside))
-        self.method = self.method or record.get("method")
-        if record.get("seconds") is not None:
-            self.seconds.append(record["seconds"])
-
 
 def _compare(
     records: Iterator[Record], truth: Mapping[str, Path], values: Mapping[str, int], which: str, source: str
@@ -130,9 +120,15 @@ def _compare(
             continue
         if record["schema"] != MASK or not record.get("mask") or not record.get("size"):
             raise InputError(f"{source}: {record['id']} has no mask; run `wbctool segment` on it first")
-        width, height = record["size"]
-        expert = truth_masks(truth[stem], values, (width, height))
-        compared.add(record, expert, predicted_masks(record, values, which))
+        expert = truth_masks(truth[stem], values, record["size"])
+        predicted = predicted_masks(record, values, which)
+        compared.scores[record["id"]] = {name: overlap(predicted[name], mask) for name, mask in expert.items()}
+        for name, mask in expert.items():
+            outside = mask & ~expert["nucleus"] if name == "cell" and "nucleus" in expert else mask
+            compared.truth_pixels[name] += int(np.count_nonzero(outside))
+        compared.method = compared.method or record.get("method")
+        if record.get("seconds") is not None:
+            compared.seconds.append(record["seconds"])
     if not used:
         raise InputError(
             f"{source}: no image pairs with a truth mask (such as {example or 'none'} and {next(iter(truth))}); "
@@ -142,7 +138,6 @@ def _compare(
 
 
 def _report(compared: _Compared, source: str, truth_count: int) -> dict[str, Any]:
-    """Return one flat object of means by object and measure, fractions of poor images, and the worst images."""
     report: dict[str, Any] = {
         "source": source,
         "schema": SCHEMA,
@@ -167,7 +162,6 @@ def _report(compared: _Compared, source: str, truth_count: int) -> dict[str, Any
 
 
 def _document(reports: list[dict[str, Any]], objects: Sequence[str]) -> Section:
-    """Lay out a table for each object, inputs side by side, and of a single input its worst images."""
     headers = ("masks", "method", "images", "Dice", "IoU", "prec.", "recall", f"< {POOR}", "s/image")
     blocks: list[Block] = []
     for name in objects:
@@ -183,3 +177,77 @@ def _document(reports: list[dict[str, Any]], objects: Sequence[str]) -> Section:
         rows = [[image["id"], name, f"{image['dice']:.4f}"] for name in objects for image in worst[name]]
         blocks.append(Section("Worst images", [Table(("image", "object", "Dice"), rows)]))
     return Section("Masks against the truth", blocks)
+
+
+def parse_grey_values(text: str | None) -> dict[str, int] | None:
+    """Read `nucleus=255,cell=128` as grey values by object; a cell's value marks it without its nucleus."""
+    if text is None:
+        return None
+    values: dict[str, int] = {}
+    for item in text.split(","):
+        name, _, value = item.strip().partition("=")
+        number = int(value) if value.isascii() and value.isdigit() else 0
+        if name not in OBJECTS or name in values or not 0 < number < 65536:
+            names = ", ".join(OBJECTS)
+            raise UsageProblem(f"--truth-values {text}: write it as nucleus=255,cell=128; parts are {names}")
+        values[name] = number
+    if len(set(values.values())) < len(values):
+        raise UsageProblem(f"--truth-values {text}: two parts have the same value")
+    return values
+
+
+def find_truth(folder: Path) -> dict[str, Path]:
+    """Find the images of a folder by their relative path without suffix, which no two may have in common."""
+    if not folder.is_dir():
+        raise InputError(f"--truth {folder}: no such folder; give the one that holds the truth masks")
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            stem = str(PurePosixPath(path.relative_to(folder).as_posix()).with_suffix(""))
+            if stem in paths:
+                raise InputError(f"{path}: {paths[stem].name} has the same name; keep one of them")
+            paths[stem] = path
+    if not paths:
+        raise InputError(f"--truth {folder}: holds no images; give the one that holds the truth masks")
+    return paths
+
+
+def truth_masks(path: Path, values: Mapping[str, int], size: Sequence[int]) -> dict[str, np.ndarray]:
+    """Read the masks of objects in a grey image of a (width, height): (height, width), bool; a cell has its nucleus.
+
+    Each grey value counts as the nearest one named, or 0.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}; check the truth folder") from None
+    grey, fault = decode_unchanged(data)
+    if grey is None or grey.dtype not in (np.uint8, np.uint16):
+        reason = fault or "neither 8 nor 16 bits"
+        raise ImageError(f"{path}: no grey image ({reason}); get it again or leave its image out")
+    if grey.ndim == 3:
+        if (grey[..., :3] != grey[..., :1]).any():
+            raise ImageError(f"{path}: is a colour image; give grey masks, whose values --truth-values names")
+        grey = grey[..., 0]
+    if grey.shape[::-1] != tuple(size):
+        sizes = f"{grey.shape[1]}×{grey.shape[0]}, its image {size[0]}×{size[1]}"
+        raise ImageError(f"{path}: the truth is {sizes}; pair images with their own masks")
+    levels = np.array([0, *values.values()], np.float32)
+    nearest = np.abs(np.arange(int(grey.max()) + 1, dtype=np.float32)[:, None] - levels).argmin(axis=1)[grey]
+    masks = {name: nearest == number for number, name in enumerate(values, 1)}
+    if "cell" in masks and "nucleus" in masks:
+        masks["cell"] |= masks["nucleus"]
+    return masks
+
+
+def predicted_masks(record: Record, objects: Iterable[str], which: str) -> dict[str, np.ndarray]:
+    """Read the masks of objects that a mask record describes, like `truth_masks`; of `all` white cells or one."""
+    labels = read_labels(record["mask"], record["size"])
+    white = [cell for cell in record["cells"] if cell["kind"] == "wbc"]
+    if which == "central" and white:
+        white = [central(white, record["size"])]
+    nuclei = [cell["nucleus"]["value"] for cell in white if cell.get("nucleus")]
+    values = {"nucleus": nuclei, "cell": [cell["value"] for cell in white] + nuclei}
+    for kind in ("rbc", "platelet"):
+        values[kind] = [cell["value"] for cell in record["cells"] if cell["kind"] == kind]
+    return {name: np.isin(labels, values[name]) for name in objects}

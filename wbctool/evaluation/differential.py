@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from wbctool.console import note
-from wbctool.errors import InputError
+from wbctool.errors import InputError, counted
 from wbctool.evaluation.document import Block, Paragraph, Result, Section, Table, exact_text
 from wbctool.evaluation.sources import check_prediction, check_split, note_selection, predictions_file, reading
 from wbctool.records import ERROR, SPLITS, Record, group_of
@@ -70,11 +70,11 @@ def count_cells(
         unlabelled = (sum(number for (_, label), number in group.items() if label is None) for group in groups.values())
         if partly := sum(0 < number < group.total() for number, group in zip(unlabelled, groups.values(), strict=True)):
             note(f"{partly:,} groups have cells without a label: no truth is shown for them")
-    return Result([report], _document(report, source), lambda form: exact_counts(report))
+    return Result([report], _document(report, source), lambda form: _exact_counts(report))
 
 
 def _count(records: Iterator[Record], threshold: float | None, tally: Tally) -> tuple[Counter[_Key], list[str]]:
-    """Count cells by split, group, predicted class and label; the classes in alphabetical order."""
+    """Count cells, and return the classes in alphabetical order."""
     cells: Counter[_Key] = Counter()
     classes: set[str] = set()
     runs: dict[str | None, str] = {}
@@ -101,14 +101,7 @@ def _count(records: Iterator[Record], threshold: float | None, tally: Tally) -> 
 def differential_report(groups: Mapping[str, _Cells], classes: Iterable[str], split: str) -> dict[str, Any]:
     """Compute fractions and intervals of each group, and agreement over the groups whose cells all have labels.
 
-    Args:
-        groups: by name, the number of cells by predicted class, None where it is uncertain, and label, None where
-            there is none.
-        classes: to report of each group.
-        split: of the cells, or `all`.
-
-    Returns:
-        As `evaluate --differential --json` prints it.
+    Cells are counted by predicted class, None where it is uncertain, and label, None where there is none.
     """
     rows = []
     differences: dict[str, list[float]] = {name: [] for name in classes}
@@ -137,12 +130,8 @@ def differential_report(groups: Mapping[str, _Cells], classes: Iterable[str], sp
 def agreement_of(differences: Sequence[float]) -> dict[str, Any]:
     """Compute bias and limits of agreement (Bland and Altman 1986), with 95 % intervals by Student's t.
 
-    Args:
-        differences: predicted minus true fraction, one of each group.
-
-    Returns:
-        `groups`, `bias`, and, of two groups or more, `bias_interval`, `limits` and `limits_within`, the half-width of
-        the interval of each limit; otherwise None.
+    Of the differences, predicted minus true fraction of each group, `limits_within` is the half-width of the interval
+    of each limit; a single group has a bias only.
     """
     count = len(differences)
     bias = float(np.mean(differences))
@@ -151,14 +140,14 @@ def agreement_of(differences: Sequence[float]) -> dict[str, Any]:
     if count > 1:
         spread = float(np.std(differences, ddof=1))
         z, t = float(special.ndtri((1 + LEVEL) / 2)), float(special.stdtrit(count - 1, (1 + LEVEL) / 2))
-        agreement["bias_interval"] = [bias - t * spread / np.sqrt(count), bias + t * spread / np.sqrt(count)]
+        reach = t * spread / np.sqrt(count)
+        agreement["bias_interval"] = [bias - reach, bias + reach]
         agreement["limits"] = [bias - z * spread, bias + z * spread]
         agreement["limits_within"] = float(t * spread * np.sqrt(1 / count + z**2 / (2 * (count - 1))))
     return agreement
 
 
-def exact_counts(report: dict[str, Any]) -> Table:
-    """Return one row for each group and class, for papers and spreadsheets."""
+def _exact_counts(report: dict[str, Any]) -> Table:
     rows = []
     for group in report["groups"]:
         for label, cell in group["classes"].items():
@@ -168,20 +157,18 @@ def exact_counts(report: dict[str, Any]) -> Table:
 
 
 def _document(report: dict[str, Any], source: str) -> Section:
-    """Lay out the count of each group, and the agreement with the truth where that is known."""
     groups = report["groups"]
     blocks: list[Block] = []
     if any(row["uncertain"] for row in groups):
-        text = "Uncertain cells are left out of counts and fractions, and not of the truth."
-        blocks.append(Paragraph(text, "soft"))
+        blocks.append(Paragraph("Uncertain cells are left out of counts and fractions, and not of the truth.", "soft"))
     blocks += [_group_section(row) for row in groups[:_SHOWN_GROUPS]]
     if len(groups) > _SHOWN_GROUPS:
         text = f"and {len(groups) - _SHOWN_GROUPS:,} groups more; --format csv or --json has all"
         blocks.append(Paragraph(text, "soft"))
     if report["agreement"]:
         blocks.append(_agreement_section(report["agreement"]))
-    cells = _number(sum(row["n"] for row in groups), "cell")
-    return Section(f"{source}: {cells} of {_number(len(groups), 'group')}", blocks)
+    cells = counted(sum(row["n"] for row in groups), "cell")
+    return Section(f"{source}: {cells} of {counted(len(groups), 'group')}", blocks)
 
 
 def _group_section(row: dict[str, Any]) -> Section:
@@ -193,7 +180,7 @@ def _group_section(row: dict[str, Any]) -> Section:
         rows.append([label, f"{cell['count']:,}", _percent(cell["share"]), interval, *truth])
     table = Table(["class", "count", "fraction", "95 % interval", *(["truth"] if labelled else [])], rows)
     uncertain = f", {row['uncertain']:,} uncertain left out" if row["uncertain"] else ""
-    return Section(f"{row['group']}: {_number(row['n'], 'cell')}{uncertain}", [table])
+    return Section(f"{row['group']}: {counted(row['n'], 'cell')}{uncertain}", [table])
 
 
 def _agreement_section(compared: dict[str, Any]) -> Section:
@@ -204,11 +191,7 @@ def _agreement_section(compared: dict[str, Any]) -> Section:
         spans = ["–" if pair is None else f"{100 * pair[0]:+.1f} to {100 * pair[1]:+.1f}" for pair in ends]
         rows.append([label, f"{100 * agreement['bias']:+.1f}", *spans])
     table = Table(["class", "bias", "95 % interval", "limits of agreement"], rows)
-    return Section(f"Agreement with the truth over {_number(count, 'group')}, in percentage points", [table])
-
-
-def _number(number: int, unit: str) -> str:
-    return f"{number:,} {unit}" + ("" if number == 1 else "s")
+    return Section(f"Agreement with the truth over {counted(count, 'group')}, in percentage points", [table])
 
 
 def _percent(fraction: float | None) -> str:

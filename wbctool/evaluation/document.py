@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FORMATS = ("table", "markdown", "latex", "csv")
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"±": r"$\pm$", "–": "--"}
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,7 @@ class Cell:
 
 @dataclass
 class Table:
-    """Rows and columns; the first column names the rows.
-
-    Attributes:
-        columns: their headers.
-        rows: of cells, or of their texts.
-        bold: (row, column) of the cells that stand out.
-        ruled: whether it compares runs or folders, which the first column names; it has a line under its header.
-    """
+    """Rows of cells or texts, those at `bold` (row, column) in bold; a `ruled` one compares runs, named in column 0."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
@@ -67,12 +67,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Errors:
-    """Images that were classified incorrectly: thumbnails on a page, lines on a terminal.
-
-    Attributes:
-        images: `id`, `path`, `label`, `predicted` and `confidence` of each.
-        explanations: by id, paths of pictures that explain predictions.
-    """
+    """Images that were classified incorrectly, and by id the paths of pictures that explain predictions."""
 
     images: Sequence[Mapping[str, Any]]
     explanations: Mapping[str, str]
@@ -112,11 +107,46 @@ def value_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def interval_text(interval: Sequence[float] | None) -> str:
-    """Return an interval as tables show it."""
-    return "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-
-
 def exact_text(value: float | None) -> str:
     """Return a value for papers and spreadsheets; nothing where it is undefined."""
     return "" if value is None else f"{value:.6f}"
+
+
+def written(table: Table, form: str) -> str:
+    """Return a table as `markdown`, `latex` (needs booktabs) or `csv`, which has no bold."""
+    return {"markdown": _markdown, "latex": _latex, "csv": _csv}[form](table)
+
+
+def _bold(table: Table, escape: Callable[[str], str], mark: str) -> list[list[str]]:
+    """Return the escaped text of the cells, bold ones within a mark such as `**{}**`."""
+    return [
+        [mark.replace("{}", escape(cell.text)) if (r, c) in table.bold else escape(cell.text) for c, cell in cells]
+        for r, cells in ((r, enumerate(row)) for r, row in enumerate(table.cells))
+    ]
+
+
+def _markdown(table: Table) -> str:
+    def escape(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [[escape(name) for name in table.columns], rule, *_bold(table, escape, "**{}**")]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _latex(table: Table) -> str:
+    def escape(text: str) -> str:
+        return "".join(_LATEX.get(character, character) for character in text)
+
+    lines = [[escape(name) for name in table.columns], *_bold(table, escape, "\\textbf{{}}")]
+    columns, *rows = (f"{' & '.join(cells)} \\\\" for cells in lines)
+    head = f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
+    return "\n".join([head, "\\toprule", columns, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _csv(table: Table) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([[cell.text for cell in row] for row in table.cells])
+    return stream.getvalue()

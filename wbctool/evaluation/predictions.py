@@ -47,11 +47,7 @@ class EvaluationOptions:
     allow_synthetic: bool = False
 
     def check(self) -> None:
-        """Check values, and which go together.
-
-        Raises:
-            UsageProblem: naming the first option that cannot be used.
-        """
+        """Check values, and which go together; a `UsageProblem` names the first option that cannot be used."""
         check_split(self.split)
         if self.threshold is not None and self.target_error is not None:
             raise UsageProblem("--threshold and --target-error: give one of them")
@@ -63,14 +59,11 @@ class EvaluationOptions:
 
 @dataclass
 class Predictions(Scores):
-    """Labelled predictions of one run.
+    """Labelled predictions of n images by one run.
 
     Attributes:
-        run: name of the run.
-        classes: class names in alphabetical order, which class indices refer to.
-        ids, paths: of the images, length n.
+        classes: names in alphabetical order, which class indices refer to.
         groups: group numbers from 0, shape (n,).
-        group_names: by group number.
         temperature: that the logits of each image were divided by, 1 where they were not, shape (n,).
         split: of the images, or `all`.
         notes: what was left out, in words.
@@ -109,13 +102,7 @@ class Predictions(Scores):
 def collect_predictions(
     records: Iterable[Record], source: str, tally: Tally, options: EvaluationOptions
 ) -> list[Predictions]:
-    """Collect the predictions to evaluate, run by run.
-
-    Args:
-        records: prediction and error records.
-        source: name of the input, for errors and for runs without a name.
-        tally: of the reading, which knows the line of each record.
-        options: the split, whether composites are allowed, and whether the audit needs the records.
+    """Collect the predictions to evaluate, run by run; runs without a name have that of the source.
 
     Raises:
         InputError: there is nothing to evaluate, there are composites to test on, or a record is no valid prediction.
@@ -162,11 +149,7 @@ class _Columns:
         self.synthetic = bytearray()
 
     def add(self, record: Record, tally: Tally, keep_record: bool) -> None:
-        """Append a labelled prediction.
-
-        Raises:
-            InputError: its id came before in the same split, or its probabilities do not sum to 1.
-        """
+        """Append a labelled prediction whose id is new in its split, and whose probabilities sum to 1."""
         lines = self.lines_of_ids[record.get("split")]
         count = len(lines)
         line = lines.setdefault(record["id"], tally.line)
@@ -226,13 +209,10 @@ def _evaluated(whole: Predictions, columns: _Columns, source: str, options: Eval
     tested = composite & (validation | chosen if split == "test" else chosen & (split != "train"))
     if tested.any() and not options.allow_synthetic:
         first = whole.ids[int(np.argmax(tested))]
-        raise InputError(
-            f"{source}: {first} is a composite ({tested.sum():,} in all); metrics on composites say nothing of real "
-            f"images: leave them out, or add {ALLOW}"
-        )
-    evaluated = replace(
-        whole.subset(chosen), split=split, notes=[*whole.notes, *note], composites=int((composite & chosen).sum())
-    )
+        reason = f"{first} is a composite ({tested.sum():,} in all); metrics on composites say nothing of real images"
+        raise InputError(f"{source}: {reason}: leave them out, or add {ALLOW}")
+    count = int((composite & chosen).sum())
+    evaluated = replace(whole.subset(chosen), split=split, notes=[*whole.notes, *note], composites=count)
     if split == "test" and validation.any():
         evaluated.validation = replace(whole.subset(validation), split="val")
     return evaluated
@@ -264,6 +244,5 @@ def _without_unknown(
     if unknown.sum() == chosen.sum():
         raise InputError(f"{source}: the model knows none of the labels: {names}; rename with --map old=new")
     line = columns.lines[int(np.argmax(unknown))]
-    return chosen & ~unknown, [
-        f"{unknown.sum():,} images of classes the model does not know: {names} (first: line {line})"
-    ]
+    note = f"{unknown.sum():,} images of classes the model does not know: {names} (first: line {line})"
+    return chosen & ~unknown, [note]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 from wbctool.console import Progress, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.evaluation.audit import audit_of
-from wbctool.evaluation.comparison import Candidate, candidates_of, compare
+from wbctool.evaluation.comparison import (
+    Candidate,
+    candidates_of,
+    compare,
+    comparison_blocks,
+    comparison_table,
+    exact_table,
+)
 from wbctool.evaluation.document import Pictures, Section, Table
 from wbctool.evaluation.predictions import EvaluationOptions, Predictions, collect_predictions
-from wbctool.evaluation.report import report_of
-from wbctool.evaluation.sections import SPLIT_NAMES, exact_metrics, report_sections, report_title
-from wbctool.evaluation.side_by_side import comparison_blocks, comparison_table, exact_table
+from wbctool.evaluation.report import SPLIT_NAMES, exact_metrics, report_of, report_sections
 from wbctool.evaluation.sources import note_selection, predictions_file, reading, training_history, training_records
 from wbctool.inputs.run_folders import hint_of_runs
 from wbctool.records.selection import Selection
@@ -44,25 +49,25 @@ class EvaluatedRun:
     def report(self) -> dict[str, Any]:
         """Every metric, as `evaluate --json` prints it, and the `audit` if that is wanted.
 
-        Raises:
-            InputError: no threshold leaves the target error, or the audit has no training records.
+        Raises an InputError where no threshold leaves the target error, or the audit has no training records.
         """
         run, options = self.predictions, self.options
         report = report_of(run, options.threshold, options.target_error)
         if options.audit:
             trained = training_records(run.run, run.split, self.source, options.trained_on, self.selection)
             with Progress("audit", "images", self.quiet, total=len(run.ids) + len(trained)) as progress:
-                report["audit"] = audit_of(run, trained, on_image=progress.step)
+                report["audit"] = audit_of(run, trained, progress.step)
         return report
 
     def section(self, plots: Mapping[str, Figure], explanations: Mapping[str, str]) -> Section:
         """Lay out the report, with pictures for a page."""
-        title = report_title(self.report, "stdin" if self.source == "-" else self.source)
-        return Section(title, report_sections(self.report, self.options.columns, plots, explanations), folded=True)
+        report, source = self.report, "stdin" if self.source == "-" else self.source
+        title = f"{source}: {report['n']:,} images ({SPLIT_NAMES.get(report['split'], report['split'])})"
+        return Section(title, report_sections(report, self.options.columns, plots, explanations))
 
     def plots(self) -> dict[str, Figure]:
         """Draw its plots, and its learning curves where its run folder is known."""
-        from wbctool.evaluation.plots import plots_of
+        from wbctool.evaluation.page import plots_of
         from wbctool.statistics.plots import learning_curves
 
         figures = plots_of(self.predictions, self.report)
@@ -103,8 +108,7 @@ class Evaluation:
         if self.comparison:
             metrics = metrics_of(view="terminal", names=self.columns)
             return Section(self._title, comparison_blocks(self.comparison, metrics))
-        section = self.runs[0].section({}, {})
-        return Section(section.title, section.blocks)
+        return self.runs[0].section({}, {})
 
     @property
     def _title(self) -> str:
@@ -121,34 +125,33 @@ class Evaluation:
         return comparison_table(self.comparison, metrics_of(view="paper", names=self.columns))
 
     def write_page(self, file: Path, explanations: Mapping[str, str] | None = None) -> None:
-        """Write an HTML page with all reports and their plots, which stands alone.
-
-        Args:
-            file: to write.
-            explanations: paths of pictures that explain predictions, by image id.
-        """
+        """Write an HTML page that stands alone, with all reports, plots, and explaining pictures by image id."""
         from wbctool.evaluation.page import page_of
 
         sections = [run.section(run.plots(), explanations or {}) for run in self.runs]
-        document = Section(sections[0].title, sections[0].blocks)
+        document = sections[0]
         if self.comparison:
             blocks = comparison_blocks(self.comparison, metrics_of(view="paper", names=self.columns))
             plot = Pictures([self._parallel_coordinates()], wide=True)
-            document = Section(self._title, [Section("Side by side", [*blocks, plot]), *sections])
+            folded = [replace(section, folded=True) for section in sections]
+            document = Section(self._title, [Section("Side by side", [*blocks, plot]), *folded])
         write_bytes(file, page_of(document).encode())
 
     def write_plots(self, folder: Path) -> None:
         """Write the plots as PNG and SVG; those of several runs into a folder each."""
         from wbctool.statistics.plots import write_plots
 
-        taken: set[str] = set()
+        taken: set[Path] = set()
         for run in self.runs:
-            write_plots(run.plots(), folder / _folder_name(run.source, taken) if self.comparison else folder)
+            name = re.sub(r"[^\w.-]+", "_", run.source).strip("._") or "run"
+            own = next(path for n in count(1) if (path := folder / (name if n == 1 else f"{name}-{n}")) not in taken)
+            taken.add(own)
+            write_plots(run.plots(), own if self.comparison else folder)
         if self.comparison:
             write_plots({"parallel-coordinates": self._parallel_coordinates()}, folder)
 
     def _parallel_coordinates(self) -> Figure:
-        from wbctool.evaluation.plots import parallel_coordinates
+        from wbctool.evaluation.page import parallel_coordinates
 
         return parallel_coordinates(self.comparison, metrics_of(view="axes", names=self.columns))
 
@@ -191,7 +194,6 @@ def evaluate_predictions(
 
 
 def _read_runs(source: str, options: EvaluationOptions, selection: Selection, quiet: bool) -> list[EvaluatedRun]:
-    """Read the runs of one input."""
     if hint := hint_of_runs(Path(source)):
         raise InputError(hint)
     with reading([predictions_file(source)], selection) as (records, tally):
@@ -200,11 +202,3 @@ def _read_runs(source: str, options: EvaluationOptions, selection: Selection, qu
         note_selection(tally, source)
     names = [source] if len(collected) == 1 else [predictions.run for predictions in collected]
     return [EvaluatedRun(*run, options, selection, quiet) for run in zip(names, collected, strict=True)]
-
-
-def _folder_name(source: str, taken: set[str]) -> str:
-    """Return a folder name made of a source, and add it to those taken."""
-    name = re.sub(r"[^\w.-]+", "_", source).strip("._") or "run"
-    unique = next(each for n in count(1) if (each := name if n == 1 else f"{name}-{n}") not in taken)
-    taken.add(unique)
-    return unique

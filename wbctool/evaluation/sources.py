@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.console import note, warn
-from wbctool.errors import InputError, UsageProblem
+from wbctool.errors import InputError, check_choice
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.run_folders import refuse_unfinished
 from wbctool.records import ERROR, PREDICTION, SPLITS, Record
@@ -20,14 +20,7 @@ from wbctool.records.tally import Tally
 
 @contextmanager
 def reading(inputs: Iterable[str], selection: Selection) -> Iterator[tuple[Iterator[Record], Tally]]:
-    """Read records of which none may be damaged.
-
-    Yields:
-        The records, and the tally of what was left out.
-
-    Raises:
-        InputError: at the end, a line was damaged.
-    """
+    """Read records, with the tally of what was left out; at the end, refuse damaged lines."""
     tally = Tally()
     try:
         yield read_inputs(inputs, selection, tally), tally
@@ -44,11 +37,7 @@ def note_selection(tally: Tally, source: str) -> None:
 
 
 def predictions_file(source: str) -> str:
-    """Return the file of predictions in a run folder; any other input as it is.
-
-    Raises:
-        InputError: the run folder is not finished.
-    """
+    """Return the file of predictions in a run folder, which must be finished; any other input as it is."""
     if source == "-":
         return source
     refuse_unfinished(Path(source))
@@ -57,21 +46,13 @@ def predictions_file(source: str) -> str:
 
 
 def check_split(split: str | None) -> None:
-    """Check that a split is one of `SPLITS`, `all` or None.
-
-    Raises:
-        UsageProblem: it is not.
-    """
-    if split not in (None, *SPLITS, "all"):
-        raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, all")
+    """Check that a split is one of `SPLITS`, `all` or None."""
+    if split is not None:
+        check_choice("--split", split, (*SPLITS, "all"))
 
 
 def check_prediction(record: Record, place: str) -> None:
-    """Check that a record is a prediction whose class has a probability.
-
-    Raises:
-        InputError: naming the record and its line.
-    """
+    """Check that the record at a place is a prediction whose class has a probability."""
     if record["schema"] != PREDICTION:
         raise InputError(f"{place}: {record['id']} is a {record['schema']} record; give what `wbctool predict` prints")
     if record["predicted"] not in record["probabilities"]:
@@ -81,21 +62,12 @@ def check_prediction(record: Record, place: str) -> None:
 def training_records(run: str, split: str, source: str, trained_on: str | None, selection: Selection) -> list[Record]:
     """Read what a run was trained and validated on; for predictions of validation, what it was trained on.
 
-    Args:
-        run: its name, which may be the path of its folder.
-        split: of the predictions.
-        source: the input that the predictions are from.
-        trained_on: a run folder, or an input that holds those records; None looks for the run folder's `dataset.jsonl`.
-        selection: of labels and groups.
-
-    Raises:
-        InputError: there are none, or they are damaged.
+    That is `trained_on`, a run folder or an input that holds those records, else `dataset.jsonl` of the run's folder.
     """
-    files = [folder / "dataset.jsonl" for folder in _run_folders(run, source)]
-    if trained_on and (Path(trained_on) / "dataset.jsonl").is_file():
-        trained_on = str(Path(trained_on) / "dataset.jsonl")
-    known_source = trained_on or next((str(file) for file in files if file.is_file()), None)
-    if known_source is None:
+    folders = [Path(trained_on)] if trained_on else _run_folders(run, source)
+    files = (folder / "dataset.jsonl" for folder in folders)
+    known_source = next((str(file) for file in files if file.is_file()), trained_on)
+    if not known_source:
         raise InputError(f"{source}: --audit needs the records of the images it was trained on; give --trained-on IN")
     splits = {"train", None} if split == "val" else {"train", "val", None}
     with reading([known_source], selection) as (records, _):
@@ -106,14 +78,7 @@ def training_records(run: str, split: str, source: str, trained_on: str | None, 
 
 
 def training_history(run: str, source: str) -> tuple[list[dict[str, Any]], int]:
-    """Read the epochs of the run that predictions are of, and the number of the epoch that was kept.
-
-    Returns:
-        Nothing and 0 where the run has no folder here.
-
-    Raises:
-        InputError: they are damaged.
-    """
+    """Read a run's epochs, and the number of the epoch that was kept; nothing and 0 where it has no folder here."""
     for folder in _run_folders(run, source):
         file = folder / "history.jsonl"
         if file.is_file() and (folder / "model.json").is_file():
@@ -129,17 +94,13 @@ def training_history(run: str, source: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def explanation_panels(folder: Path) -> dict[str, str]:
-    """Return, by image id, the paths of the pictures that `explain` made.
-
-    Raises:
-        InputError: the folder holds no records, or damaged ones.
-    """
+    """Return, by image id, the paths of the pictures that `explain` made."""
     with reading([str(folder)], Selection()) as (records, _):
         return {record["id"]: record["panel"] for record in records if "panel" in record}
 
 
 def _run_folders(run: str, source: str) -> list[Path]:
-    """Folders that may be the run's: the input, the folder that its predictions lie in, the run's name."""
+    """Return folders that may be the run's: the input, the folder that its predictions lie in, the run's name."""
     path = Path(source)
     beside = [path, *([path.parent] if path.name == "predictions.jsonl" else [])]
     return [*(beside if source != "-" else []), Path(run)]

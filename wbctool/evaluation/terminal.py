@@ -131,12 +131,7 @@ def _print_matrix(matrix: Matrix, console: Console) -> None:
     for name, row in zip(names, matrix.counts, strict=True):
         line = Text(name.ljust(margin))
         for count in row:
-            line.append((str(count) if count else "·").rjust(width), style=_shade(count / (sum(row) or 1)))
+            level = 236 + min(17, int(count / (sum(row) or 1) * 17))
+            shade = f"{'black' if level > 245 else 'white'} on color({level})" if count else "dim"
+            line.append((str(count) if count else "·").rjust(width), style=shade)
         console.print(line)
-
-
-def _shade(fraction: float) -> str:
-    if fraction == 0:
-        return "dim"
-    level = 236 + min(17, int(fraction * 17))
-    return f"{'black' if level > 245 else 'white'} on color({level})"

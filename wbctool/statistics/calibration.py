@@ -1,4 +1,7 @@
-"""Calibration: temperature scaling, reliability, and the risk–coverage curve."""
+"""Calibration: temperature scaling, reliability, and the risk–coverage curve.
+
+Confidence is the probability of the predicted class, `correct` is whether that is the true one: shape (n,) each.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,9 @@ COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def scaled(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Divide the logits of probabilities by a temperature; 1/T undoes T.
+    """Divide the logits of probabilities, shape (n, classes), by a temperature, or by one for each row, shape (n,).
 
-    Args:
-        probabilities: shape (n, classes), rows sum to 1.
-        temperature: one, or one for each row, shape (n,); above 1 lowers confidence.
-
-    Returns:
-        Shape (n, classes), float64; rows sum to 1, the order within a row stays.
+    A temperature above 1 lowers confidence, 1/T undoes T; the order within a row stays, and rows sum to 1.
     """
     rows = np.broadcast_to(np.asarray(temperature, np.float64), len(probabilities))[:, None]
     powers = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / rows)
@@ -29,12 +27,7 @@ def scaled(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.nda
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Fit the temperature of least log loss (Guo et al. 2017, section 4.2), with a prior for few images.
 
-    Args:
-        truth: class indices of validation images, shape (n,).
-        probabilities: shape (n, classes).
-
-    Returns:
-        From 0.05 to 20; 1 for no images.
+    The truth is class indices, shape (n,), of probabilities (n, classes). From 0.05 to 20; 1 for no images.
     """
     from scipy import optimize  # only training needs it
 
@@ -51,15 +44,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
-    """Compare confidence with accuracy in 15 bins of equal width; bins without images are left out.
-
-    Args:
-        confidence: of the predicted class, shape (n,).
-        correct: whether it is the true one, shape (n,), bool.
-
-    Returns:
-        Of each bin its ends, `above` and `to`, `n`, mean `confidence` and `accuracy`.
-    """
+    """Compare confidence, shape (n,), with accuracy in 15 bins of equal width; bins without images are left out."""
     bins = confidence_bins(confidence)
     return [
         {
@@ -74,30 +59,17 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, f
 
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute the risk–coverage curve (El-Yaniv and Wiener 2010).
+    """Compute the risk–coverage curve (El-Yaniv and Wiener 2010): each of shape (distinct confidences,).
 
-    Args:
-        confidence: shape (n,).
-        correct: shape (n,), bool.
-
-    Returns:
-        Thresholds of confidence from high to low, the fraction of images at or above each (coverage), and the fraction
-        of errors among those (risk); each of shape (distinct confidences,).
+    Thresholds of confidence from high to low, the fraction of images at or above each (coverage), and the fraction of
+    errors among those (risk).
     """
     errors, others, thresholds = threshold_steps(~correct, confidence)
     return thresholds, (errors + others) / len(correct), errors / (errors + others)
 
 
 def coverage_table(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
-    """Return the error among the most confident predictions at some coverages; ties stay together.
-
-    Args:
-        confidence: of each prediction, shape (n,), 0 to 1.
-        correct: shape (n,), bool.
-
-    Returns:
-        Rows of `coverage`, `error` (both fractions) and the `threshold` that leaves them.
-    """
+    """Return the error among the most confident predictions at some coverages; ties stay together."""
     thresholds, coverage, error = risk_coverage(confidence, correct)
     wanted = np.unique(np.searchsorted(coverage, np.array(COVERAGES) - 1e-12))[::-1].tolist()
     return [
@@ -106,13 +78,7 @@ def coverage_table(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str
 
 
 def threshold_for(confidence: np.ndarray, correct: np.ndarray, target: float) -> float | None:
-    """Find the lowest threshold that leaves an error of at most the target; None if none does.
-
-    Args:
-        confidence: of each prediction, shape (n,), 0 to 1.
-        correct: shape (n,), bool.
-        target: a fraction, 0 to 1.
-    """
+    """Find the lowest threshold that leaves an error of at most the target, a fraction; None if none does."""
     thresholds, _, error = risk_coverage(confidence, correct)
     reached = np.flatnonzero(error <= target)
     return float(thresholds[reached[-1]]) if len(reached) else None

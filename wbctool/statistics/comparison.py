@@ -9,12 +9,7 @@ from scipy import special
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Compute the exact two-sided p-value of McNemar's test (1947) on paired predictions.
-
-    Args:
-        only_first: images that only the first classifier gets correct.
-        only_second: images that only the second gets correct.
-    """
+    """Compute the exact two-sided p-value of McNemar's test (1947), of the images that only one of two gets correct."""
     count = only_first + only_second  # below as scipy.stats.binomtest has it, which takes half a second to import
     return float(min(1.0, 2 * special.bdtr(min(only_first, only_second), count, 0.5))) if count else 1.0
 

@@ -19,16 +19,7 @@ BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Count images by true and predicted class.
-
-    Args:
-        truth: class indices, shape (n,).
-        predicted: class indices, shape (n,).
-        classes: number of classes.
-
-    Returns:
-        Shape (classes, classes), int64.
-    """
+    """Count images by true and predicted class indices, shape (n,) each."""
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -40,10 +31,8 @@ def ratio(part: np.ndarray, whole: np.ndarray, undefined: float = 0.0) -> np.nda
 class ConfusionCounts:
     """Confusion matrices with the sums that metrics share.
 
-    Attributes:
-        confusion: counts, shape (…, classes, classes).
-        support, predicted: images and predictions of each class, shape (…, classes).
-        total, correct: images, and those predicted correctly, shape (…).
+    `support` and `predicted` are the images and the predictions of each class, shape (…, classes); `total` and
+    `correct` the images and those predicted correctly, shape (…).
     """
 
     ratio = staticmethod(ratio)
@@ -82,12 +71,7 @@ class ConfusionCounts:
 
 @dataclass
 class Scores:
-    """Class probabilities of n images, and their true classes.
-
-    Attributes:
-        truth, predicted: class indices, shape (n,).
-        probabilities: shape (n, classes), float64.
-    """
+    """Class probabilities of n images, shape (n, classes), and the indices of true and predicted classes, (n,)."""
 
     truth: np.ndarray
     predicted: np.ndarray
@@ -114,11 +98,8 @@ class Scores:
 class ScoreCounts:
     """Counts along thresholds and in bins of confidence, of all images or of each bootstrap draw (leading axes).
 
-    Attributes:
-        steps: of each class that occurs in the truth, true and false positives as the threshold falls, two arrays of
-            shape (…, steps).
-        images, correct: images, and those predicted correctly, in each bin of confidence, shape (…, bins).
-        confidence: sums over each bin, likewise.
+    `steps` are, of each class that occurs in the truth, true and false positives as the threshold falls, shape (…,
+    steps) each; the others are sums over the images in each bin of confidence, shape (…, bins).
     """
 
     steps: Sequence[tuple[np.ndarray, np.ndarray]]
@@ -159,14 +140,10 @@ def values_of(scores: Scores, metrics: Iterable[Metric] | None = None) -> dict[s
 
 
 def threshold_steps(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count true and false positives as the threshold falls from one distinct score to the next.
+    """Count true and false positives as the threshold falls from one distinct score to the next, which comes last.
 
-    Args:
-        positive: whether each image is of the class, shape (n,), bool.
-        scores: its probability of the class, shape (n,).
-
-    Returns:
-        True positives, false positives and thresholds from high to low, shape (distinct scores,) each.
+    `positive` is whether each image is of a class, `scores` are its probabilities of it, shape (n,); the results have
+    shape (distinct scores,).
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -178,14 +155,8 @@ def threshold_steps(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
 def curve_areas(true_positives: np.ndarray, false_positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute the area under the ROC curve, ties counted half, and average precision.
 
-    scikit-learn's functions take one set of images; these take all draws of a bootstrap at once.
-
-    Args:
-        true_positives: so far at each step of the threshold, shape (…, steps); may be weighted.
-        false_positives: likewise.
-
-    Returns:
-        Both of shape (…); NaN where there are no positives, or for the ROC curve no negatives.
+    scikit-learn's functions take one set of images; these take the counts of all draws of a bootstrap at once, shape
+    (…, steps). NaN where there are no positives, or for the ROC curve no negatives.
     """
     positives, negatives = (counts[..., -1].astype(np.float64) for counts in (true_positives, false_positives))
     rise = np.diff(true_positives, axis=-1, prepend=0).astype(np.float64)
@@ -196,28 +167,19 @@ def curve_areas(true_positives: np.ndarray, false_positives: np.ndarray) -> tupl
 
 
 def curves(positive: np.ndarray, scores: np.ndarray, points: int = 400) -> dict[str, list[float]]:
-    """Return the ROC and precision–recall curves of a class.
+    """Return the ROC and precision–recall curves of a class, of at most so many points, evenly by rank.
 
-    Args:
-        positive: whether each image is of the class, shape (n,), bool; both kinds must occur.
-        scores: its probability of the class, shape (n,).
-        points: at most so many, evenly by rank.
-
-    Returns:
-        `fpr` and `tpr`, between which lines are drawn; `recall` and `precision`, which holds up to its recall from the
-        one before. All start at 0 but precision.
+    Lines are drawn between `fpr` and `tpr`; `precision` holds up to its `recall` from the one before. Arguments are as
+    of `threshold_steps`, but positives and negatives must both occur.
     """
     true_positives, false_positives, _ = threshold_steps(positive, scores)
     kept = np.unique(np.linspace(0, len(true_positives) - 1, points).round().astype(np.int64))
     true_positives, false_positives = true_positives[kept], false_positives[kept]
     tpr, fpr = true_positives / positive.sum(), false_positives / (~positive).sum()
     precision = true_positives / (true_positives + false_positives)
-    return {
-        "fpr": [0.0, *fpr.tolist()],
-        "tpr": [0.0, *tpr.tolist()],
-        "recall": [0.0, *tpr.tolist()],
-        "precision": [float(precision[0]), *precision.tolist()],
-    }
+    recall = [0.0, *tpr.tolist()]
+    precisions = [float(precision[0]), *precision.tolist()]
+    return {"fpr": [0.0, *fpr.tolist()], "tpr": recall, "recall": recall, "precision": precisions}
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:

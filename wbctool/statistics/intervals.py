@@ -39,12 +39,7 @@ def wilson_interval(count: int, total: int) -> Interval | None:
 
 
 class Draws:
-    """Bootstrap draws of groups, the same for every metric.
-
-    Args:
-        groups: group number of each image, 0 to G-1, shape (n,).
-        seed: of the draws.
-    """
+    """Bootstrap draws of groups, the same for every metric; `groups` numbers that of each image from 0, shape (n,)."""
 
     def __init__(self, groups: np.ndarray, seed: int = 0) -> None:
         self.groups = groups
@@ -53,18 +48,8 @@ class Draws:
         self.seed = seed
 
     def sums(self, cells: np.ndarray, width: int, weights: np.ndarray | None = None) -> np.ndarray:
-        """Sum over the drawn images in each cell.
-
-        Args:
-            cells: the cell that each image is counted in, shape (n,), or (n, k) for several cells.
-            width: number of cells.
-            weights: what each image counts there, likewise; 1 without.
-
-        Returns:
-            Shape (draws, width).
-        """
-        (sums,) = self.sums_of(self.table(cells, width, weights))
-        return sums
+        """Sum over the drawn images in each cell, shape (draws, width); arguments as of `table`."""
+        return self.sums_of(self.table(cells, width, weights))[0]
 
     def sums_of(self, *tables: sparse.csr_matrix) -> list[np.ndarray]:
         """Sum tables of shape (groups, width) over the drawn groups, shape (draws, width) each."""
@@ -79,7 +64,11 @@ class Draws:
         return sums
 
     def table(self, cells: np.ndarray, width: int, weights: np.ndarray | None = None) -> sparse.csr_matrix:
-        """Sum over the images of each group, shape (groups, width); arguments as of `sums`."""
+        """Sum over the images of each group and cell, shape (groups, width).
+
+        `cells` has the cell, below `width`, that each image is counted in, shape (n,), or several, (n, k); `weights`
+        what it counts there, likewise, 1 without.
+        """
         groups = np.repeat(self.groups, cells.shape[1]) if cells.ndim == 2 else self.groups
         values = np.ones(cells.size) if weights is None else weights.ravel()
         return sparse.csr_matrix((values, (groups, cells.ravel())), shape=(self.count, width))
@@ -96,17 +85,10 @@ class Draws:
         units: int | None = None,
         signed: bool = False,
     ) -> Interval:
-        """Compute the interval of a metric.
+        """Compute the interval of a metric from its values of all images and of each draw; NaN where it is undefined.
 
-        Args:
-            value: of all images.
-            drawn: of each draw; NaN where it is undefined there.
-            left_out: without each group in turn, for the acceleration.
-            units: number of groups that the metric is over; by default all of them.
-            signed: whether it may lie below 0.
-
-        Returns:
-            Low and high; NaN twice where the metric is undefined.
+        `left_out` has the values without each group in turn, for the acceleration; `units` is the number of groups that
+        the metric is over, by default all of them; a `signed` one may lie below 0.
         """
         drawn = np.sort(drawn[np.isfinite(drawn)])
         if not np.isfinite(value) or len(drawn) == 0 or self.count < 2:
@@ -119,10 +101,8 @@ class Draws:
         below = (np.searchsorted(drawn, value - 1e-12) + np.searchsorted(drawn, value + 1e-12)) / 2
         bias = normal.inv_cdf(float(np.clip(below / len(drawn), 0.5 / len(drawn), 1 - 0.5 / len(drawn))))
         acceleration = 0.0 if left_out is None else _acceleration(left_out)
-        levels = []
-        for sign in (-1, 1):
-            moved = bias + sign * wide
-            levels.append(normal.cdf(bias + moved / (1 - acceleration * moved)))
+        moves = (bias - wide, bias + wide)
+        levels = [normal.cdf(bias + moved / (1 - acceleration * moved)) for moved in moves]
         low, high = np.quantile(drawn, levels, method="linear")
         return float(low), float(high)
 
@@ -149,17 +129,10 @@ def _acceleration(left_out: np.ndarray) -> float:
 def confusion_intervals(
     draws: Draws, truth: np.ndarray, predicted: np.ndarray, classes: int, drawn: np.ndarray | None = None
 ) -> tuple[dict[str, Interval], dict[str, list[Interval]]]:
-    """Compute the intervals of every metric of the confusion matrix, and of precision, recall… of each class.
+    """Compute the intervals of every metric of the confusion matrix, and of `CLASS_METRICS` for each class.
 
-    Args:
-        draws: of the groups of the images.
-        truth: class indices, shape (n,).
-        predicted: class indices, shape (n,).
-        classes: number of classes.
-        drawn: confusion matrices of the draws, shape (draws, classes²), where they are known.
-
-    Returns:
-        Low and high by metric, and by class metric for each class; NaN where undefined, or where there is one group.
+    Truth and predictions are class indices, shape (n,); `drawn` has the confusion matrices of the draws, shape (draws,
+    classes²), where they are known.
     """
     cells = truth * classes + predicted
     table = draws.table(cells, classes**2)
@@ -183,18 +156,10 @@ def confusion_intervals(
 
 
 def score_intervals(draws: Draws, scores: Scores, values: dict[str, float]) -> tuple[dict[str, Interval], np.ndarray]:
-    """Compute the intervals of every metric of probabilities.
+    """Compute the intervals of every metric of probabilities, whose values of all images are given.
 
-    In the draws, the probabilities of a class are counted in up to 512 bins, which moves an area by less than 1e-4.
-
-    Args:
-        draws: of the groups of the images.
-        scores: of the images.
-        values: of the metrics, of all images.
-
-    Returns:
-        Low and high by metric; and, as drawing takes most of the time, the draws' confusion matrices, shape (draws,
-        classes²).
+    In the draws, the probabilities of a class are counted in up to 512 bins, which moves an area by less than 1e-4. As
+    drawing takes most of the time, the draws' confusion matrices come, too, shape (draws, classes²).
     """
     classes = scores.probabilities.shape[1]
     columns, starts, width = [], [], 0

@@ -17,7 +17,6 @@ from wbctool.records.storage import write_bytes
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-
 STYLE: dict[RcKeyType, Any] = {
     "svg.hashsalt": "wbctool",
     "font.size": 9,
@@ -28,16 +27,11 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Draw loss and accuracy over epochs; the start of fine-tuning and the epoch that was kept are marked.
-
-    Args:
-        history: the rows of `history.jsonl`.
-        best_epoch: from 1; 0 for none.
-    """
+    """Draw loss and accuracy over epochs; fine-tuning's start and the epoch kept, from 1, 0 for none, are marked."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(8, 3.2)
+        figure, both = new_figure(8, 3.2, columns=2)
         tuned = [row["epoch"] for row in history if row["phase"] == "fine-tune"]
-        for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for axes, measure in zip(both, ("loss", "accuracy"), strict=True):
             for split, name in (("train", "training"), ("val", "validation")):
                 key = f"{split}_{measure}"
                 rows = [(row["epoch"], row[key]) for row in history if key in row]
@@ -54,11 +48,11 @@ def learning_curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figur
         return figure
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """Return an empty figure of a size in inches, and its axes, or an array of them, side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    return figure, figure.subplots(1, columns)
 
 
 def as_svg(figure: Figure) -> bytes:
