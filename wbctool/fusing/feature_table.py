@@ -22,15 +22,10 @@ _SIZE_WITHOUT_NETWORKS = 32  # side of images that no network looks at, pixels
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """Some columns of a feature table.
-
-    Attributes:
-        names: of the features.
-        read: returns the features of rows, (n, features), float32, NaN for missing ones.
-    """
+    """Some columns of a feature table."""
 
     names: Sequence[str]
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Callable[[np.ndarray], np.ndarray]  # from rows to features (n, features), float32, NaN for missing ones
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of images; a row is the image's position among the records.
+    """Features of images; a row is the image's position among the records."""
 
-    Attributes:
-        networks: the networks that give deep features and probabilities.
-        failed: reasons by row, for images that a source could not read.
-    """
-
-    networks: Sequence[Network]
-    failed: dict[int, str]
+    networks: Sequence[Network]  # that give deep features and probabilities
+    failed: dict[int, str]  # reasons by row, for images that a source could not read
     _network_blocks: Sequence[_Block]
     _measure_block: _Block | None
 
@@ -112,15 +102,7 @@ def architecture_of(
 def compute_table(
     records: Sequence[Record], networks: Sequence[Network], options: FusionOptions, folder: Path, quiet: bool
 ) -> FeatureTable:
-    """Compute the features of images that are not yet kept on disk.
-
-    Args:
-        records: with absolute paths.
-        networks: that give deep features and probabilities.
-        options: with `morphology` also the measures of cells.
-        folder: where features are kept.
-        quiet: whether progress is left out.
-    """
+    """Compute the features of images that are not yet kept in the folder."""
     failed: dict[int, str] = {}
     blocks = []
     measures = [Measures(options.settings.jobs)] if options.morphology else []

@@ -45,11 +45,7 @@ def draw_parameters(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def grouped_folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the indices to train on and to validate on for each fold; no group is in both.
-
-    Raises:
-        InputError: there are fewer than two groups, or images of any class.
-    """
+    """Return the indices to train on and to validate on for each fold; no group is in both."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
@@ -73,16 +69,7 @@ def search(
 ) -> dict[str, Any]:
     """Return the parameters of the lowest loss over folds of the training images; those in `options` stay.
 
-    Each trial is kept in a file, so that a killed search can go on.
-
-    Args:
-        features: of all rows.
-        train: the training images.
-        groups: of each of them.
-        options: how trees are grown.
-        count: number of trials.
-        file: of the trials, JSON lines.
-        quiet: whether notes are left out.
+    Each of `count` trials is kept as a line of a JSON file, so that a killed search can go on.
     """
     earlier = _read_trials(file)
     folds = grouped_folds(train.targets, groups, options.seed)
@@ -128,7 +115,6 @@ def _cross_validate(
 
 
 def _read_trials(file: Path) -> list[dict[str, Any]]:
-    """Return the trials of an earlier search."""
     trials = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:

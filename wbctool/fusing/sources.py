@@ -28,20 +28,15 @@ from wbctool.records import Record
 class Network:
     """Pooled features of a run's network, followed by its probabilities; a `Source`.
 
-    Args:
-        run: loaded on its device.
-        device: that device.
-        precision: `float32` or `bf16`.
-        first_size: side to which images are scaled before the network's own, pixels: the largest of all networks, as
-            in a fused model; 0 for the network's own.
+    Images are first scaled to `first_size` pixels a side, the largest of all networks, as in a fused model, then to the
+    network's own.
     """
 
     batch = 64
     uses_masks = False
 
-    def __init__(self, run: Run, device: torch.device, precision: str, first_size: int = 0) -> None:
+    def __init__(self, run: Run, device: torch.device, precision: str, first_size: int) -> None:
         self.run, self._device, self._precision = run, device, precision
-        self._network = run.model  # fused models are refused before
         self.name = f"features of {run.path.name or run.path}"
         self.digest = digest_of(run.path, "model.json", "weights.safetensors")
         architecture = run.model.architecture
@@ -52,19 +47,15 @@ class Network:
             "version": __version__,
         }
         self._size = architecture.size
-        self._first_size = max(first_size, self._size)
-        if self._first_size != self._size:
-            self.identity["through"] = self._first_size
+        self._first_size = first_size
+        if first_size != self._size:
+            self.identity["through"] = first_size
         blank = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
-        self.features = deep_features(self._network, blank, precision)[0].shape[1]
+        self.features = deep_features(run.model, blank, precision)[0].shape[1]
         self.width = self.features + len(architecture.classes)
 
     def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
-        """See `Source`.
-
-        Raises:
-            InputError: the network returns NaN or infinity.
-        """
+        """See `Source`."""
         with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
             waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
             for batch in batches:
@@ -86,7 +77,7 @@ class Network:
         if good:
             images = torch.from_numpy(np.stack([rows[index] for index in good])).permute(0, 3, 1, 2)
             images = resized(images.to(self._device), self._size)
-            values = np.concatenate(deep_features(self._network, images, self._precision), axis=1)
+            values = np.concatenate(deep_features(self.run.model, images, self._precision), axis=1)
             for index, row in zip(good, values.astype(np.float32), strict=True):
                 if not np.isfinite(row).all():
                     raise InputError(
@@ -98,11 +89,7 @@ class Network:
 
 
 def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[Run], list[Network], FusionOptions]:
-    """Return runs, their networks as a fused model has them, and the options with the networks' precision.
-
-    Raises:
-        InputError: a run cannot be loaded, or is fused itself.
-    """
+    """Return runs, their networks as a fused model has them, and the options with the networks' precision."""
     device = pick_device(options.settings.device)
     runs = [load(path, device) for path in paths]
     for run in runs:
@@ -117,11 +104,7 @@ def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[R
 
 
 class Measures:
-    """Measures of cells, NaN for missing ones; a `Source`.
-
-    Args:
-        jobs: processes; 0 for one per core.
-    """
+    """Measures of cells, NaN for missing ones, computed in processes (0 for one per core); a `Source`."""
 
     name = "morphology"
     batch = 256
