@@ -14,7 +14,7 @@ import numpy as np
 from wbctool.console import loading, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.fusing.options import FusionOptions
-from wbctool.fusing.run import features_folder, read_images
+from wbctool.fusing.run import read_images
 from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.pipeline.step import Execution
 from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
@@ -68,24 +68,22 @@ def compute_features(
     """
     execution = execution or Execution()
     options = (options or FusionOptions()).with_jobs(execution.jobs)
-    kept_in = features_folder(out, features)
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
-    records, source = read_images(runs, inputs, out, options, selection)
+    records, source, kept_in = read_images(runs, inputs, out, options, features, selection)
     for line in [] if execution.quiet else source.tally.notes():
         note(line)
     records = _with_image(records, inputs, options)
     with loading(execution.quiet):
-        from wbctool.fusing.feature_table import architecture_of, compute_table
-        from wbctool.fusing.sources import load_networks
-    loaded, networks, options = load_networks(runs, options)
+        from wbctool.fusing.feature_table import architecture_of, compute_table, load_networks
+    networks, options = load_networks(runs, options)
     parts = options.parts(bool(runs))
     digests = [network.digest for network in networks]
     settings = {"runs": digests, "parts": list(parts), "precision": options.precision, "inputs": source.names}
     folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
     images = [record for record in records if record["schema"] != ERROR]
     table = compute_table(images, networks, options, kept_in, execution.quiet)
-    architecture = architecture_of(loaded, networks, parts)
+    architecture = architecture_of(networks, parts)
     file, families = out / "features.npz", [family for _, family in architecture.features()]
     count = _write_array(file, table, architecture, images)
     for record in _with_rows(records, table.failed):

@@ -57,11 +57,9 @@ class Fusion:
     Images without measures fail, unless there are such images in training.
     """
 
-    def __init__(
-        self, dataset: Dataset, runs: Sequence[Run], table: FeatureTable, options: FusionOptions, quiet: bool
-    ) -> None:
-        self.dataset, self.table, self.options = dataset, table, options
-        self._runs, self._quiet = runs, quiet
+    def __init__(self, dataset: Dataset, table: FeatureTable, options: FusionOptions, quiet: bool) -> None:
+        self.dataset, self.table, self.options, self._quiet = dataset, table, options, quiet
+        self._runs = runs = [network.run for network in table.networks]
         self._takes_unmeasured = options.morphology and self._has_unmeasured()
         self.rows, first = {}, 0
         for split, records in dataset.splits.items():
@@ -134,7 +132,7 @@ class Fusion:
 
     def _architecture(self, parts: tuple[str, ...]) -> FusedArchitecture:
         more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
-        return architecture_of(self._runs, self.table.networks, parts, **more)
+        return architecture_of(self.table.networks, parts, **more)
 
     def _boost(self, architecture: FusedArchitecture, options: BoostingOptions, title: str) -> BoostingResult:
         # networks have seen the training images: trees on their features gain too easily

@@ -25,16 +25,10 @@ def importance_of(model: FusedModel, rows: np.ndarray, start: np.ndarray | None)
 
     SHAP values are XGBoost's own (TreeSHAP, Lundberg et al. 2020), on the scale of margins. That of a feature is the
     mean of |φ| over images and classes. That of a family is the mean of |Σ φ|, as contributions of its features may
-    cancel out. What trees start from is a family, too, with its margins less their mean over classes.
+    cancel out. What trees start from, (n, classes), is a family, too, with its margins less their mean over classes.
 
-    Args:
-        model: with its trees.
-        rows: features of images, (n, features).
-        start: margins that trees start from, (n, classes); None for none.
-
-    Returns:
-        `images`, `families` and `features` (those that trees use), each with `gain` and `shap`, most important first;
-        for families also their fractions of the total.
+    Returned are `images`, `families` and `features` (those that trees use), each with `gain` and `shap`, most important
+    first; for families also their fractions of the total.
     """
     names, families = zip(*model.architecture.features(), strict=True)
     order = list(dict.fromkeys(families))

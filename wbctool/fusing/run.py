@@ -26,10 +26,8 @@ from wbctool.records.storage import read_json, write_json
 from wbctool.records.tally import Tally
 
 if TYPE_CHECKING:
-    from wbctool.fusing.sources import Network
+    from wbctool.fusing.feature_table import Network
     from wbctool.modeling.run_folder import Run
-
-Rows = Sequence[tuple[str, ...]]  # of a table
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class FusionResult:
         """Read the predictions of validation and test images."""
         return read_inputs([str(self.out / "predictions.jsonl")], Selection(), Tally())
 
-    def accuracy_rows(self) -> Rows:
+    def accuracy_rows(self) -> list[tuple[str, ...]]:
         """Return split, images and accuracy."""
         images: Counter[str] = Counter()
         correct: Counter[str] = Counter()
@@ -62,14 +60,14 @@ class FusionResult:
         splits = [split for split in ("val", "test") if images[split]]
         return [(split, f"{images[split]:,}", f"{correct[split] / images[split]:.3f}") for split in splits]
 
-    def tried_rows(self) -> Rows:
+    def tried_rows(self) -> list[tuple[str, ...]]:
         """Return features, rounds, validation loss and accuracy of all trees that were grown."""
         return [
             (" + ".join(row["features"]), f"{row['rounds']:,}", f"{row['loss']:.4f}", f"{row['accuracy']:.3f}")
             for row in self.info["tried"]
         ]
 
-    def family_rows(self) -> Rows:
+    def family_rows(self) -> list[tuple[str, ...]]:
         """Return family, features used, fraction of SHAP, and of gain."""
         rows = []
         for row in self.importance["families"]:
@@ -78,7 +76,7 @@ class FusionResult:
             rows.append((row["family"], f"{row['used']:,} of {row['features']:,}", *percentages))
         return rows
 
-    def feature_rows(self) -> Rows:
+    def feature_rows(self) -> list[tuple[str, ...]]:
         """Return the ten most important features, their families and mean |SHAP value|."""
         return [(row["feature"], row["family"], f"{row['shap']:.3f}") for row in self.importance["features"][:10]]
 
@@ -119,24 +117,23 @@ def fuse_runs(
     """
     execution = execution or Execution()
     options = (options or FusionOptions()).with_jobs(execution.jobs)
-    folder = features_folder(out, features)
-    records, source = read_images(runs, inputs, out, options, selection)
+    records, source, folder = read_images(runs, inputs, out, options, features, selection)
     source.tally.refuse_damage()
     with loading(execution.quiet):
         from wbctool.fusing.boosting import check_parameters
-        from wbctool.fusing.sources import load_networks
+        from wbctool.fusing.feature_table import load_networks
         from wbctool.modeling.leakage import refuse_leakage, take_over_splits
     if not execution.quiet:
         source.print_notes()
     check_parameters(options.settings)
-    loaded, networks, options = load_networks(runs, options)
+    networks, options = load_networks(runs, options)
     records = take_over_splits(records, runs, execution.quiet)
     dataset = gather(records, options.settings.seed, execution.quiet, allow_synthetic)
     refuse_leakage(dataset, runs)
-    _check(dataset, loaded, options)
+    _check(dataset, [network.run for network in networks], options)
     result = FusionResult(out, folder, dataset.classes)
     with locked(out):
-        result = _fuse(dataset, loaded, networks, result, options, execution)
+        result = _fuse(dataset, networks, result, options, execution)
     if result.reused and not execution.quiet:
         note(f"{out}: was fused before; --overwrite fuses it again")
     if on_record:
@@ -145,18 +142,21 @@ def fuse_runs(
     return result
 
 
-def features_folder(out: Path, features: Path | None) -> Path:
-    """Return the folder where features are kept; refuse outputs that are files."""
+def read_images(
+    runs: Sequence[Path],
+    inputs: Sequence[str],
+    out: Path,
+    options: FusionOptions,
+    features: Path | None,
+    selection: Selection | None,
+) -> tuple[list[Record], Source, Path]:
+    """Return the records of all inputs, their source, and the folder where features are kept.
+
+    Nothing to compute, and outputs that are files or would replace an input, are refused.
+    """
     for folder, option in ((out, "-o"), (features, "--features")):
         if folder and folder.exists() and not folder.is_dir():
             raise InputError(f"{option} {folder}: is a file; give a folder")
-    return features or out / "features"
-
-
-def read_images(
-    runs: Sequence[Path], inputs: Sequence[str], out: Path, options: FusionOptions, selection: Selection | None
-) -> tuple[list[Record], Source]:
-    """Read the records of all inputs, unless there is nothing to compute, or an input would be overwritten."""
     if not inputs:
         names = " ".join(map(str, runs))
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {names} cells/")
@@ -165,7 +165,7 @@ def read_images(
     source = Source(inputs, selection)
     records = list(source)
     refuse_replacing("-o", out, [*runs, *inputs], records)
-    return records, source
+    return records, source, features or out / "features"
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> None:
@@ -193,12 +193,7 @@ def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> Non
 
 
 def _fuse(
-    dataset: Dataset,
-    runs: Sequence[Run],
-    networks: Sequence[Network],
-    result: FusionResult,
-    options: FusionOptions,
-    execution: Execution,
+    dataset: Dataset, networks: Sequence[Network], result: FusionResult, options: FusionOptions, execution: Execution
 ) -> FusionResult:
     """Fill in a result, unless its folder is finished."""
     from wbctool.device import pick_device
@@ -207,7 +202,7 @@ def _fuse(
     from wbctool.modeling.run_folder import clear
 
     out = result.out
-    used = [{"run": str(run.path), "digest": network.digest} for run, network in zip(runs, networks, strict=True)]
+    used = [{"run": str(network.run.path), "digest": network.digest} for network in networks]
     info: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__}
     # what decides the result; a run folder is not reused with other settings
     settings = {**options.model_dump(exclude={"settings"}), **options.settings.model_dump(exclude={"jobs"})}
@@ -223,7 +218,7 @@ def _fuse(
         return replace(result, info=info, importance=importance, reused=True)
     write_json(out / "run.json", {**info, "finished": False})
     table = compute_table(dataset.everything, networks, options, result.features, execution.quiet)
-    fusion = Fusion(dataset, runs, table, options, execution.quiet)
+    fusion = Fusion(dataset, table, options, execution.quiet)
     for reason in table.failed.values():
         note(f"failed: {reason}")
     fitted = fusion.fit(out / "tuning.jsonl")

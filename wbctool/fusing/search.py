@@ -73,6 +73,7 @@ def search(
     """
     earlier = _read_trials(file)
     folds = grouped_folds(train.targets, groups, options.seed)
+    classes, sizes = int(train.targets.max()) + 1, [len(fold) for _, fold in folds]
     trials: list[dict[str, Any]] = []
     for number, drawn in enumerate(draw_parameters(count, options.seed)):
         parameters = {**drawn, **options.parameters}
@@ -81,8 +82,15 @@ def search(
             continue
         title = f"trial {number + 1}"
         trial_options = options.model_copy(update={"parameters": parameters})
-        scores = _cross_validate(features, train, folds, trial_options, title, quiet)
-        trials.append({"trial": number + 1, **scores, "parameters": parameters})
+        results = [
+            boost(features, train.take(rest), train.take(fold), classes, trial_options, title=title, quiet=quiet)
+            for rest, fold in folds
+        ]
+        loss = float(np.average([result.loss for result in results], weights=sizes))
+        accuracy = float(np.average([result.accuracy for result in results], weights=sizes))
+        scores = {"loss": round(loss, 6), "accuracy": round(accuracy, 6)}
+        rounds = [result.rounds for result in results]
+        trials.append({"trial": number + 1, **scores, "rounds": rounds, "parameters": parameters})
         with atomic(file, "w") as stream:
             stream.writelines(json.dumps(trial) + "\n" for trial in trials)
         if not quiet:
@@ -92,26 +100,6 @@ def search(
         shown = ", ".join(f"{key} {value}" for key, value in {**DEFAULTS, **best["parameters"]}.items())
         note(f"trial {best['trial']} is best: {shown}")
     return best["parameters"]
-
-
-def _cross_validate(
-    features: FeatureReader,
-    train: Samples,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
-    options: BoostingOptions,
-    title: str,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Return mean loss and accuracy over folds, weighted by their size, and the rounds of each."""
-    classes = int(train.targets.max()) + 1
-    results = [
-        boost(features, train.take(rest), train.take(fold), classes, options, title=title, quiet=quiet)
-        for rest, fold in folds
-    ]
-    sizes = [len(fold) for _, fold in folds]
-    loss = float(np.average([result.loss for result in results], weights=sizes))
-    accuracy = float(np.average([result.accuracy for result in results], weights=sizes))
-    return {"loss": round(loss, 6), "accuracy": round(accuracy, 6), "rounds": [result.rounds for result in results]}
 
 
 def _read_trials(file: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Score-CAM."""
 
-from __future__ import annotations
-
 from wbctool.explaining.method import CamContext, CamMethod, Tensor
 from wbctool.pipeline.parameters import Parameters, parameter
 
