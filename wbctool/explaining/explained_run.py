@@ -36,11 +36,7 @@ class Explanation:
 
 
 class ExplainedRun:
-    """A run with the explainer of its model, in `float32`, `bf16`, or with `auto` in the precision of the training.
-
-    Raises:
-        UsageProblem: the run cannot be explained in this way, or has no such class; the message suggests others.
-    """
+    """A run with the explainer of its model, in `float32`, `bf16`, or with `auto` in the precision of the training."""
 
     def __init__(self, run: Run, options: MapOptions, device: torch.device, precision: str) -> None:
         self.run, self.options, self.device = run, options, device

@@ -76,9 +76,6 @@ def select_layers(model: Model, names: Sequence[str]) -> dict[str, nn.Module]:
 
     A name is that in the backbone (`layer4`) or in the model (`attention`). Where both have a name, it is the model's;
     `backbone.head` is the other. In an ensemble a name begins with the member: `members.0.layer4`.
-
-    Raises:
-        UsageProblem: a layer is unknown; the message suggests others.
     """
     full_names = {name: module for name, module in model.named_modules() if name}
     layers = {"".join(name.split("backbone.", 1)): module for name, module in full_names.items()} | full_names

@@ -74,11 +74,7 @@ METHODS = Registry("wbctool.explaining.methods", CamMethod, "explanation method"
 
 
 def parameters_of(methods: Iterable[str], values: Mapping[str, Any]) -> dict[str, Parameters]:
-    """Return the validated parameters of each method, by its name, from values by name, those of all methods.
-
-    Raises:
-        UsageProblem: a method or a parameter is unknown, or a value is invalid.
-    """
+    """Return the validated parameters of each method, by its name, from values by name, those of all methods."""
     chosen = [METHODS.get(name, "--method") for name in methods]
     for name in values:
         if not any(name in method.parameters.model_fields for method in chosen):

@@ -115,12 +115,8 @@ def booster_parameters(options: BoostingOptions, classes: int) -> dict[str, Any]
         "device": str(pick_device(options.device)),
         "seed": options.seed,
         "verbosity": 0,
-        **_threads(options),
+        **({"nthread": options.jobs} if options.jobs else {}),
     }
-
-
-def _threads(options: BoostingOptions) -> dict[str, int]:
-    return {"nthread": options.jobs} if options.jobs else {}
 
 
 def check_parameters(options: BoostingOptions) -> None:
@@ -196,7 +192,7 @@ def _matrix(
     weights = class_weights(samples.targets, options.class_weights if like is None else "none")
     bins = {**DEFAULTS, **options.parameters}["max_bin"]
     batches = _Batches(features, samples, weights)
-    return xgboost.QuantileDMatrix(batches, max_bin=int(bins), ref=like, missing=np.nan, **_threads(options))
+    return xgboost.QuantileDMatrix(batches, max_bin=int(bins), ref=like, missing=np.nan, nthread=options.jobs or None)
 
 
 class _Batches(xgboost.DataIter):

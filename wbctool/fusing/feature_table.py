@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,11 +215,8 @@ def compute_table(
     measures = [Measures(options.settings.jobs)] if options.morphology else []
     sources: list[Source] = [*networks, *measures]
     for source in sources:
-        store = Store(folder, source)
-        try:
+        with closing(Store(folder, source)) as store:
             rows, failed_here = store.fill(records, quiet)
             blocks.append(_Block(store.matrix(), rows))
-        finally:
-            store.close()
         failed = {**failed_here, **failed}
     return FeatureTable(networks, failed, blocks[: len(networks)], blocks[-1] if measures else None)

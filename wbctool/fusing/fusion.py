@@ -52,10 +52,7 @@ class FittedFusion:
 
 
 class Fusion:
-    """Fits fused models to a dataset, whose table of features gives `rows` that could be read, by split.
-
-    Images without measures fail, unless there are such images in training.
-    """
+    """Fits fused models to a dataset; `rows` are those of the table of features that could be read, by split."""
 
     def __init__(self, dataset: Dataset, table: FeatureTable, options: FusionOptions, quiet: bool) -> None:
         self.dataset, self.table, self.options, self._quiet = dataset, table, options, quiet
@@ -113,8 +110,9 @@ class Fusion:
         selects = len(wanted) > 1 and self._weights and has_validation and not self.options.all_features
         boosting_options, tried = self.options.settings, []
         candidates = []
+        more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
         for parts in (wanted, *((part,) for part in wanted if selects)):
-            architecture = self._architecture(parts)
+            architecture = architecture_of(self.table.networks, parts, **more)
             result = self._boost(architecture, boosting_options, " + ".join(parts))
             candidates.append((architecture, result))
             tried.append(_summary(parts, result))
@@ -129,10 +127,6 @@ class Fusion:
         model = FusedModel(architecture, [run.model for run in self._runs])
         model.booster = result.booster
         return FittedFusion(model, result, boosting_options, tried)
-
-    def _architecture(self, parts: tuple[str, ...]) -> FusedArchitecture:
-        more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
-        return architecture_of(self.table.networks, parts, **more)
 
     def _boost(self, architecture: FusedArchitecture, options: BoostingOptions, title: str) -> BoostingResult:
         # networks have seen the training images: trees on their features gain too easily

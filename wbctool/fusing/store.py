@@ -68,12 +68,10 @@ class Store:
         return {keys[start : start + _KEY]: start // _KEY for start in range(0, len(keys), _KEY)}
 
     def fill(self, records: Sequence[Record], quiet: bool) -> tuple[np.ndarray, dict[int, str]]:
-        """Compute the missing features of records.
+        """Compute missing features; return the row of each record in `matrix()`, (n,), -1 for none, and failures.
 
-        Batches are cut by position, so that a resumed command computes what it would have computed at once.
-
-        Returns:
-            The row of each record in `matrix()`, (n,), -1 for none; and the reasons of failures, by record number.
+        Failures are reasons by record number. Batches are cut by position, so that a resumed command computes what it
+        would have computed at once.
         """
         keys = [_key_of(record, self._source.uses_masks) for record in records]
         size = self._source.batch
