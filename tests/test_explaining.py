@@ -7,10 +7,9 @@ from torch.nn import functional
 
 from wbctool.errors import ImageError, UsageProblem
 from wbctool.explaining import METHODS, faithfulness, layers, scores
-from wbctool.explaining.explainer import Explainer, fill_colour
-from wbctool.explaining.maps import scaled, to_image
+from wbctool.explaining.explainer import Explainer, fill_colour, scaled, to_image
 from wbctool.explaining.method import CamContext
-from wbctool.explaining.regions import regions_of
+from wbctool.explaining.scores import regions_of
 from wbctool.explaining.summary import ScoreCollector
 from wbctool.imaging.files import write_png
 from wbctool.modeling.architecture import Architecture

@@ -14,8 +14,8 @@ from wbctool.errors import BusyError, InputError, UsageProblem
 from wbctool.fusing import BoostingOptions
 from wbctool.fusing.boosting import Samples, boost, check_parameters, class_weights
 from wbctool.fusing.feature_table import FeatureReader
+from wbctool.fusing.fusion import limit_confidence, start_margins
 from wbctool.fusing.search import draw_parameters, grouped_folds, search
-from wbctool.fusing.start import limit_confidence, start_margins
 from wbctool.fusing.store import Store
 from wbctool.modeling.deep_features import rounded
 from wbctool.modeling.fused import check_names, run_names, weighted_margins

@@ -97,7 +97,6 @@ def xgboost_fuse(
 def _show(result: ComputedFeatures | FusionResult, quiet: bool) -> None:
     """Print tables."""
     from wbctool.console import note, table
-    from wbctool.fusing import report
     from wbctool.fusing.features import ComputedFeatures
 
     if isinstance(result, ComputedFeatures):
@@ -106,13 +105,13 @@ def _show(result: ComputedFeatures | FusionResult, quiet: bool) -> None:
         return
     if len(result.info["tried"]) > 1:
         heads = ("features", "rounds", "loss", "accuracy")
-        table("trees on (the lowest validation loss is kept)", heads, report.tried_rows(result.info))
+        table("trees on (the lowest validation loss is kept)", heads, result.tried_rows())
     heads = ("family", "features used", "SHAP", "gain")
-    table("importance", heads, report.family_rows(result.importance))
+    table("importance", heads, result.family_rows())
     if result.importance["features"]:
-        table("features", ("feature", "family", "mean |SHAP|"), report.feature_rows(result.importance))
+        table("features", ("feature", "family", "mean |SHAP|"), result.feature_rows())
     title = f"{result.out}: {len(result.classes)} classes"
-    table(title, ("split", "images", "accuracy"), report.accuracy_rows(result))
+    table(title, ("split", "images", "accuracy"), result.accuracy_rows())
     if not quiet:
         note(f"features are kept in {result.features}; another fuse takes them with --features {result.features}")
         note(f"more: wbctool evaluate {result.out}")

@@ -15,9 +15,8 @@ import torch
 from wbctool.device import pick_precision
 from wbctool.errors import UsageProblem
 from wbctool.explaining import faithfulness, scores
-from wbctool.explaining.explainer import BatchMaps, Explainer, fill_colour
+from wbctool.explaining.explainer import Explainer, fill_colour
 from wbctool.explaining.options import LABEL, PREDICTED, MapOptions
-from wbctool.explaining.regions import Regions
 from wbctool.modeling.predictor import probabilities
 from wbctool.modeling.run_folder import Run, refuse_trees, trained_precision
 from wbctool.statistics.calibration import scaled
@@ -27,35 +26,17 @@ Scores = dict[str, dict[str, Any]]
 
 @dataclass
 class Explanation:
-    """What a run predicts for one image, and where it looks.
+    """What a run predicts for one image, and where it looks."""
 
-    Attributes:
-        probabilities: calibrated, (classes,).
-        class_number: the explained class.
-        maps: by method, (size, size), 0 to 1.
-        scores: by method, as a record has them.
-        agreement: by pair of methods, the correlation of their maps.
-    """
-
-    probabilities: np.ndarray
-    class_number: int
-    maps: dict[str, np.ndarray]
-    scores: Scores
-    agreement: dict[str, float | None]
+    probabilities: np.ndarray  # calibrated, (classes,)
+    class_number: int  # the explained class
+    maps: dict[str, np.ndarray]  # by method, (size, size), 0 to 1
+    scores: Scores  # by method, as a record has them
+    agreement: dict[str, float | None]  # by pair of methods, the correlation of their maps
 
 
 class ExplainedRun:
-    """A run with the explainer of its model.
-
-    Args:
-        run: the run.
-        options: which maps are computed.
-        device: where the model is.
-        precision: `float32`, `bf16`, or `auto` for that of the training.
-
-    Raises:
-        UsageProblem: the run cannot be explained in this way, or has no such class; the message suggests others.
-    """
+    """A run with the explainer of its model, in `float32`, `bf16`, or with `auto` in the precision of the training."""
 
     def __init__(self, run: Run, options: MapOptions, device: torch.device, precision: str) -> None:
         self.run, self.options, self.device = run, options, device
@@ -69,61 +50,47 @@ class ExplainedRun:
             )
         except UsageProblem as error:
             raise UsageProblem(f"{self.name}: {error}") from None
-        if options.of_class not in (PREDICTED, LABEL, *run.classes):
-            raise UsageProblem(f"{self.name}: knows no class {options.of_class}; {self._suggestions(options.of_class)}")
+        name, classes = options.of_class, run.classes
+        if name not in (PREDICTED, LABEL, *classes):
+            same = [known for known in classes if known.casefold() == name.casefold()]
+            similar = same or get_close_matches(name, classes, n=3, cutoff=0.5)
+            hint = f"near it: {', '.join(similar)}" if similar else f"its classes: {', '.join(classes[:12])}"
+            raise UsageProblem(f"{self.name}: knows no class {name}; {hint}")
 
-    def _suggestions(self, name: str) -> str:
-        classes = self.run.classes
-        same = [known for known in classes if known.casefold() == name.casefold()]
-        similar = same or get_close_matches(name, classes, n=3, cutoff=0.5)
-        return f"near it: {', '.join(similar)}" if similar else f"its classes: {', '.join(classes[:12])}"
-
-    def explain(self, images: np.ndarray, classes: np.ndarray, regions: Sequence[Regions | None]) -> list[Explanation]:
-        """Explain a batch.
-
-        Args:
-            images: (n, size, size, 3), uint8.
-            classes: number of the class to explain, or `MOST_PROBABLE`, for each image, (n,).
-            regions: of each image, or None.
-        """
+    def explain(
+        self, images: np.ndarray, classes: np.ndarray, regions: Sequence[scores.Regions | None]
+    ) -> list[Explanation]:
+        """Explain images (n, size, size, 3), uint8, by the number of the class, or `MOST_PROBABLE`, of each, (n,)."""
         stack = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
         batch = self.explainer(stack, classes)
         calibrated = scaled(batch.probabilities, self.run.temperature or 1.0)
+        predict = partial(probabilities, self.run.model, precision=self.explainer.precision, views=1)
         batch_scores: list[Scores] = [{} for _ in images]
         for method, maps in batch.maps.items():
             other_maps = np.roll(maps, -1, axis=0) if len(maps) > 1 else [None]
             for row, image_scores in enumerate(batch_scores):
                 image_scores[method] = _location(maps[row], other_maps[row], regions[row])
-                image_scores[method] |= self._range(method, batch, row)
+                if method in batch.ranges:
+                    key = self.explainer.methods[method].range_key
+                    image_scores[method][key] = [scores.rounded(limit) for limit in batch.ranges[method][row]]
+                    image_scores[method]["layers"] = self.explainer.explained_layers(method)
             if self.options.faithfulness:
-                self._add_faithfulness(method, stack, batch, batch_scores)
+                curves = faithfulness.curves(predict, stack, fill_colour(self.run.model), maps, batch.classes)
+                for name, rows in curves.items():
+                    for image_scores, map_, area in zip(batch_scores, maps, faithfulness.area(rows), strict=True):
+                        image_scores[method][name] = scores.rounded(area) if map_.any() else None
         explanations = []
         for row, number in enumerate(batch.classes):
             maps_of = {method: maps[row] for method, maps in batch.maps.items()}
-            agreement = _agreement(maps_of)
+            agreement = {
+                f"{one} {other}": scores.rounded(scores.agreement(maps_of[one], maps_of[other]))
+                for one, other in combinations(maps_of, 2)
+            }
             explanations.append(Explanation(calibrated[row], int(number), maps_of, batch_scores[row], agreement))
         return explanations
 
-    def _range(self, method: str, batch: BatchMaps, row: int) -> dict[str, Any]:
-        """Return the range of raw values and the layers of a method that keeps them."""
-        if method not in batch.ranges:
-            return {}
-        limits = [rounded(limit) for limit in batch.ranges[method][row]]
-        layers = self.explainer.explained_layers(method)
-        return {self.explainer.methods[method].range_key: limits, "layers": layers}
 
-    def _add_faithfulness(
-        self, method: str, images: torch.Tensor, batch: BatchMaps, batch_scores: list[Scores]
-    ) -> None:
-        predict = partial(probabilities, self.run.model, precision=self.explainer.precision, views=1)
-        maps = batch.maps[method]
-        curves = faithfulness.curves(predict, images, fill_colour(self.run.model), maps, batch.classes)
-        for name, rows in curves.items():
-            for image_scores, map_, area in zip(batch_scores, maps, faithfulness.area(rows), strict=True):
-                image_scores[method][name] = rounded(area) if map_.any() else None
-
-
-def _location(map_: np.ndarray, other_map: np.ndarray | None, regions: Regions | None) -> dict[str, Any]:
+def _location(map_: np.ndarray, other_map: np.ndarray | None, regions: scores.Regions | None) -> dict[str, Any]:
     """Return where a map's energy and peak lie, and where the energy of another image's map would lie.
 
     A cell is in the middle of its crop, and so are many maps that do not look at it.
@@ -137,15 +104,5 @@ def _location(map_: np.ndarray, other_map: np.ndarray | None, regions: Regions |
     return location
 
 
-def _agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    pairs = combinations(maps, 2)
-    return {f"{one} {other}": rounded(scores.agreement(maps[one], maps[other])) for one, other in pairs}
-
-
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: rounded(value) for name, value in values.items()}
-
-
-def rounded(value: float | None) -> float | None:
-    """Round a value to six digits, as records have it."""
-    return None if value is None else float(f"{value:.6g}")
+    return {name: scores.rounded(value) for name, value in values.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wbctool.device import autocast, images_at_once
 from wbctool.errors import UsageProblem
 from wbctool.explaining.layers import as_feature_map, select_layers
-from wbctool.explaining.maps import scaled, to_image, undo_view
 from wbctool.explaining.method import METHODS, CamContext, Target, parameters_of
 from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import symmetries
@@ -25,19 +25,12 @@ MOST_PROBABLE = -1  # in place of a class number
 
 @dataclass
 class BatchMaps:
-    """Predictions and maps of a batch of images.
+    """Predictions and maps of a batch of images."""
 
-    Attributes:
-        probabilities: (n, classes), the mean over the views that the model predicts by; rows sum to 1.
-        classes: number of the explained class of each image, (n,).
-        maps: by method, (n, size, size), float32, 0 to 1.
-        ranges: by method, for those with a `range_key`, the least and the greatest raw value, (n, 2).
-    """
-
-    probabilities: np.ndarray
-    classes: np.ndarray
-    maps: dict[str, np.ndarray]
-    ranges: dict[str, np.ndarray]
+    probabilities: np.ndarray  # (n, classes), the mean over the views that the model predicts by; rows sum to 1
+    classes: np.ndarray  # number of the explained class of each image, (n,)
+    maps: dict[str, np.ndarray]  # by method, (n, size, size), float32, 0 to 1
+    ranges: dict[str, np.ndarray]  # by method with a `range_key`, the least and the greatest raw value, (n, 2)
 
 
 @dataclass
@@ -56,13 +49,9 @@ class Explainer:
     Nothing before the first explained layer keeps a graph, and no parameter gets a gradient. At the last stage a
     backward pass costs next to nothing.
 
-    Args:
-        model: a classifier or an ensemble. Its parameters no longer require gradients afterwards.
-        methods: names from `METHODS`.
-        layers: their names; none for the last feature map (`default_layers`). Maps of several layers are averaged.
-        views: number of symmetries of the square that a map is averaged over; None for those the model predicts by.
-        precision: `float32` or `bf16`.
-        parameters: values of the methods' parameters, by name.
+    The model is a classifier or an ensemble, whose parameters no longer require gradients afterwards. Maps are averaged
+    over `layers`, none for the last feature map (`default_layers`), and over `views` symmetries of the square, None for
+    those that the model predicts by.
 
     Raises:
         UsageProblem: a method, layer or parameter is unknown, or the model has nothing that it could explain.
@@ -90,7 +79,12 @@ class Explainer:
         self._fill = fill_colour(model)
         # one graph for each view: they are small only at the last layer
         self._graphs = self.views if self._needs_gradients and layers else 1
-        self._check_layers()
+        # layers without feature maps are refused before the first image
+        blank = torch.zeros(1, 3, self.size, self.size, device=next(model.parameters()).device)
+        forward = self._forward_with_outputs(blank)
+        self._gradients(forward, forward.logits.argmax(1))
+        for name in self.layers:
+            as_feature_map(forward.layers[name], name, model)
 
     @property
     def passes(self) -> int:
@@ -101,20 +95,10 @@ class Explainer:
         """Return the names of what a method explains: layers, or its own targets."""
         return list(self._targets.get(method, self.layers))
 
-    def _check_layers(self) -> None:
-        """Refuse layers without feature maps before the first image."""
-        blank = torch.zeros(1, 3, self.size, self.size, device=next(self.model.parameters()).device)
-        forward = self._forward_with_outputs(blank)
-        self._gradients(forward, forward.logits.argmax(1))
-        for name in self.layers:
-            as_feature_map(forward.layers[name], name, self.model)
-
     def __call__(self, images: Tensor, classes: np.ndarray | None = None) -> BatchMaps:
-        """Explain a batch.
+        """Explain a batch (n, 3, size, size), uint8 or float, 0 to 255, on the model's device.
 
-        Args:
-            images: (n, 3, size, size), uint8 or float, 0 to 255, on the model's device.
-            classes: number of the class to explain, or `MOST_PROBABLE`, for each image, (n,); None for the latter.
+        `classes` are numbers of the class to explain, (n,); `MOST_PROBABLE`, as without them, is that of the image.
         """
         wanted = np.full(len(images), MOST_PROBABLE) if classes is None else np.asarray(classes)
         count = max(1, images_at_once(images.device) // self._graphs)
@@ -155,35 +139,22 @@ class Explainer:
             return self.model(images)
 
     def _forward_with_outputs(self, view: Tensor) -> _Pass:
-        """Classify a view, and keep what the explained layers and targets return.
-
-        Raises:
-            UsageProblem: a layer returns no feature map, or is not run.
-        """
+        """Classify a view, and keep what the explained layers and targets return; refuse layers that are not run."""
         forward = _Pass(view, torch.empty(0))
-        with self._recording(forward):
+        with ExitStack() as hooks:
+            for name, layer in self.layers.items():
+                if self._needs_gradients:  # before hooks of the model itself that take the same output
+                    hooks.enter_context(layer.register_forward_hook(_start_graph, prepend=True))
+                hooks.enter_context(layer.register_forward_hook(partial(_keep_layer, forward, name)))
+            for method, targets in self._targets.items():
+                for name, target in targets.items():
+                    keep = partial(_keep_target, forward, (method, name), target)
+                    hooks.enter_context(target.module.register_forward_hook(keep))
             forward.logits = self._logits(view, self._needs_gradients)
         for name in self.layers:
             if name not in forward.layers:
                 raise UsageProblem(f"--layer {name}: is not run when an image is classified; give another layer")
         return forward
-
-    @contextmanager
-    def _recording(self, forward: _Pass) -> Iterator[None]:
-        handles = []
-        for name, layer in self.layers.items():
-            if self._needs_gradients:  # before hooks of the model itself that take the same output
-                handles.append(layer.register_forward_hook(_start_graph, prepend=True))
-            handles.append(layer.register_forward_hook(partial(_keep_layer, forward, name)))
-        for method, targets in self._targets.items():
-            for name, target in targets.items():
-                keep = partial(_keep_target, forward, (method, name), target)
-                handles.append(target.module.register_forward_hook(keep))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _gradients(self, forward: _Pass, classes: Tensor) -> dict[str, Tensor]:
         """Return the gradients of the class scores with respect to each layer's feature maps."""
@@ -249,3 +220,22 @@ def fill_colour(model: Model) -> Tensor:
     """Return the colour of hidden pixels, (3, 1, 1), 0 to 255: the one that the model normalizes to 0."""
     members = getattr(model, "members", [model])
     return torch.stack([member.mean for member in members]).mean(0).view(3, 1, 1)
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Scale each of the maps (n, h, w) to 0 to 1; a constant one becomes 0."""
+    maps = maps - maps.amin((1, 2), keepdim=True)
+    return maps / (maps.amax((1, 2), keepdim=True) + 1e-7)
+
+
+def to_image(maps: Tensor, size: int) -> Tensor:
+    """Set negative values of raw maps (n, h, w) to 0, scale each to 0 to 1, and enlarge it: (n, size, size)."""
+    whole = functional.interpolate(scaled(maps.float().relu())[:, None], (size, size), mode="bilinear")
+    return whole[:, 0]
+
+
+def undo_view(maps: Tensor, number: int) -> Tensor:
+    """Turn maps (n, size, size) of a view back to the image, by the view's number among `symmetries`."""
+    maps = maps.transpose(-1, -2) if number & 4 else maps
+    maps = maps.flip(-2) if number & 2 else maps
+    return maps.flip(-1) if number & 1 else maps

@@ -5,7 +5,7 @@ Source: Petsiuk et al. 2018 (RISE), section 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -34,18 +34,10 @@ def curves(
     classes: np.ndarray,
     steps: int = STEPS,
 ) -> dict[str, np.ndarray]:
-    """Compute the probability of a class after each step of deletion and of insertion.
+    """Compute the probability of a class before and after each step of `deletion` and `insertion`, (n, steps + 1).
 
-    Args:
-        predict: returns the class probabilities (n, classes) of images.
-        images: (n, 3, size, size), 0 to 255.
-        fill: colour of deleted pixels, (3, 1, 1).
-        maps: (n, size, size).
-        classes: number of the class of each image, (n,).
-        steps: number of steps in which all pixels change.
-
-    Returns:
-        `deletion` and `insertion`, each (n, steps + 1), 0 to 1; the first value is that before any pixel changed.
+    `predict` returns the probabilities (n, classes) of images (n, 3, size, size), 0 to 255; `fill` is the colour of
+    deleted pixels, (3, 1, 1). There is a map (size, size) and the number of a class for each image.
     """
     images = images.float()
     ranks = torch.from_numpy(np.stack([pixel_ranks(map_) for map_ in maps])).to(images.device)
@@ -53,7 +45,9 @@ def curves(
     ends = {"deletion": (images, fill.expand_as(images)), "insertion": (blurred(images), images)}
     curves_of = {name: np.empty((len(images), steps + 1)) for name in ends}
     for name, (before, after) in ends.items():
-        for rows, columns in _index_chunks(len(images), steps + 1, images_at_once(images.device)):
+        cells, count = np.arange(len(images) * (steps + 1)), images_at_once(images.device)
+        for chunk in np.split(cells, range(count, len(cells), count)):
+            rows, columns = chunk // (steps + 1), chunk % (steps + 1)
             changed = (ranks[rows] < limits[columns, None, None])[:, None]
             probabilities = predict(torch.where(changed, after[rows], before[rows]))
             curves_of[name][rows, columns] = probabilities[np.arange(len(rows)), classes[rows]]
@@ -72,10 +66,3 @@ def blurred(images: Tensor) -> Tensor:
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     smooth = np.stack([cv2.GaussianBlur(image, (side, side), deviation) for image in pixels])
     return torch.from_numpy(smooth).permute(0, 3, 1, 2).to(images.device)
-
-
-def _index_chunks(rows: int, columns: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the row and column numbers of all cells of a table, `count` cells at a time."""
-    cells = np.arange(rows * columns)
-    for chunk in np.split(cells, range(count, len(cells), count)):
-        yield chunk // columns, chunk % columns

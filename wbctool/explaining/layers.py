@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from difflib import get_close_matches
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -19,25 +21,11 @@ from wbctool.modeling.model_types import Model
 MAX_PREFIX_TOKENS = 8  # class, distillation and register tokens, which precede those of the image
 
 
-def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every layer by the names that `--layer` takes: in the backbone (`layer4`) or in the model (`attention`).
-
-    Where both have a name, it is the model's; `backbone.head` is the other. In an ensemble a name begins with the
-    member: `members.0.layer4`.
-    """
-    full_names = {name: module for name, module in model.named_modules() if name}
-    short_names = {"".join(name.split("backbone.", 1)): module for name, module in full_names.items()}
-    return {**short_names, **full_names}
-
-
 def default_layers(model: Model) -> list[str]:
     """Return the last layer with a feature map: the input of pooling, after CBAM where it follows the backbone.
 
     For a transformer it is the first normalization of the last block, as only the class token of its last layer gets a
     gradient. For an average ensemble it is one layer of each member, for a CBAM ensemble its attention.
-
-    Raises:
-        UsageProblem: the last feature map is not known.
     """
     if isinstance(model, Classifier):
         return [_last_map(model)]
@@ -70,31 +58,27 @@ def _layer_outputs(model: Classifier) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what the backbone makes of a black image, and the output of each of its layers."""
     outputs: dict[str, Tensor] = {}
 
-    def record_as(name: str) -> Callable[[nn.Module, object, object], None]:
-        def record(_module: nn.Module, _input: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                outputs[name] = output
-
-        return record
+    def keep(name: str, _module: nn.Module, _input: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = output
 
     backbone = model.backbone
-    handles = [layer.register_forward_hook(record_as(name)) for name, layer in backbone.named_modules() if name]
     size, device = model.architecture.size, next(backbone.parameters()).device
-    try:
-        with torch.no_grad():
-            return backbone.forward_features(torch.zeros(1, 3, size, size, device=device)), outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, layer in backbone.named_modules():
+            if name:
+                hooks.enter_context(layer.register_forward_hook(partial(keep, name)))
+        return backbone.forward_features(torch.zeros(1, 3, size, size, device=device)), outputs
 
 
 def select_layers(model: Model, names: Sequence[str]) -> dict[str, nn.Module]:
     """Return layers by name; the default ones where no names are given.
 
-    Raises:
-        UsageProblem: a layer is unknown; the message suggests others.
+    A name is that in the backbone (`layer4`) or in the model (`attention`). Where both have a name, it is the model's;
+    `backbone.head` is the other. In an ensemble a name begins with the member: `members.0.layer4`.
     """
-    layers = named_layers(model)
+    full_names = {name: module for name, module in model.named_modules() if name}
+    layers = {"".join(name.split("backbone.", 1)): module for name, module in full_names.items()} | full_names
     for name in names:
         if name not in layers:
             raise UsageProblem(f"--layer {name}: no such layer; {_suggestions(name, model)}")
@@ -118,11 +102,7 @@ def _suggestions(name: str, model: Model) -> str:
 
 
 def as_feature_map(output: Tensor, layer: str, model: Model) -> Tensor:
-    """Return a layer's output as feature maps (n, channels, h, w): tokens in their grid, channels second.
-
-    Raises:
-        UsageProblem: the output is no feature map.
-    """
+    """Return a layer's output as feature maps (n, channels, h, w): tokens in their grid, channels second."""
     if output.ndim == 3:
         tokens = output.shape[1]
         for prefix in (_backbone_trait(model, layer, "num_prefix_tokens", 0), tokens - isqrt(tokens) ** 2):

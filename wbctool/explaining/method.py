@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wbctool.errors import UsageProblem
-from wbctool.pipeline.parameters import Parameters, checked
+from wbctool.pipeline.parameters import Parameters, checked, option_name
 from wbctool.pipeline.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,41 +20,24 @@ else:
 
 @dataclass(frozen=True)
 class CamContext:
-    """What the maps of a batch are computed from, at one layer and for one view of each image.
+    """What the maps of a batch are computed from, at one layer and for one view of each image."""
 
-    Attributes:
-        activations: output of the layer, (n, channels, h, w), float32.
-        images: (n, 3, size, size), uint8 or float, 0 to 255.
-        classes: number of the explained class of each image, (n,).
-        score: returns the logits (n, classes) of images, without gradients.
-        fill: colour of hidden pixels, (3, 1, 1), 0 to 255: the one that the model normalizes to 0.
-        gradients: of the class scores with respect to the activations, in their shape; None where the method does not
-            need them.
-        views: number of views that a map is averaged over.
-        parameters: values of the method's parameters.
-    """
-
-    activations: Tensor
-    images: Tensor
-    classes: Tensor
-    score: Callable[[Tensor], Tensor]
-    fill: Tensor
-    gradients: Any = None
-    views: int = 1
-    parameters: Any = None
+    activations: Tensor  # output of the layer, (n, channels, h, w), float32
+    images: Tensor  # (n, 3, size, size), uint8 or float, 0 to 255
+    classes: Tensor  # number of the explained class of each image, (n,)
+    score: Callable[[Tensor], Tensor]  # returns the logits (n, classes) of images, without gradients
+    fill: Tensor  # colour of hidden pixels, (3, 1, 1), 0 to 255: the one that the model normalizes to 0
+    gradients: Any = None  # of the class scores by the activations, in their shape; None where a method needs none
+    views: int = 1  # number of views that a map is averaged over
+    parameters: Any = None  # values of the method's parameters
 
 
 @dataclass(frozen=True)
 class Target:
-    """A module to explain in place of a layer.
-
-    Attributes:
-        module: whose output is taken.
-        activations: turns that output into activations (n, channels, h, w).
-    """
+    """A module to explain in place of a layer."""
 
     module: nn.Module
-    activations: Callable[[Tensor], Tensor]
+    activations: Callable[[Tensor], Tensor]  # from the module's output to activations (n, channels, h, w)
 
 
 @dataclass(frozen=True)
@@ -91,29 +74,17 @@ METHODS = Registry("wbctool.explaining.methods", CamMethod, "explanation method"
 
 
 def parameters_of(methods: Iterable[str], values: Mapping[str, Any]) -> dict[str, Parameters]:
-    """Return the validated parameters of each method, by its name.
-
-    Args:
-        methods: names of methods.
-        values: by name of the parameter, for all methods; the others keep their defaults.
-
-    Raises:
-        UsageProblem: a method or a parameter is unknown, or a value is invalid.
-    """
+    """Return the validated parameters of each method, by its name, from values by name, those of all methods."""
     chosen = [METHODS.get(name, "--method") for name in methods]
     for name in values:
         if not any(name in method.parameters.model_fields for method in chosen):
             takers = [method.name for method in METHODS if name in method.parameters.model_fields]
-            raise UsageProblem(f"{_option(name)} goes with --method {' or '.join(takers) or '…'}; leave it out")
+            raise UsageProblem(f"{option_name(name)} goes with --method {' or '.join(takers) or '…'}; leave it out")
     return {
         method.name: checked(
             method.parameters,
             {name: value for name, value in values.items() if name in method.parameters.model_fields},
-            _option,
+            option_name,
         )
         for method in chosen
     }
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

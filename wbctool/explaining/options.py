@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from wbctool.errors import UsageProblem
 from wbctool.explaining.method import METHODS
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.pipeline.step import Outcome
@@ -31,10 +30,6 @@ class MapOptions(Parameters):
     faithfulness: bool = parameter(False, "Also deletion and insertion.")
     parameters: dict[str, Any] = parameter({}, "Parameters of the methods, by name.", option=False)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the options by name, parameters among them, as `run.json` keeps them."""
-        return {**self.model_dump(exclude={"parameters"}), **self.parameters}
-
 
 class ExplanationOutput(Parameters):
     """What is written beside records and scores."""
@@ -43,33 +38,11 @@ class ExplanationOutput(Parameters):
     maps: bool = parameter(False, "Also the maps, as .npz.")
     no_panels: bool = parameter(False, "Records and scores only.")
 
-    @property
-    def panels(self) -> bool:
-        """Whether a picture of each image is written."""
-        return not self.no_panels
-
-    def check(self, shard: str | None) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            UsageProblem: sheets without panels, or of a part of the images.
-        """
-        if self.sheet and not self.panels:
-            raise UsageProblem("--sheet is made of panels; leave out --no-panels")
-        if self.sheet and shard:
-            raise UsageProblem("--sheet needs all panels; leave out --shard")
-
 
 @dataclass
 class ExplanationResult:
-    """What was explained.
-
-    Attributes:
-        outcome: counts of the step.
-        counts: images that were left out or lack something, by reason.
-        summary: as in `scores.json`.
-    """
+    """What was explained."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    counts: Counter[str] = field(default_factory=Counter)
-    summary: dict[str, Any] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # images that were left out or lack something, by reason
+    summary: dict[str, Any] = field(default_factory=dict)  # as in `scores.json`

@@ -1,7 +1,10 @@
-"""Panels and sheets as pictures: tiles in rows, with text and colour bars."""
+"""Panels of explained images, a row of pictures for each method, and sheets of many panels."""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,7 +15,14 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wbctool.explaining.regions import Regions
+from wbctool.console import warn
+from wbctool.errors import ImageError
+from wbctool.explaining import METHODS
+from wbctool.explaining.explained_run import ExplainedRun, Explanation
+from wbctool.explaining.scores import Regions
+from wbctool.imaging.files import read_image, write_png
+from wbctool.pipeline.names import safe_name
+from wbctool.records import Record
 
 TILE = 224  # side of a tile's picture, pixels
 GAP, LINE = 8, 17  # between tiles; height of a line of text
@@ -24,22 +34,18 @@ HEAT, DIVERGING = "turbo", "RdBu_r"
 OUTLINES = {"cell": (255, 255, 255), "nucleus": (0, 0, 0)}
 MIN_WEIGHT, MAX_WEIGHT = 0.1, 0.6  # of a map over its image, where it is 0 and where it is 1
 
+CORRECT, INCORRECT, UNLABELLED = "right", "wrong", "unlabelled"  # folders of sheets
+
 Colour = tuple[int, int, int]
 
 
 @dataclass
 class Tile:
-    """A picture with up to two lines of text under it.
+    """A picture with up to two lines of text under it."""
 
-    Attributes:
-        picture: RGB, any square, uint8.
-        lines: text, each line with its colour.
-        bar: colour map, lowest and highest label of the colour bar beside the picture; None for no bar.
-    """
-
-    picture: np.ndarray
-    lines: Sequence[tuple[str, Colour]] = ()
-    bar: tuple[str, str, str] | None = None
+    picture: np.ndarray  # RGB, any square, uint8
+    lines: Sequence[tuple[str, Colour]] = ()  # text, each line with its colour
+    bar: tuple[str, str, str] | None = None  # colour map, lowest and highest label of the colour bar beside it
 
 
 @dataclass
@@ -148,3 +154,95 @@ def fit_text(text: str, width: int, size: int = 12) -> str:
     while text and font(size).getlength("…" + text) > width:
         text = text[max(1, len(text) // 16) :]
     return "…" + text
+
+
+def panel_of(
+    record: Record,
+    image: np.ndarray,
+    regions: Regions | None,
+    runs: Sequence[ExplainedRun],
+    explanations: Sequence[Explanation],
+) -> np.ndarray:
+    """Draw the panel of one image as the first run takes it, by that run and the one it is compared with."""
+    panel, size, label = Panel(record["id"]), runs[0].size, record.get("label")
+    names = [run.run.path.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [run.name for run in runs]
+    explained_class = runs[0].run.classes[explanations[0].class_number]
+    for number, method in enumerate(explanations[0].maps):
+        title = f"{method} for {explained_class}" if METHODS.get(method).depends_on_class else method
+        text = [(f"label {label}" if label is not None else "no label", INK)] if number == 0 else []
+        original = Tile(outlined(as_tile(image), regions), text)
+        maps = [cv2.resize(one.maps[method], (size, size), interpolation=cv2.INTER_LINEAR) for one in explanations]
+        overlays = [
+            Tile(overlay(image, map_, regions), _caption(name, label, run, explanation, method))
+            for name, run, explanation, map_ in zip(names, runs, explanations, maps, strict=True)
+        ]
+        if len(runs) == 1:
+            heat = outlined(as_tile(heat_map(maps[0])), regions)
+            overlays[-1].bar = (HEAT, "0", "1")
+            panel.rows.append([original, Tile(heat, [(title, INK), (_layers(runs[0], method), INK)]), *overlays])
+        else:
+            difference = outlined(as_tile(difference_map(maps[1] - maps[0])), regions, bright=True)
+            layers = " − ".join(_layers(run, method) for run in reversed(runs))
+            lines = [(f"{title}: 2nd − 1st", INK), (layers, INK)]
+            panel.rows.append([original, *overlays, Tile(difference, lines, (DIVERGING, "−1", "+1"))])
+    return panel.draw()
+
+
+def _layers(run: ExplainedRun, method: str) -> str:
+    return ", ".join(run.explainer.explained_layers(method))
+
+
+def _caption(
+    name: str, label: str | None, run: ExplainedRun, explanation: Explanation, method: str
+) -> list[tuple[str, Colour]]:
+    """Return what a run predicts, and which fractions of the map lie in nucleus and cell."""
+    best = int(explanation.probabilities.argmax())
+    predicted = run.run.classes[best]
+    colour = INK if label is None else GREEN if predicted == label else RED
+    energy = explanation.scores[method].get("energy", {})
+    fractions = [f"{region} {energy[region]:.0%}" for region in ("nucleus", "cell") if energy.get(region) is not None]
+    return [(f"{name}: {predicted} {explanation.probabilities[best]:.2f}", colour), (", ".join(fractions), INK)]
+
+
+class Sheets:
+    """Random panels of each class, at most `limit` on a sheet; those of correct and incorrect predictions apart."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: dict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Take the panel of a record into account; the hash of its id decides whether a sheet shows it."""
+        label = record.get("label")
+        folder = UNLABELLED if label is None else CORRECT if record["predicted"] == label else INCORRECT
+        key = (folder, record["predicted"] if label is None else label)
+        digest = hashlib.blake2b(record["id"].encode(), digest_size=8).digest()
+        heapq.heappush(self._kept[key], (-int.from_bytes(digest, "little"), record["id"], record["panel"]))
+        self._counts[key] += 1
+        if len(self._kept[key]) > self._limit:
+            heapq.heappop(self._kept[key])
+
+    def write(self, out: Path, about: str) -> None:
+        """Write `right/CLASS.png`, `wrong/CLASS.png` and `unlabelled/CLASS.png`, and remove those of earlier runs."""
+        for folder in (CORRECT, INCORRECT, UNLABELLED):
+            for old in (out / folder).glob("*.png"):
+                old.unlink()
+        taken: set[Path] = set()
+        for (folder, label), kept in sorted(self._kept.items()):
+            panels = []
+            for _, _, path in sorted(kept, key=lambda entry: entry[1]):
+                try:
+                    panels.append(read_image(path))
+                except ImageError as error:
+                    warn(f"{error}; remove it and run again")
+            name = safe_name(label)
+            while out / folder / f"{name}.png" in taken:  # labels that differ in characters no file name may have
+                name += "_"
+            file = out / folder / f"{name}.png"
+            taken.add(file)
+            title = f"{name}, {folder}: {len(panels)} of {self._counts[folder, label]:,}  ({about})"
+            if panels:
+                write_png(file, sheet_of(title, panels))

@@ -95,7 +95,10 @@ def explain_run(
 
 def _check(out: Path, source: str, output: ExplanationOutput, split: str, execution: Execution) -> None:
     """Refuse options that do not go together, and outputs that would lose something."""
-    output.check(execution.shard)
+    if output.sheet and output.no_panels:
+        raise UsageProblem("--sheet is made of panels; leave out --no-panels")
+    if output.sheet and execution.shard:
+        raise UsageProblem("--sheet needs all panels; leave out --shard")
     parse_shard(execution.shard)
     if split not in (*SPLITS, ALL):
         raise UsageProblem(f"--split {split}: choose from {', '.join(SPLITS)}, {ALL}")

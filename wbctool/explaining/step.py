@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import numpy as np
 
 from wbctool.device import cores, pick_device
 from wbctool.errors import ImageError, UsageProblem
-from wbctool.explaining.explained_run import ExplainedRun, Explanation, rounded
+from wbctool.explaining.explained_run import ExplainedRun, Explanation
 from wbctool.explaining.explainer import MOST_PROBABLE
 from wbctool.explaining.faithfulness import STEPS
 from wbctool.explaining.options import LABEL, PREDICTED, ExplanationOutput, ExplanationResult, MapOptions
-from wbctool.explaining.pictures import Sheets, panel_of
-from wbctool.explaining.regions import Regions, regions_of
+from wbctool.explaining.panels import Sheets, panel_of
+from wbctool.explaining.scores import Regions, regions_of, rounded
 from wbctool.explaining.summary import ScoreCollector
 from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.inputs import scaled_to
@@ -37,13 +38,7 @@ _INPUT_KEYS = ("label", "value", "nucleus", "cells")  # of the input record, sho
 
 
 def load_runs(paths: Sequence[Path], maps: MapOptions, device_name: str, precision: str) -> list[ExplainedRun]:
-    """Load the run to explain, and the one that it is compared with.
-
-    Raises:
-        InputError: a run cannot be loaded.
-        UsageProblem: a run cannot be explained so, or does not know the class.
-        DeviceError: there is no such device.
-    """
+    """Load the run to explain, and the one that it is compared with, which has to know the class, too."""
     device = pick_device(device_name)
     subjects = [ExplainedRun(load(path, device), maps, device, precision) for path in paths]
     first, *others = subjects
@@ -55,24 +50,8 @@ def load_runs(paths: Sequence[Path], maps: MapOptions, device_name: str, precisi
     return subjects
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where the files of an image go, and which there are."""
-
-    folder: Path
-    output: ExplanationOutput
-
-
 class Collector:
-    """Collects explained records; at the end writes contact sheets and `scores.json`.
-
-    Args:
-        out: the output folder.
-        subjects: the run, and the one that it is compared with.
-        output: what is written.
-        execution: how the command is run.
-        result: where counts and the summary go.
-    """
+    """Collects explained records; at the end writes contact sheets and `scores.json`."""
 
     def __init__(
         self,
@@ -110,25 +89,21 @@ class Collector:
 def explain_step(
     subjects: Sequence[ExplainedRun], output: ExplanationOutput, out: Path, split: str, inputs: Sequence[str]
 ) -> BatchStep:
-    """The step that explains images by one run, or compares two.
-
-    Args:
-        subjects: the run, and the one that it is compared with.
-        output: what is written.
-        out: the output folder.
-        split: which of the records that carry splits are explained.
-        inputs: their names, for `run.json`.
-    """
+    """The step that explains images by one run, or compares two; `inputs` are their names for `run.json`."""
+    options = subjects[0].options
     settings = {
-        **subjects[0].options.settings(),
+        **options.model_dump(exclude={"parameters"}),
+        **options.parameters,
         "precision": [subject.explainer.precision for subject in subjects],
         "models": [digest_of(subject.run.path, "model.json", "weights.safetensors") for subject in subjects],
-        "panels": output.panels,
+        "panels": not output.no_panels,
         "maps": output.maps,
         "split": split,
         "inputs": list(inputs),
     }
-    files = Files(out.resolve(), output)
+    # few enough images per batch that progress shows, and that a batch can be repeated
+    of_scores = 2 * (STEPS + 1) * len(options.methods) * options.faithfulness
+    passes = sum(subject.explainer.passes + of_scores for subject in subjects)
     return BatchStep(
         name="explain",
         settings=settings,
@@ -138,8 +113,8 @@ def explain_step(
         origin="path",
         reserved=(MAPS_FOLDER, SHEETS_FOLDER),
         unchanged=lambda old, record: all(old.get(key) == record.get(key) for key in _INPUT_KEYS),
-        batch_size=_batch_size(subjects),
-        session=lambda: _session(subjects, files),
+        batch_size=int(np.clip(_MAX_PASSES // passes, 1, _MAX_BATCH)),
+        session=_Explaining(subjects, output, out.resolve()).session,
     )
 
 
@@ -149,127 +124,109 @@ def _composed(record: Record, made: Record) -> Record:
     return {**(kept if record["schema"] == PREDICTION else record), **made}
 
 
-def _batch_size(subjects: Sequence[ExplainedRun]) -> int:
-    """Images per batch: few enough that progress shows, and that a batch can be repeated."""
-    options = subjects[0].options
-    of_scores = 2 * (STEPS + 1) * len(options.methods) * options.faithfulness
-    passes = sum(subject.explainer.passes + of_scores for subject in subjects)
-    return int(np.clip(_MAX_PASSES // passes, 1, _MAX_BATCH))
-
-
-@contextmanager
-def _session(subjects: Sequence[ExplainedRun], files: Files) -> Iterator[BatchWork]:
-    with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
-        yield lambda batch: _explain_batch(subjects, batch, files, pool)
-
-
 @dataclass
 class _Prepared:
-    """An image that can be explained.
-
-    Attributes:
-        record: of the image.
-        name: of its output.
-        images: by side in pixels, the input of each run, (side, side, 3), uint8.
-        regions: by side, where nucleus and cell are; None without a mask.
-        class_number: the class to explain, or `MOST_PROBABLE`.
-    """
+    """An image that can be explained."""
 
     record: Record
-    name: str
-    images: dict[int, np.ndarray]
-    regions: dict[int, Regions | None]
-    class_number: int
+    name: str  # of its output
+    images: dict[int, np.ndarray]  # by side in pixels, the input of each run, (side, side, 3), uint8
+    regions: dict[int, Regions | None]  # by side, where nucleus and cell are; None without a mask
+    class_number: int  # the class to explain, or `MOST_PROBABLE`
 
 
-def _explain_batch(
-    subjects: Sequence[ExplainedRun], batch: Sequence[Named], files: Files, pool: ThreadPoolExecutor
-) -> list[list[Record]]:
-    """What is added to the record of each image, or an error record."""
-    sizes = sorted({subject.size for subject in subjects})
+class _Explaining:
+    """Explains batches by the first run, or compares two, into files of a folder."""
 
-    def prepare(item: Named) -> _Prepared | Record:
+    def __init__(self, subjects: Sequence[ExplainedRun], output: ExplanationOutput, folder: Path) -> None:
+        self.subjects, self.output, self.folder = subjects, output, folder
+        self.sizes = sorted({subject.size for subject in subjects})
+
+    @contextmanager
+    def session(self) -> Iterator[BatchWork]:
+        """Open threads; give the function that explains a batch."""
+        with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
+            yield partial(self._explain, pool)
+
+    def _explain(self, pool: ThreadPoolExecutor, batch: Sequence[Named]) -> list[list[Record]]:
+        """What is added to the record of each image, or an error record."""
+        prepared = list(pool.map(self._prepare, batch))
+        readable = [image for image in prepared if isinstance(image, _Prepared)]
+        findings = zip(*self._findings(readable), strict=True) if readable else ()
+        made = pool.map(self._make, readable, findings)
+        return [[next(made) if isinstance(image, _Prepared) else image] for image in prepared]
+
+    def _prepare(self, item: Named) -> _Prepared | Record:
         record, name = item
+        subject = self.subjects[0]
+        classes, of_class = subject.run.classes, subject.options.of_class
         try:
-            return _prepared(record, name, sizes, subjects[0])
+            image = read_image(record["path"])
+            wanted = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
+            if wanted not in classes and wanted != PREDICTED:
+                raise ImageError(
+                    f"{record['id']}: its label is {wanted}, no class of {subject.name}; give --class NAME"
+                )
+            return _Prepared(
+                record,
+                name,
+                {size: scaled_to(image, size) for size in self.sizes},
+                {size: regions_of(record, image.shape[:2], size) for size in self.sizes},
+                classes.index(wanted) if wanted in classes else MOST_PROBABLE,
+            )
         except ImageError as error:
             return error_record(record["id"], record["path"], str(error))
 
-    prepared = list(pool.map(prepare, batch))
-    readable = [image for image in prepared if isinstance(image, _Prepared)]
-    findings = zip(*_findings(subjects, readable), strict=True) if readable else ()
-    made = pool.map(lambda image, found: _made(image, found, subjects, files), readable, findings)
-    return [[next(made) if isinstance(image, _Prepared) else image] for image in prepared]
+    def _findings(self, prepared: Sequence[_Prepared]) -> list[list[Explanation]]:
+        """By run, what it finds in each image; all runs explain the class that the first one does."""
+        classes = np.array([image.class_number for image in prepared])
+        findings: list[list[Explanation]] = []
+        for subject in self.subjects:
+            if findings:
+                names = [self.subjects[0].run.classes[one.class_number] for one in findings[0]]
+                classes = np.array([subject.run.classes.index(name) for name in names])
+            images = np.stack([image.images[subject.size] for image in prepared])
+            findings.append(subject.explain(images, classes, [image.regions[subject.size] for image in prepared]))
+        return findings
 
+    def _make(self, prepared: _Prepared, findings: Sequence[Explanation]) -> Record:
+        """Write the files of one image; what is added to its record."""
+        first, found = self.subjects[0], findings[0]
+        regions, classes = prepared.regions[first.size], first.run.classes
+        made = prediction_record({}, first.name, classes, found.probabilities, None, first.run.temperature)
+        made["explain"] = self._explanation(regions, findings)
+        if not self.output.no_panels:
+            panel = self.folder / f"{prepared.name}.png"
+            image = prepared.images[first.size]
+            write_png(panel, panel_of(prepared.record, image, regions, self.subjects, findings))
+            made["panel"] = str(panel)
+        if self.output.maps:
+            path = self.folder / MAPS_FOLDER / f"{prepared.name}.npz"
+            maps: dict[str, Any] = {}
+            for prefix, each in zip(("", "compare-"), findings, strict=False):
+                maps |= {f"{prefix}{method}": map_ for method, map_ in each.maps.items()}
+            stream = io.BytesIO()
+            np.savez_compressed(stream, **maps)
+            write_bytes(path, stream.getvalue())
+            made["maps"] = str(path)
+        return made
 
-def _prepared(record: Record, name: str, sizes: Sequence[int], subject: ExplainedRun) -> _Prepared:
-    image, classes, of_class = read_image(record["path"]), subject.run.classes, subject.options.of_class
-    wanted = record.get("label") if of_class == LABEL and LABEL not in classes else of_class
-    if wanted not in classes and wanted != PREDICTED:
-        raise ImageError(f"{record['id']}: its label is {wanted}, no class of {subject.name}; give --class NAME")
-    return _Prepared(
-        record,
-        name,
-        {size: scaled_to(image, size) for size in sizes},
-        {size: regions_of(record, image.shape[:2], size) for size in sizes},
-        classes.index(wanted) if wanted in classes else MOST_PROBABLE,
-    )
-
-
-def _findings(subjects: Sequence[ExplainedRun], prepared: Sequence[_Prepared]) -> list[list[Explanation]]:
-    """By run, what it finds in each image; all runs explain the class that the first one does."""
-    classes = np.array([image.class_number for image in prepared])
-    findings: list[list[Explanation]] = []
-    for subject in subjects:
-        if findings:
-            names = [subjects[0].run.classes[one.class_number] for one in findings[0]]
-            classes = np.array([subject.run.classes.index(name) for name in names])
-        images = np.stack([image.images[subject.size] for image in prepared])
-        findings.append(subject.explain(images, classes, [image.regions[subject.size] for image in prepared]))
-    return findings
-
-
-def _made(
-    prepared: _Prepared, findings: Sequence[Explanation], subjects: Sequence[ExplainedRun], files: Files
-) -> Record:
-    """Write the files of one image; what is added to its record."""
-    first, found = subjects[0], findings[0]
-    regions, classes = prepared.regions[first.size], first.run.classes
-    made = prediction_record({}, first.name, classes, found.probabilities, None, first.run.temperature)
-    made["explain"] = _explanation(prepared, findings, subjects)
-    if files.output.panels:
-        panel = files.folder / f"{prepared.name}.png"
-        write_png(panel, panel_of(prepared.record, prepared.images[first.size], regions, subjects, findings))
-        made["panel"] = str(panel)
-    if files.output.maps:
-        path = files.folder / MAPS_FOLDER / f"{prepared.name}.npz"
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **_arrays(findings))
-        write_bytes(path, stream.getvalue())
-        made["maps"] = str(path)
-    return made
-
-
-def _explanation(
-    prepared: _Prepared, findings: Sequence[Explanation], subjects: Sequence[ExplainedRun]
-) -> dict[str, Any]:
-    """The `explain` object of a record."""
-    first, found = subjects[0], findings[0]
-    regions = prepared.regions[first.size]
-    explanation: dict[str, Any] = {"class": first.run.classes[found.class_number], **_scores(first, found)}
-    if regions:
-        areas = {name: float(region.mean(dtype=np.float64)) for name, region in regions.items()}
-        explanation["area"] = {name: rounded(area) for name, area in areas.items()}
-    if len(subjects) > 1:
-        other, theirs = subjects[1], findings[1]
-        best = int(theirs.probabilities.argmax())
-        about = {
-            "run": other.name,
-            "predicted": other.run.classes[best],
-            "confidence": rounded(theirs.probabilities[best]),
-        }
-        explanation["compare"] = {**about, **_scores(other, theirs)}
-    return explanation
+    def _explanation(self, regions: Regions | None, findings: Sequence[Explanation]) -> dict[str, Any]:
+        """The `explain` object of a record."""
+        first, found = self.subjects[0], findings[0]
+        explanation: dict[str, Any] = {"class": first.run.classes[found.class_number], **_scores(first, found)}
+        if regions:
+            areas = {name: float(region.mean(dtype=np.float64)) for name, region in regions.items()}
+            explanation["area"] = {name: rounded(area) for name, area in areas.items()}
+        for other, theirs in zip(self.subjects[1:], findings[1:], strict=True):
+            best = int(theirs.probabilities.argmax())
+            explanation["compare"] = {
+                "run": other.name,
+                "predicted": other.run.classes[best],
+                "confidence": rounded(theirs.probabilities[best]),
+                **_scores(other, theirs),
+            }
+        return explanation
 
 
 def _scores(subject: ExplainedRun, found: Explanation) -> dict[str, Any]:
@@ -283,8 +240,3 @@ def _scores(subject: ExplainedRun, found: Explanation) -> dict[str, Any]:
     scores |= subject.options.parameters
     scores["methods"] = found.scores
     return {**scores, "agreement": found.agreement} if found.agreement else scores
-
-
-def _arrays(findings: Sequence[Explanation]) -> dict[str, Any]:
-    named = dict(zip(("", "compare-"), findings, strict=False))
-    return {f"{prefix}{method}": map_ for prefix, found in named.items() for method, map_ in found.maps.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from wbctool.explaining.scores import rounded
 from wbctool.records import Record, group_of
 from wbctool.statistics.comparison import holm
 from wbctool.statistics.intervals import Draws
@@ -29,18 +30,12 @@ ALL, CORRECT, INCORRECT = "all", "right", "wrong"  # keys of scores.json
 
 
 class ScoreCollector:
-    """The scores of explained records, a few numbers for each.
-
-    Attributes:
-        runs: names of the run, and of the one it is compared with.
-        methods: of the maps.
-        blank: number of maps that were 0 everywhere.
-    """
+    """The scores of explained records, a few numbers for each."""
 
     def __init__(self) -> None:
-        self.runs: list[str] = []
-        self.methods: list[str] = []
-        self.blank = 0
+        self.runs: list[str] = []  # names of the run, and of the one it is compared with
+        self.methods: list[str] = []  # of the maps
+        self.blank = 0  # number of maps that were 0 everywhere
         self._scores, self._areas = array("d"), array("d")
         self._labels: list[str | None] = []
         self._correct: list[tuple[bool, ...]] = []
@@ -100,7 +95,11 @@ class ScoreCollector:
         areas = np.array(self._areas).reshape(-1, 2)
         name = self.methods[method]
         row: dict[str, Any] = {"run": self.runs[run], "method": name}
-        row["classes"] = {label: _means(values[which], areas[which]) for label, which in self._by_class().items()}
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for number, label in enumerate(self._labels):
+            if label is not None:
+                numbers[label].append(number)
+        row["classes"] = {label: _means(values[which], areas[which]) for label, which in sorted(numbers.items())}
         for key, is_correct in ((CORRECT, True), (INCORRECT, False)):
             which = [number for number, correct in enumerate(self._correct) if correct and correct[run] is is_correct]
             if which:
@@ -110,19 +109,11 @@ class ScoreCollector:
             score: _interval(draws, values[:, index]) for index, score in enumerate(SCORES) if score in row[ALL]
         }
         row["agreement"] = {
-            pair: _rounded(total / count)
+            pair: rounded(total / count)
             for (number, pair), (total, count) in self._agreement.items()
             if number == run and count and name in pair.split()
         }
         return row
-
-    def _by_class(self) -> dict[str, list[int]]:
-        """Return the numbers of the images of each class."""
-        numbers: dict[str, list[int]] = defaultdict(list)
-        for number, label in enumerate(self._labels):
-            if label is not None:
-                numbers[label].append(number)
-        return dict(sorted(numbers.items()))
 
 
 def _scores_of(scores: dict[str, Any]) -> list[float]:
@@ -144,21 +135,17 @@ def _means(values: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
 
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
-    return _rounded(known.mean()) if len(known) else None
+    return rounded(known.mean()) if len(known) else None
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def _interval(draws: Draws, values: np.ndarray, signed: bool = False) -> list[float] | None:
+def _interval(draws: Draws, values: np.ndarray, signed: bool = False) -> list[float | None] | None:
     """Return the 95 % interval of the mean of values, (n,), NaN for missing ones; None where it is undefined."""
     known = np.isfinite(values)
     cells = np.tile([0, 1], (len(values), 1))
     sums = draws.sums(cells, 2, np.stack([np.where(known, values, 0), known.astype(np.float64)], 1))
     means = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
     low, high = draws.interval(float(values[known].mean()), means, units=draws.units(known), signed=signed)
-    return [_rounded(low), _rounded(high)] if np.isfinite(low) else None
+    return [rounded(low), rounded(high)] if np.isfinite(low) else None
 
 
 def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, Any]:
@@ -177,7 +164,7 @@ def _paired(values: np.ndarray, groups: np.ndarray, draws: Draws) -> dict[str, A
         means = np.bincount(groups[known], difference[known])[counts > 0] / counts[counts > 0]
         p = float(stats.wilcoxon(means).pvalue) if np.any(means != 0) else 1.0
         tests[name] = {
-            "difference": _rounded(difference[known].mean()),
+            "difference": rounded(difference[known].mean()),
             "interval": _interval(draws, difference, signed=True),
             "images": int(known.sum()),
             "groups": len(means),

@@ -35,17 +35,11 @@ _ROUNDS_WITHOUT_VALIDATION = 200
 
 @dataclass(frozen=True)
 class Samples:
-    """Images that trees are trained or validated on.
+    """Images that trees are trained or validated on."""
 
-    Attributes:
-        rows: of the feature table, (n,).
-        targets: class numbers, (n,).
-        start: margins that trees start from, (n, classes); None for none.
-    """
-
-    rows: np.ndarray
-    targets: np.ndarray
-    start: np.ndarray | None = None
+    rows: np.ndarray  # of the feature table, (n,)
+    targets: np.ndarray  # class numbers, (n,)
+    start: np.ndarray | None = None  # margins that trees start from, (n, classes)
 
     def take(self, indices: np.ndarray | slice) -> Samples:
         """Return some of the samples."""
@@ -54,19 +48,11 @@ class Samples:
 
 @dataclass
 class BoostingResult:
-    """Trees and how they were grown.
+    """Trees and how they were grown; loss and accuracy are on validation at the best round, NaN without validation."""
 
-    Attributes:
-        booster: the trees up to the best round.
-        rounds: their number; 0 where no tree improves on the start.
-        history: for each round `epoch`, `phase`, `train_loss`, `val_loss` and accuracies.
-        loss: log loss on validation at the best round; NaN without validation.
-        accuracy: likewise.
-    """
-
-    booster: xgboost.Booster
-    rounds: int
-    history: list[dict[str, Any]]
+    booster: xgboost.Booster  # the trees up to the best round
+    rounds: int  # their number; 0 where no tree improves on the start
+    history: list[dict[str, Any]]  # for each round `epoch`, `phase`, `train_loss`, `val_loss` and accuracies
     loss: float
     accuracy: float
 
@@ -82,17 +68,9 @@ def boost(
     title: str = "trees",
     quiet: bool = True,
 ) -> BoostingResult:
-    """Grow trees on training images until the validation loss no longer falls.
+    """Grow trees on training images until the validation loss no longer falls; `val` may be empty.
 
-    Args:
-        features: of all rows.
-        train: what trees are grown on.
-        val: decides when to stop; may be empty.
-        classes: number of classes.
-        options: how trees are grown.
-        significant: trees are kept only if they improve on the start by more than a standard error.
-        title: shown in the progress line.
-        quiet: whether progress is left out.
+    With `significant`, trees are kept only if they improve on the start by more than a standard error.
 
     Raises:
         DeviceError: memory does not suffice, or the GPU fails.
@@ -127,7 +105,6 @@ def boost(
 
 
 def booster_parameters(options: BoostingOptions, classes: int) -> dict[str, Any]:
-    """Return the parameters of XGBoost."""
     return {
         **DEFAULTS,
         **options.parameters,
@@ -138,20 +115,12 @@ def booster_parameters(options: BoostingOptions, classes: int) -> dict[str, Any]
         "device": str(pick_device(options.device)),
         "seed": options.seed,
         "verbosity": 0,
-        **_threads(options),
+        **({"nthread": options.jobs} if options.jobs else {}),
     }
 
 
-def _threads(options: BoostingOptions) -> dict[str, int]:
-    return {"nthread": options.jobs} if options.jobs else {}
-
-
 def check_parameters(options: BoostingOptions) -> None:
-    """Refuse parameters that XGBoost does not know, before anything is computed.
-
-    Raises:
-        UsageProblem: naming them.
-    """
+    """Refuse, by a `UsageProblem`, parameters that XGBoost does not know, before anything is computed."""
     data = xgboost.DMatrix(np.array([[0.0], [1.0]], np.float32), np.array([0, 1]))
     cpu = options.model_copy(update={"device": "cpu"})
     with warnings.catch_warnings(record=True) as caught:
@@ -173,7 +142,6 @@ def _train(
     rounds: int,
     progress: Progress,
 ) -> tuple[xgboost.Booster, list[dict[str, Any]]]:
-    """Return all trees that were grown, and the history."""
     log: dict[str, Any] = {}
     callbacks: list[xgboost.callback.TrainingCallback] = [_ShowProgress(progress)]
     if "val" in matrices:
@@ -219,23 +187,15 @@ def class_weights(targets: np.ndarray, weighting: str) -> np.ndarray:
 def _matrix(
     features: FeatureReader, samples: Samples, options: BoostingOptions, like: xgboost.QuantileDMatrix | None = None
 ) -> xgboost.QuantileDMatrix:
-    """Sort features into XGBoost's bins; the values are read in batches and not kept.
-
-    Args:
-        features: of all rows.
-        samples: with a class weight each in training, unweighted in validation, as users meet its loss.
-        options: how trees are grown.
-        like: the matrix of training, whose bins validation takes.
-    """
+    """Sort features into XGBoost's bins, or into those of another matrix; values are read in batches and not kept."""
+    # validation is unweighted, as users meet its loss
     weights = class_weights(samples.targets, options.class_weights if like is None else "none")
     bins = {**DEFAULTS, **options.parameters}["max_bin"]
     batches = _Batches(features, samples, weights)
-    return xgboost.QuantileDMatrix(batches, max_bin=int(bins), ref=like, missing=np.nan, **_threads(options))
+    return xgboost.QuantileDMatrix(batches, max_bin=int(bins), ref=like, missing=np.nan, nthread=options.jobs or None)
 
 
 class _Batches(xgboost.DataIter):
-    """Feeds samples to XGBoost."""
-
     def __init__(self, features: FeatureReader, samples: Samples, weights: np.ndarray) -> None:
         self._features, self._samples, self._weights = features, samples, weights
         self._next = 0

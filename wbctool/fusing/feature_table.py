@@ -1,36 +1,139 @@
-"""The features of a dataset's images: computed, kept on disk, and read by row."""
+"""The features of a dataset's images, by networks and measures: computed, kept on disk, and read by row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from wbctool import __version__
+from wbctool.device import cores, pick_device, pick_precision
+from wbctool.errors import ImageError, InputError
 from wbctool.fusing.options import FusionOptions
-from wbctool.fusing.sources import Measures, Network
-from wbctool.fusing.store import Source, Store
+from wbctool.fusing.store import Row, Source, Store
+from wbctool.imaging.inputs import to_input
+from wbctool.measuring import morphology
+from wbctool.measuring.batches import Measuring
+from wbctool.modeling.classifier import resized
+from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.fused import FusedArchitecture, feature_matrix, run_names
-from wbctool.modeling.run_folder import Run
+from wbctool.modeling.run_folder import Run, digest_of, load, trained_precision
 from wbctool.records import Record
 
 BATCH_ROWS = 4096  # rows that are read and used at once
 _SIZE_WITHOUT_NETWORKS = 32  # side of images that no network looks at, pixels
 
 
-@dataclass(frozen=True)
-class FeatureReader:
-    """Some columns of a feature table.
+class Network:
+    """Pooled features of a run's network, followed by its probabilities; a `Source`.
 
-    Attributes:
-        names: of the features.
-        read: returns the features of rows, (n, features), float32, NaN for missing ones.
+    Images are first scaled to `first_size` pixels a side, the largest of all networks, as in a fused model, then to the
+    network's own.
     """
 
+    batch = 64
+    uses_masks = False
+
+    def __init__(self, run: Run, device: torch.device, precision: str, first_size: int) -> None:
+        self.run, self._device, self._precision = run, device, precision
+        self.name = f"features of {run.path.name or run.path}"
+        self.digest = digest_of(run.path, "model.json", "weights.safetensors")
+        architecture = run.model.architecture
+        self.identity: dict[str, Any] = {
+            "network": self.digest,
+            "precision": precision,
+            "device": device.type,
+            "version": __version__,
+        }
+        self._size = architecture.size
+        self._first_size = first_size
+        if first_size != self._size:
+            self.identity["through"] = first_size
+        blank = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
+        self.features = deep_features(run.model, blank, precision)[0].shape[1]
+        self.width = self.features + len(architecture.classes)
+
+    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+        """See `Source`."""
+        with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
+            waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
+            for batch in batches:
+                waiting.append((batch, [pool.submit(self._decoded, record["path"]) for record in batch]))
+                if len(waiting) > 1:  # one batch is decoded while the one before is computed
+                    yield self._computed(*waiting.popleft())
+            while waiting:
+                yield self._computed(*waiting.popleft())
+
+    def _decoded(self, path: str) -> np.ndarray | str:
+        try:
+            return to_input(path, self._first_size)
+        except ImageError as error:
+            return str(error)
+
+    def _computed(self, batch: Sequence[Record], decoded: Sequence[Future[np.ndarray | str]]) -> list[Row]:
+        rows: list[Row] = [image.result() for image in decoded]
+        good = [index for index, row in enumerate(rows) if not isinstance(row, str)]
+        if good:
+            images = torch.from_numpy(np.stack([rows[index] for index in good])).permute(0, 3, 1, 2)
+            images = resized(images.to(self._device), self._size)
+            values = np.concatenate(deep_features(self.run.model, images, self._precision), axis=1)
+            for index, row in zip(good, values.astype(np.float32), strict=True):
+                if not np.isfinite(row).all():
+                    raise InputError(
+                        f"{self.run.path}: gives NaN or infinity for {batch[index]['path']}; "
+                        "give --precision float32, or train it again"
+                    )
+                rows[index] = row
+        return rows
+
+
+def load_networks(paths: Sequence[Path], options: FusionOptions) -> tuple[list[Network], FusionOptions]:
+    """Return the networks of runs, as a fused model has them, and the options with the networks' precision."""
+    device = pick_device(options.settings.device)
+    runs = [load(path, device) for path in paths]
+    for run in runs:
+        if run.model.architecture.trees:
+            raise InputError(f"{run.path}: is fused already; give the runs it was made of, see `wbctool info`")
+    trained = {trained_precision(run.info) for run in runs}
+    is_common = options.precision == "auto" and len(trained) == 1
+    precision = pick_precision(trained.pop() if is_common else options.precision, device)
+    size = max([run.model.architecture.size for run in runs], default=0)
+    options = options.model_copy(update={"precision": precision})
+    return [Network(run, device, precision, size) for run in runs], options
+
+
+class Measures:
+    """Measures of cells, NaN for missing ones, computed in processes (0 for one per core); a `Source`."""
+
+    name = "morphology"
+    batch = 256
+    uses_masks = True
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self.identity: dict[str, Any] = {"morphology": list(morphology.names()), "version": __version__}
+        self.width = len(morphology.names())
+
+    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+        """See `Source`."""
+        with Measuring(self._jobs) as measuring:
+            for batch in batches:
+                yield measuring(batch)
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """Some columns of a feature table."""
+
     names: Sequence[str]
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Callable[[np.ndarray], np.ndarray]  # from rows to features (n, features), float32, NaN for missing ones
 
 
 @dataclass(frozen=True)
@@ -46,15 +149,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of images; a row is the image's position among the records.
+    """Features of images; a row is the image's position among the records."""
 
-    Attributes:
-        networks: the networks that give deep features and probabilities.
-        failed: reasons by row, for images that a source could not read.
-    """
-
-    networks: Sequence[Network]
-    failed: dict[int, str]
+    networks: Sequence[Network]  # that give deep features and probabilities
+    failed: dict[int, str]  # reasons by row, for images that a source could not read
     _network_blocks: Sequence[_Block]
     _measure_block: _Block | None
 
@@ -92,10 +190,9 @@ class FeatureTable:
         )
 
 
-def architecture_of(
-    runs: Sequence[Run], networks: Sequence[Network], parts: tuple[str, ...], **more: Any
-) -> FusedArchitecture:
+def architecture_of(networks: Sequence[Network], parts: tuple[str, ...], **more: Any) -> FusedArchitecture:
     """Return the architecture of a model with some kinds of features; without `more` it has no start and no classes."""
+    runs = [network.run for network in networks]
     about: dict[str, Any] = {
         "fused": "xgboost",
         "members": tuple(run.model.architecture for run in runs),
@@ -112,25 +209,14 @@ def architecture_of(
 def compute_table(
     records: Sequence[Record], networks: Sequence[Network], options: FusionOptions, folder: Path, quiet: bool
 ) -> FeatureTable:
-    """Compute the features of images that are not yet kept on disk.
-
-    Args:
-        records: with absolute paths.
-        networks: that give deep features and probabilities.
-        options: with `morphology` also the measures of cells.
-        folder: where features are kept.
-        quiet: whether progress is left out.
-    """
+    """Compute the features of images that are not yet kept in the folder."""
     failed: dict[int, str] = {}
     blocks = []
     measures = [Measures(options.settings.jobs)] if options.morphology else []
     sources: list[Source] = [*networks, *measures]
     for source in sources:
-        store = Store(folder, source)
-        try:
+        with closing(Store(folder, source)) as store:
             rows, failed_here = store.fill(records, quiet)
             blocks.append(_Block(store.matrix(), rows))
-        finally:
-            store.close()
         failed = {**failed_here, **failed}
     return FeatureTable(networks, failed, blocks[: len(networks)], blocks[-1] if measures else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,7 @@ import numpy as np
 from wbctool.console import loading, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.fusing.options import FusionOptions
-from wbctool.fusing.run import features_folder, note_all, read_images
-from wbctool.inputs.folders import names_of
+from wbctool.fusing.run import read_images
 from wbctool.pipeline.output_folder import OutputFolder
 from wbctool.pipeline.step import Execution
 from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
@@ -29,19 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ComputedFeatures:
-    """What `compute_features` wrote.
+    """What `compute_features` wrote."""
 
-    Attributes:
-        file: `features.npz`.
-        images: number of its rows.
-        families: number of features by family.
-        failed: number of inputs that have an error record, damaged lines among them.
-    """
-
-    file: Path
-    images: int
-    families: dict[str, int]
-    failed: int
+    file: Path  # `features.npz`
+    images: int  # number of its rows
+    families: dict[str, int]  # number of features by family
+    failed: int  # number of inputs that have an error record, damaged lines among them
 
 
 def compute_features(
@@ -76,40 +68,40 @@ def compute_features(
     """
     execution = execution or Execution()
     options = (options or FusionOptions()).with_jobs(execution.jobs)
-    kept_in = features_folder(out, features)
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
-    records, tally = read_images(runs, inputs, out, options, selection)
-    note_all(tally, execution)
+    records, source, kept_in = read_images(runs, inputs, out, options, features, selection)
+    for line in [] if execution.quiet else source.tally.notes():
+        note(line)
     records = _with_image(records, inputs, options)
     with loading(execution.quiet):
-        from wbctool.fusing.feature_table import architecture_of, compute_table
-        from wbctool.fusing.sources import load_networks
-    loaded, networks, options = load_networks(runs, options)
+        from wbctool.fusing.feature_table import architecture_of, compute_table, load_networks
+    networks, options = load_networks(runs, options)
     parts = options.parts(bool(runs))
     digests = [network.digest for network in networks]
-    settings = {"runs": digests, "parts": list(parts), "precision": options.precision, "inputs": names_of(inputs)}
+    settings = {"runs": digests, "parts": list(parts), "precision": options.precision, "inputs": source.names}
     folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
     images = [record for record in records if record["schema"] != ERROR]
     table = compute_table(images, networks, options, kept_in, execution.quiet)
-    architecture = architecture_of(loaded, networks, parts)
+    architecture = architecture_of(networks, parts)
     file, families = out / "features.npz", [family for _, family in architecture.features()]
     count = _write_array(file, table, architecture, images)
-    _write_records(folder, records, table.failed, on_record)
+    for record in _with_rows(records, table.failed):
+        folder.write(record)
+        if on_record:
+            on_record(record)
     counts = {"inputs": len(records), "records": count, "failed": len(table.failed)}
     folder.finish(counts=counts, features=len(families))
-    for line in [] if execution.quiet else _failures(table.failed, out):
-        note(line)
-    failed = len(table.failed) + tally.counts["damaged"]
+    if table.failed and not execution.quiet:
+        for _, reason in sorted(table.failed.items()):
+            note(f"failed: {reason}")
+        note(f"{len(table.failed):,} inputs failed; {out} holds an error record for each")
+    failed = len(table.failed) + source.tally.counts["damaged"]
     return ComputedFeatures(file, count, dict(Counter(families)), failed)
 
 
 def _with_image(records: Sequence[Record], inputs: Sequence[str], options: FusionOptions) -> list[Record]:
-    """Return the records with an image, and those of errors.
-
-    Raises:
-        InputError: there are none, or none has the mask that morphology needs.
-    """
+    """Return the records with an image, and those of errors; refuse inputs without any, or without needed masks."""
     kept = [record for record in records if record["schema"] == ERROR or has_image(record)]
     if all(record["schema"] == ERROR for record in kept):
         kinds = "predictions" if any(record["schema"] == PREDICTION for record in records) else "no images"
@@ -121,13 +113,8 @@ def _with_image(records: Sequence[Record], inputs: Sequence[str], options: Fusio
     return kept
 
 
-def _write_records(
-    folder: OutputFolder,
-    records: Sequence[Record],
-    failed: Mapping[int, str],
-    on_record: Callable[[Record], None] | None,
-) -> None:
-    """Write records with their `row` in the array; error records in place of those that failed."""
+def _with_rows(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[Record]:
+    """Yield records with their `row` in the array; error records in place of those that failed."""
     number = row = 0
     for record in records:
         if record["schema"] != ERROR:
@@ -135,14 +122,7 @@ def _write_records(
             number += 1
             record = error_record(record["id"], record["path"], reason) if reason else {**record, "row": row}
             row += reason is None
-        folder.write(record)
-        if on_record:
-            on_record(record)
-
-
-def _failures(failed: Mapping[int, str], out: Path) -> list[str]:
-    lines = [f"failed: {failed[number]}" for number in sorted(failed)]
-    return [*lines, f"{len(failed):,} inputs failed; {out} holds an error record for each"] if lines else []
+        yield record
 
 
 def _write_array(path: Path, table: FeatureTable, architecture: FusedArchitecture, images: Sequence[Record]) -> int:

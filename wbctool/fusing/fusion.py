@@ -10,62 +10,53 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import special
 
 from wbctool.console import warn
 from wbctool.errors import InputError
 from wbctool.fusing.boosting import BoostingResult, Samples, boost
 from wbctool.fusing.feature_table import BATCH_ROWS, FeatureTable, architecture_of
+from wbctool.fusing.importance import IMAGES, importance_of, importance_plot
 from wbctool.fusing.options import BoostingOptions, FusionOptions
 from wbctool.fusing.search import search
-from wbctool.fusing.start import start_margins, start_weights, validation_confidence
 from wbctool.inputs.dataset import Dataset
-from wbctool.modeling.fused import MORPHOLOGY, FusedArchitecture, FusedModel, weighted_margins
+from wbctool.inputs.folders import read_inputs
+from wbctool.modeling import run_folder
+from wbctool.modeling.fused import (
+    MORPHOLOGY,
+    FusedArchitecture,
+    FusedModel,
+    weighted_log_probabilities,
+    weighted_margins,
+)
+from wbctool.modeling.holdout import HOLDOUT, write_dataset, write_predictions
 from wbctool.modeling.predictor import missing_measures
 from wbctool.modeling.run_folder import Run
-from wbctool.records import group_of
+from wbctool.records import PREDICTION, group_of, to_line
+from wbctool.records.selection import Selection
+from wbctool.records.storage import atomic, write_bytes, write_json
+from wbctool.records.tally import Tally
+from wbctool.statistics.plots import as_png, learning_curves
+
+_STEPS = 60  # of a bisection between 0 and 1
 
 
 @dataclass(frozen=True)
 class FittedFusion:
-    """A fused model and how it was found.
-
-    Attributes:
-        model: with its trees.
-        boosting: result of growing these trees.
-        options: of the trees, with the parameters that a search found.
-        tried: features, rounds, validation loss and accuracy of all trees that were grown.
-    """
+    """A fused model and how it was found."""
 
     model: FusedModel
     boosting: BoostingResult
-    options: BoostingOptions
-    tried: list[dict[str, Any]]
+    options: BoostingOptions  # with the parameters that a search found
+    tried: list[dict[str, Any]]  # features, rounds, validation loss and accuracy of all trees that were grown
 
 
 class Fusion:
-    """Fits fused models to a dataset.
+    """Fits fused models to a dataset; `rows` are those of the table of features that could be read, by split."""
 
-    Images without measures fail, unless there are such images in training.
-
-    Args:
-        dataset: with splits.
-        runs: loaded on the device; may be none with morphology.
-        table: features of the dataset's images.
-        options: what is fused, and how.
-        quiet: whether progress is left out.
-
-    Attributes:
-        rows: of the table that could be read, by split.
-
-    Raises:
-        InputError: no training image of a class could be read.
-    """
-
-    def __init__(
-        self, dataset: Dataset, runs: Sequence[Run], table: FeatureTable, options: FusionOptions, quiet: bool
-    ) -> None:
-        self.dataset, self.table, self.options = dataset, table, options
-        self._runs, self._quiet = runs, quiet
+    def __init__(self, dataset: Dataset, table: FeatureTable, options: FusionOptions, quiet: bool) -> None:
+        self.dataset, self.table, self.options, self._quiet = dataset, table, options, quiet
+        self._runs = runs = [network.run for network in table.networks]
         self._takes_unmeasured = options.morphology and self._has_unmeasured()
         self.rows, first = {}, 0
         for split, records in dataset.splits.items():
@@ -76,7 +67,9 @@ class Fusion:
         if missing:
             names = ", ".join(dataset.classes[number] for number in missing)
             raise InputError(f"class {names}: none of its training images can be read; repair them or use --classes")
-        self._weights = start_weights(runs) if options.start == "runs" else ()
+        # those of a mean, at their temperatures
+        weights = (1 / (len(runs) * (run.temperature or 1.0)) for run in runs if options.start == "runs")
+        self._weights = tuple(weights)
         start = self._start_margins(len(targets))
         self._samples = {
             split: Samples(rows, targets[rows], None if start is None else start[rows])
@@ -104,12 +97,9 @@ class Fusion:
         return start
 
     def fit(self, trials: Path) -> FittedFusion:
-        """Grow trees on the training split.
+        """Grow trees on the training split; a search for parameters is kept in the file `trials`.
 
         Validation decides when to stop, and where runs are the start, also which kinds of features help.
-
-        Args:
-            trials: file of the search for parameters.
         """
         wanted, has_validation = self.options.parts(bool(self._runs)), len(self._samples["val"].rows) > 0
         if not has_validation:
@@ -120,8 +110,9 @@ class Fusion:
         selects = len(wanted) > 1 and self._weights and has_validation and not self.options.all_features
         boosting_options, tried = self.options.settings, []
         candidates = []
+        more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
         for parts in (wanted, *((part,) for part in wanted if selects)):
-            architecture = self._architecture(parts)
+            architecture = architecture_of(self.table.networks, parts, **more)
             result = self._boost(architecture, boosting_options, " + ".join(parts))
             candidates.append((architecture, result))
             tried.append(_summary(parts, result))
@@ -136,10 +127,6 @@ class Fusion:
         model = FusedModel(architecture, [run.model for run in self._runs])
         model.booster = result.booster
         return FittedFusion(model, result, boosting_options, tried)
-
-    def _architecture(self, parts: tuple[str, ...]) -> FusedArchitecture:
-        more = {"start": self._weights, "classes": self.dataset.classes, "unmeasured": self._takes_unmeasured}
-        return architecture_of(self._runs, self.table.networks, parts, **more)
 
     def _boost(self, architecture: FusedArchitecture, options: BoostingOptions, title: str) -> BoostingResult:
         # networks have seen the training images: trees on their features gain too easily
@@ -173,3 +160,73 @@ def _summary(features: Sequence[str], result: BoostingResult) -> dict[str, Any]:
     scores = {"loss": result.loss, "accuracy": result.accuracy}
     rounded = {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
     return {"features": list(features), "rounds": result.rounds, **rounded}
+
+
+def save_run(
+    out: Path, fusion: Fusion, fitted: FittedFusion, training: dict[str, Any], info: dict[str, Any]
+) -> dict[str, Any]:
+    """Write all files of a run folder, `model.json` last, with the options of training; return the importance."""
+    dataset, model = fusion.dataset, fitted.model
+    write_dataset(out, dataset)
+    holdout = {}
+    for split in HOLDOUT:
+        rows = fusion.rows[split]
+        holdout[split] = ([dataset.everything[row] for row in rows], fusion.probabilities(model, rows))
+    calibration = write_predictions(out, str(out), dataset.classes, holdout)
+    rows = fusion.rows["val"] if len(fusion.rows["val"]) else fusion.rows["train"]
+    rows = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).astype(np.int64)]  # sorted by class: of all
+    features = fusion.table.reader(model.architecture).read(rows)
+    importance = importance_of(model, features, fusion.start(model, rows))
+    write_json(out / "importance.json", importance)
+    write_bytes(out / "importance.png", as_png(importance_plot(importance)))
+    write_bytes(out / "curves.png", as_png(learning_curves(fitted.boosting.history, fitted.boosting.rounds)))
+    with atomic(out / "history.jsonl", "w") as stream:
+        stream.writelines(to_line(row) + "\n" for row in fitted.boosting.history)
+    write_json(out / "run.json", info)
+    about = {"training": training, "preparation": dataset.preparation, "calibration": calibration}
+    run_folder.save(out, model, {**about, "best_epoch": fitted.boosting.rounds})
+    return importance
+
+
+def validation_confidence(run: Run) -> float | None:
+    """Return the mean confidence of a run on its own validation images; None where it had none."""
+    file = run.path / "predictions.jsonl"
+    records = read_inputs([str(file)], Selection(), Tally()) if file.is_file() else ()
+    values = [r["confidence"] for r in records if r["schema"] == PREDICTION and r.get("split") == "val"]
+    return float(np.mean(values)) if values else None
+
+
+def limit_confidence(margins: np.ndarray, limit: float | None) -> np.ndarray:
+    """Scale margins down until their mean confidence is at most the limit.
+
+    A network is more confident on its training images than on others. Trees that start from that would find nothing
+    left to correct. Margins are (n, classes); the limit is from 0 to 1, None leaves them as they are.
+    """
+    if limit is None or not len(margins) or _mean_confidence(margins) <= limit:
+        return margins
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mean_confidence(middle * margins) < limit else (low, middle)
+    return high * margins
+
+
+def _mean_confidence(margins: np.ndarray) -> float:
+    return float(special.softmax(margins.astype(np.float64), axis=1).max(1).mean())
+
+
+def start_margins(
+    probabilities: Sequence[np.ndarray], weights: Sequence[float], limits: Sequence[float | None], train: np.ndarray
+) -> np.ndarray:
+    """Compute the margins that trees start from, (n, classes), float32, with limited confidence on the rows `train`.
+
+    Probabilities (n, classes), weights and limits, the confidence on validation images, are those of each run. Margins
+    of training images do not depend on any other image.
+    """
+    margins = weighted_log_probabilities(probabilities, weights)
+    of_runs = [
+        limit_confidence(weighted_log_probabilities([rows[train]], [weight * len(weights)]), limit)
+        for rows, weight, limit in zip(probabilities, weights, limits, strict=True)
+    ]
+    margins[train] = np.mean(of_runs, axis=0)
+    return margins

@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import xgboost
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wbctool.modeling.fused import FusedModel
+from wbctool.statistics.plots import STYLE, new_figure
 
 IMAGES = 500  # images that SHAP values are averaged over
 START = "the networks' own answer"
@@ -25,16 +25,10 @@ def importance_of(model: FusedModel, rows: np.ndarray, start: np.ndarray | None)
 
     SHAP values are XGBoost's own (TreeSHAP, Lundberg et al. 2020), on the scale of margins. That of a feature is the
     mean of |φ| over images and classes. That of a family is the mean of |Σ φ|, as contributions of its features may
-    cancel out. What trees start from is a family, too, with its margins less their mean over classes.
+    cancel out. What trees start from, (n, classes), is a family, too, with its margins less their mean over classes.
 
-    Args:
-        model: with its trees.
-        rows: features of images, (n, features).
-        start: margins that trees start from, (n, classes); None for none.
-
-    Returns:
-        `images`, `families` and `features` (those that trees use), each with `gain` and `shap`, most important first;
-        for families also their fractions of the total.
+    Returned are `images`, `families` and `features` (those that trees use), each with `gain` and `shap`, most important
+    first; for families also their fractions of the total.
     """
     names, families = zip(*model.architecture.features(), strict=True)
     order = list(dict.fromkeys(families))
@@ -91,12 +85,11 @@ def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def importance_plot(importance: dict[str, Any]) -> Figure:
     """Plot families by gain and SHAP value, and the most important features."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context(STYLE):
         families, features = importance["families"][::-1], importance["features"][:_PLOTTED][::-1]
         names = [row["family"] for row in families]
         colours = dict(zip(names, matplotlib.color_sequences["tab10"] * 9, strict=False))
-        figure = Figure(figsize=(10, 1.6 + 0.22 * max(len(features), 2 * len(families), 6)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(10, 1.6 + 0.22 * max(len(features), 2 * len(families), 6))
         left, right = figure.subplots(1, 2)
         for shift, key, alpha in ((0.2, "shap_share", 1.0), (-0.2, "gain_share", 0.45)):
             percentages = [100 * (row[key] or 0) for row in families]
@@ -113,5 +106,6 @@ def importance_plot(importance: dict[str, Any]) -> Figure:
 
 def _name_bars(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(np.arange(len(names)))
-    printable = ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) for name in names)
-    axes.set_yticklabels([name.replace("$", r"\$") for name in printable])  # or it would begin mathematics
+    axes.set_yticklabels(
+        ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) for name in names]
+    )

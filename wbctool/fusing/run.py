@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,39 +15,31 @@ from wbctool.fusing.options import FusionOptions
 from wbctool.inputs.dataset import Dataset, gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
+from wbctool.modeling.preparation_check import PreparationCheck
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
-from wbctool.pipeline.source import nothing_found
+from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution
-from wbctool.records import Record, preparation_of
+from wbctool.records import Record
 from wbctool.records.selection import Selection
 from wbctool.records.storage import read_json, write_json
 from wbctool.records.tally import Tally
 
 if TYPE_CHECKING:
-    from wbctool.fusing.sources import Network
+    from wbctool.fusing.feature_table import Network
     from wbctool.modeling.run_folder import Run
 
 
 @dataclass(frozen=True)
 class FusionResult:
-    """A fused run folder.
-
-    Attributes:
-        out: the folder.
-        features: the folder where features are kept.
-        classes: of the dataset.
-        info: what `run.json` says; its `failures` are the images that could not be read.
-        importance: what `importance.json` says.
-        reused: whether the run had been made before.
-    """
+    """A fused run folder."""
 
     out: Path
-    features: Path
+    features: Path  # the folder where features are kept
     classes: tuple[str, ...]
-    info: dict[str, Any] = field(default_factory=dict)
-    importance: dict[str, Any] = field(default_factory=dict)
-    reused: bool = False
+    info: dict[str, Any] = field(default_factory=dict)  # as in `run.json`; `failures`: images that could not be read
+    importance: dict[str, Any] = field(default_factory=dict)  # as in `importance.json`
+    reused: bool = False  # whether the run had been made before
 
     @property
     def failed(self) -> int:
@@ -56,6 +49,36 @@ class FusionResult:
     def predictions(self) -> Iterator[Record]:
         """Read the predictions of validation and test images."""
         return read_inputs([str(self.out / "predictions.jsonl")], Selection(), Tally())
+
+    def accuracy_rows(self) -> list[tuple[str, ...]]:
+        """Return split, images and accuracy."""
+        images: Counter[str] = Counter()
+        correct: Counter[str] = Counter()
+        for record in self.predictions():
+            images[record["split"]] += 1
+            correct[record["split"]] += record["predicted"] == record["label"]
+        splits = [split for split in ("val", "test") if images[split]]
+        return [(split, f"{images[split]:,}", f"{correct[split] / images[split]:.3f}") for split in splits]
+
+    def tried_rows(self) -> list[tuple[str, ...]]:
+        """Return features, rounds, validation loss and accuracy of all trees that were grown."""
+        return [
+            (" + ".join(row["features"]), f"{row['rounds']:,}", f"{row['loss']:.4f}", f"{row['accuracy']:.3f}")
+            for row in self.info["tried"]
+        ]
+
+    def family_rows(self) -> list[tuple[str, ...]]:
+        """Return family, features used, fraction of SHAP, and of gain."""
+        rows = []
+        for row in self.importance["families"]:
+            shares = (row["shap_share"], row["gain_share"])
+            percentages = ("–" if share is None else f"{share:.1%}" for share in shares)
+            rows.append((row["family"], f"{row['used']:,} of {row['features']:,}", *percentages))
+        return rows
+
+    def feature_rows(self) -> list[tuple[str, ...]]:
+        """Return the ten most important features, their families and mean |SHAP value|."""
+        return [(row["feature"], row["family"], f"{row['shap']:.3f}") for row in self.importance["features"][:10]]
 
 
 def fuse_runs(
@@ -94,23 +117,23 @@ def fuse_runs(
     """
     execution = execution or Execution()
     options = (options or FusionOptions()).with_jobs(execution.jobs)
-    folder = features_folder(out, features)
-    records, tally = read_images(runs, inputs, out, options, selection)
-    tally.refuse_damage()
+    records, source, folder = read_images(runs, inputs, out, options, features, selection)
+    source.tally.refuse_damage()
     with loading(execution.quiet):
         from wbctool.fusing.boosting import check_parameters
-        from wbctool.fusing.sources import load_networks
+        from wbctool.fusing.feature_table import load_networks
         from wbctool.modeling.leakage import refuse_leakage, take_over_splits
-    note_all(tally, execution)
+    if not execution.quiet:
+        source.print_notes()
     check_parameters(options.settings)
-    loaded, networks, options = load_networks(runs, options)
+    networks, options = load_networks(runs, options)
     records = take_over_splits(records, runs, execution.quiet)
     dataset = gather(records, options.settings.seed, execution.quiet, allow_synthetic)
     refuse_leakage(dataset, runs)
-    _check(dataset, loaded, options)
+    _check(dataset, [network.run for network in networks], options)
     result = FusionResult(out, folder, dataset.classes)
     with locked(out):
-        result = _fuse(dataset, loaded, networks, result, options, execution)
+        result = _fuse(dataset, networks, result, options, execution)
     if result.reused and not execution.quiet:
         note(f"{out}: was fused before; --overwrite fuses it again")
     if on_record:
@@ -119,44 +142,30 @@ def fuse_runs(
     return result
 
 
-def features_folder(out: Path, features: Path | None) -> Path:
-    """Return the folder where features are kept.
+def read_images(
+    runs: Sequence[Path],
+    inputs: Sequence[str],
+    out: Path,
+    options: FusionOptions,
+    features: Path | None,
+    selection: Selection | None,
+) -> tuple[list[Record], Source, Path]:
+    """Return the records of all inputs, their source, and the folder where features are kept.
 
-    Raises:
-        InputError: an output is a file.
+    Nothing to compute, and outputs that are files or would replace an input, are refused.
     """
     for folder, option in ((out, "-o"), (features, "--features")):
         if folder and folder.exists() and not folder.is_dir():
             raise InputError(f"{option} {folder}: is a file; give a folder")
-    return features or out / "features"
-
-
-def read_images(
-    runs: Sequence[Path], inputs: Sequence[str], out: Path, options: FusionOptions, selection: Selection | None
-) -> tuple[list[Record], Tally]:
-    """Read the records of all inputs.
-
-    Raises:
-        UsageProblem: there is nothing to compute, or an input would be overwritten.
-        InputError: there are no images.
-    """
     if not inputs:
         names = " ".join(map(str, runs))
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {names} cells/")
     if not runs and not options.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
-    tally = Tally()
-    records = list(read_inputs(inputs, selection or Selection(), tally))
-    if not records:
-        raise InputError(nothing_found(inputs, tally))
+    source = Source(inputs, selection)
+    records = list(source)
     refuse_replacing("-o", out, [*runs, *inputs], records)
-    return records, tally
-
-
-def note_all(tally: Tally, execution: Execution) -> None:
-    """Print what was left out of the inputs."""
-    for line in [] if execution.quiet else tally.notes():
-        note(line)
+    return records, source, features or out / "features"
 
 
 def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> None:
@@ -176,30 +185,29 @@ def _check(dataset: Dataset, runs: Sequence[Run], options: FusionOptions) -> Non
         without = len(dataset.everything) - with_mask
         if without:
             warn(f"{without:,} images carry no mask: their morphology is missing (`wbctool segment` and `crop`)")
-    for run in runs:
-        other = sum(preparation_of(r) != run.info.get("preparation", {}) for r in dataset.everything)
-        if other:
-            warn(f"{other:,} images were prepared otherwise than those of {run.path} (see `wbctool info {run.path}`)")
+    check = PreparationCheck((str(run.path), run.info) for run in runs)
+    for record in dataset.everything:
+        check.add(record)
+    for line in check.warnings():
+        warn(line)
 
 
 def _fuse(
-    dataset: Dataset,
-    runs: Sequence[Run],
-    networks: Sequence[Network],
-    result: FusionResult,
-    options: FusionOptions,
-    execution: Execution,
+    dataset: Dataset, networks: Sequence[Network], result: FusionResult, options: FusionOptions, execution: Execution
 ) -> FusionResult:
     """Fill in a result, unless its folder is finished."""
+    from wbctool.device import pick_device
     from wbctool.fusing.feature_table import compute_table
-    from wbctool.fusing.fusion import Fusion
-    from wbctool.fusing.saving import save_run
+    from wbctool.fusing.fusion import Fusion, save_run
     from wbctool.modeling.run_folder import clear
 
     out = result.out
-    used = [{"run": str(run.path), "digest": network.digest} for run, network in zip(runs, networks, strict=True)]
+    used = [{"run": str(network.run.path), "digest": network.digest} for network in networks]
     info: dict[str, Any] = {"command": "xgboost-fuse", "version": __version__}
-    info["settings"] = _settings(dataset, options, [network.digest for network in networks])
+    # what decides the result; a run folder is not reused with other settings
+    settings = {**options.model_dump(exclude={"settings"}), **options.settings.model_dump(exclude={"jobs"})}
+    settings |= {"device": pick_device(options.settings.device).type, "runs": [network.digest for network in networks]}
+    info["settings"] = {**settings, "images": dataset.digest(masks=options.morphology)}
     if execution.overwrite:
         clear(out)
     else:
@@ -210,7 +218,7 @@ def _fuse(
         return replace(result, info=info, importance=importance, reused=True)
     write_json(out / "run.json", {**info, "finished": False})
     table = compute_table(dataset.everything, networks, options, result.features, execution.quiet)
-    fusion = Fusion(dataset, runs, table, options, execution.quiet)
+    fusion = Fusion(dataset, table, options, execution.quiet)
     for reason in table.failed.values():
         note(f"failed: {reason}")
     fitted = fusion.fit(out / "tuning.jsonl")
@@ -220,12 +228,3 @@ def _fuse(
     tuned = options.model_copy(update={"settings": fitted.options})
     importance = save_run(out, fusion, fitted, {**tuned.model_dump(), "runs": used}, info)
     return replace(result, info=info, importance=importance)
-
-
-def _settings(dataset: Dataset, options: FusionOptions, digests: Sequence[str]) -> dict[str, Any]:
-    """Return what decides the result; a run folder is not reused with other settings."""
-    from wbctool.device import pick_device
-
-    settings = {**options.model_dump(exclude={"settings"}), **options.settings.model_dump(exclude={"jobs"})}
-    settings |= {"device": pick_device(options.settings.device).type, "runs": digests}
-    return {**settings, "images": dataset.digest(masks=options.morphology)}

@@ -45,11 +45,7 @@ def draw_parameters(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def grouped_folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the indices to train on and to validate on for each fold; no group is in both.
-
-    Raises:
-        InputError: there are fewer than two groups, or images of any class.
-    """
+    """Return the indices to train on and to validate on for each fold; no group is in both."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
@@ -73,19 +69,11 @@ def search(
 ) -> dict[str, Any]:
     """Return the parameters of the lowest loss over folds of the training images; those in `options` stay.
 
-    Each trial is kept in a file, so that a killed search can go on.
-
-    Args:
-        features: of all rows.
-        train: the training images.
-        groups: of each of them.
-        options: how trees are grown.
-        count: number of trials.
-        file: of the trials, JSON lines.
-        quiet: whether notes are left out.
+    Each of `count` trials is kept as a line of a JSON file, so that a killed search can go on.
     """
     earlier = _read_trials(file)
     folds = grouped_folds(train.targets, groups, options.seed)
+    classes, sizes = int(train.targets.max()) + 1, [len(fold) for _, fold in folds]
     trials: list[dict[str, Any]] = []
     for number, drawn in enumerate(draw_parameters(count, options.seed)):
         parameters = {**drawn, **options.parameters}
@@ -94,8 +82,15 @@ def search(
             continue
         title = f"trial {number + 1}"
         trial_options = options.model_copy(update={"parameters": parameters})
-        scores = _cross_validate(features, train, folds, trial_options, title, quiet)
-        trials.append({"trial": number + 1, **scores, "parameters": parameters})
+        results = [
+            boost(features, train.take(rest), train.take(fold), classes, trial_options, title=title, quiet=quiet)
+            for rest, fold in folds
+        ]
+        loss = float(np.average([result.loss for result in results], weights=sizes))
+        accuracy = float(np.average([result.accuracy for result in results], weights=sizes))
+        scores = {"loss": round(loss, 6), "accuracy": round(accuracy, 6)}
+        rounds = [result.rounds for result in results]
+        trials.append({"trial": number + 1, **scores, "rounds": rounds, "parameters": parameters})
         with atomic(file, "w") as stream:
             stream.writelines(json.dumps(trial) + "\n" for trial in trials)
         if not quiet:
@@ -107,28 +102,7 @@ def search(
     return best["parameters"]
 
 
-def _cross_validate(
-    features: FeatureReader,
-    train: Samples,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
-    options: BoostingOptions,
-    title: str,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Return mean loss and accuracy over folds, weighted by their size, and the rounds of each."""
-    classes = int(train.targets.max()) + 1
-    results = [
-        boost(features, train.take(rest), train.take(fold), classes, options, title=title, quiet=quiet)
-        for rest, fold in folds
-    ]
-    sizes = [len(fold) for _, fold in folds]
-    loss = float(np.average([result.loss for result in results], weights=sizes))
-    accuracy = float(np.average([result.accuracy for result in results], weights=sizes))
-    return {"loss": round(loss, 6), "accuracy": round(accuracy, 6), "rounds": [result.rounds for result in results]}
-
-
 def _read_trials(file: Path) -> list[dict[str, Any]]:
-    """Return the trials of an earlier search."""
     trials = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:

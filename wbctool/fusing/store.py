@@ -24,21 +24,13 @@ Row = np.ndarray | str  # the features of an image, or why there are none
 
 
 class Source(Protocol):
-    """Where features come from.
+    """Where features come from."""
 
-    Attributes:
-        name: shown while they are computed.
-        identity: all that decides the features; another identity means other features.
-        width: number of features of an image.
-        batch: number of images that are computed together.
-        uses_masks: whether features depend on masks, too.
-    """
-
-    name: str
-    identity: dict[str, Any]
-    width: int
-    batch: int
-    uses_masks: bool
+    name: str  # shown while they are computed
+    identity: dict[str, Any]  # all that decides the features; another identity means other features
+    width: int  # number of features of an image
+    batch: int  # number of images that are computed together
+    uses_masks: bool  # whether features depend on masks, too
 
     def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
         """Yield the rows of each batch: features (width,), float32, or why there are none."""
@@ -48,15 +40,8 @@ class Store:
     """The features of one source, in files that only grow: (n, width), float32, read as a memory map.
 
     Rows are found by the state of an image's file and record, so that the features of a changed file are computed
-    again. A killed command leaves whole rows.
-
-    Args:
-        folder: where the files are.
-        source: of the features.
-
-    Raises:
-        InputError: the files are damaged.
-        BusyError: another command is writing them.
+    again. A killed command leaves whole rows. Damaged files are an `InputError`, those that another command is writing
+    a `BusyError`.
     """
 
     def __init__(self, folder: Path, source: Source) -> None:
@@ -83,12 +68,10 @@ class Store:
         return {keys[start : start + _KEY]: start // _KEY for start in range(0, len(keys), _KEY)}
 
     def fill(self, records: Sequence[Record], quiet: bool) -> tuple[np.ndarray, dict[int, str]]:
-        """Compute the missing features of records.
+        """Compute missing features; return the row of each record in `matrix()`, (n,), -1 for none, and failures.
 
-        Batches are cut by position, so that a resumed command computes what it would have computed at once.
-
-        Returns:
-            The row of each record in `matrix()`, (n,), -1 for none; and the reasons of failures, by record number.
+        Failures are reasons by record number. Batches are cut by position, so that a resumed command computes what it
+        would have computed at once.
         """
         keys = [_key_of(record, self._source.uses_masks) for record in records]
         size = self._source.batch

@@ -20,11 +20,7 @@ def maps(context: CamContext) -> Tensor:
 
 
 def find_gates(model: Model, layers: Sequence[str]) -> dict[str, Target]:
-    """Find the spatial gates of the CBAM modules that are the given layers, or follow them; else of the last one.
-
-    Raises:
-        UsageProblem: the model has no CBAM, or none there; or a layer is unknown.
-    """
+    """Find the spatial gates of the CBAM modules that are the given layers, or follow them; else of the last one."""
     from timm.layers.cbam import CbamModule
 
     from wbctool.explaining.layers import select_layers

@@ -1,7 +1,5 @@
 """Grad-CAM++."""
 
-from __future__ import annotations
-
 from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 

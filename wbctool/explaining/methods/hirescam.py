@@ -1,7 +1,5 @@
 """HiResCAM."""
 
-from __future__ import annotations
-
 from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 

@@ -1,7 +1,5 @@
 """Random maps: the baseline that a real map must beat."""
 
-from __future__ import annotations
-
 from wbctool.explaining.method import CamContext, CamMethod, Tensor
 
 

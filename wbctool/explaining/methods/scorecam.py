@@ -1,7 +1,5 @@
 """Score-CAM."""
 
-from __future__ import annotations
-
 from wbctool.explaining.method import CamContext, CamMethod, Tensor
 from wbctool.pipeline.parameters import Parameters, parameter
 
@@ -31,7 +29,11 @@ def maps(context: CamContext) -> Tensor:
     flat = activations.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
     varying = high > low
-    kept = varying if limit is None else varying & _highest(high.where(varying, -torch.inf), limit)
+    kept = varying
+    if limit is not None:
+        # by peaks, not by means: the maps of as many channels with high means are farther from the map of all channels
+        best = high.where(varying, -torch.inf).topk(min(limit, high.shape[1]), dim=1).indices
+        kept = varying & torch.zeros_like(varying).scatter_(1, best, True)
     image_index, channel_index = kept.nonzero(as_tuple=True)
     scores = torch.full(low.shape, -torch.inf, device=images.device)
     if limit is None and not bool(varying.all()):
@@ -48,17 +50,6 @@ def maps(context: CamContext) -> Tensor:
         masked = offsets[i].mul_(masks).add_(fill).contiguous(memory_format=torch.channels_last)
         scores[i, k] = context.score(masked).gather(1, classes[i][:, None])[:, 0].float()
     return torch.einsum("nc,nchw->nhw", scores.softmax(1).nan_to_num(), activations)
-
-
-def _highest(peaks: Tensor, count: int) -> Tensor:
-    """Select the channels with the `count` highest peaks of each image, (n, channels).
-
-    By peaks, not by means: the maps of as many channels with high means are farther from the map of all channels.
-    """
-    import torch
-
-    best = peaks.topk(min(count, peaks.shape[1]), dim=1).indices
-    return torch.zeros_like(peaks, dtype=torch.bool).scatter_(1, best, True)
 
 
 SCORECAM = CamMethod(
