@@ -89,8 +89,8 @@ def importance_plot(importance: dict[str, Any]) -> Figure:
         families, features = importance["families"][::-1], importance["features"][:_PLOTTED][::-1]
         names = [row["family"] for row in families]
         colours = dict(zip(names, matplotlib.color_sequences["tab10"] * 9, strict=False))
-        figure = new_figure(10, 1.6 + 0.22 * max(len(features), 2 * len(families), 6))
-        left, right = figure.subplots(1, 2)
+        height = 1.6 + 0.22 * max(len(features), 2 * len(families), 6)
+        figure, (left, right) = new_figure(10, height, columns=2)
         for shift, key, alpha in ((0.2, "shap_share", 1.0), (-0.2, "gain_share", 0.45)):
             percentages = [100 * (row[key] or 0) for row in families]
             bars = np.arange(len(families)) + shift

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from wbctool.console import note
 from wbctool.errors import InputError
 from wbctool.inputs.folders import how_many, names_of, read_inputs
 from wbctool.pipeline.step import Execution
@@ -58,6 +59,11 @@ class Source:
         if not sys.stderr.isatty() or execution.quiet or execution.shard or self._filtered:
             return None
         return how_many(self.inputs)
+
+    def print_notes(self) -> None:
+        """Print what could not be read, what was left out, and what is missing."""
+        for line in (*self.tally.failures(), *self.tally.notes()):
+            note(line)
 
 
 def nothing_found(inputs: Sequence[str], tally: Tally) -> str:
