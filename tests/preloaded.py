@@ -21,7 +21,7 @@ from importlib import import_module
 
 import file_events
 
-PRELOADED = ("cli", "explaining.step", "fusing.saving", "inference.step", "naturalizing.step", "training.run")
+PRELOADED = ("cli", "explaining.step", "fusing.fusion", "inference.step", "naturalizing.step", "training.run")
 PRELOADED = [f"wbctool.{name}" for name in PRELOADED]
 PRELOADED += ["matplotlib.figure", "skimage.measure", "sklearn.linear_model", "timm"]
 

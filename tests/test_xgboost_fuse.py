@@ -330,7 +330,7 @@ def test_trees_of_other_features_are_refused(cli, fused, cells, tmp_path):
     [
         (("{cells}", "-o", "{out}"), 2, "nothing to fuse: give a run folder before the images, or --morphology"),
         (("{run}", "-o", "{out}"), 2, "give images after the run folders"),
-        (("{run}", "{cells}", "-o", "{run}"), 2, "is one of the runs"),
+        (("{run}", "{cells}", "-o", "{run}"), 2, "nothing is lost"),
         (("{run}", "{cells}", "-o", "{cells}", "--features-only", "--overwrite"), 2, "holds the input"),
         (("{run}", "{cells}", "-o", "{out}", "--start", "none", "--all-features"), 2, "leave --all-features out"),
         (("{cells}", "-o", "{out}", "--morphology", "--probabilities"), 2, "--probabilities: are those of runs"),
