@@ -18,12 +18,7 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        UsageProblem: the name is unknown.
-        DeviceError: the machine has no such GPU.
-    """
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`; DeviceError where the machine has no such GPU."""
     import torch
 
     if name == "auto":
@@ -40,11 +35,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast.
-
-    Raises:
-        UsageProblem: the precision is unknown.
-    """
+    """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast."""
     import torch
 
     if name not in PRECISIONS:

@@ -68,18 +68,10 @@ def _length(length: int) -> torch.Tensor:
 
 
 def write_onnx(run: Run, path: Path) -> float:
-    """Write the file and check it.
+    """Write the file and check it; return the largest difference from the run's own probabilities over random images.
 
-    Args:
-        run: loaded on the CPU.
-        path: of the file.
-
-    Returns:
-        The largest difference from the run's own probabilities, over random images.
-
-    Raises:
-        UsageProblem: the packages are not installed.
-        DeviceError: the file gives other probabilities, or the network cannot be written.
+    The run is on the CPU. Raises UsageProblem where the packages are not installed; DeviceError where the file gives
+    other probabilities, or the network cannot be written.
     """
     try:
         import onnx

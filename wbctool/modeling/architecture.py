@@ -36,11 +36,7 @@ class JsonArchitecture:
 
     @classmethod
     def from_json(cls: type[A], value: dict[str, Any]) -> A:
-        """Read what `to_json` returned, now or in a version with fewer fields.
-
-        Raises:
-            ValueError: a field is missing or invalid.
-        """
+        """Read what `to_json` returned, now or in a version with fewer fields; ValueError where a field is invalid."""
         return cls(**{own.name: value[own.name] for own in fields(cls) if own.name in value})
 
 

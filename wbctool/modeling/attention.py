@@ -30,16 +30,8 @@ def cbam(channels: int) -> CbamModule:
 class InsideAttention(nn.ModuleDict):
     """CBAM after each of several modules of a backbone, by hooks: the backbone's tensors keep their names.
 
-    The gates start open, so that a pretrained backbone at first computes what it was trained to.
-
-    Args:
-        backbone: the network; hooks are added to it.
-        name: its name, for errors.
-        modules: names of the modules.
-        probe: runs the backbone once.
-
-    Raises:
-        UsageProblem: a module does not return a feature map.
+    The gates start open, so that a pretrained backbone at first computes what it was trained to. `probe` runs the
+    backbone once.
     """
 
     def __init__(self, backbone: nn.Module, name: str, modules: list[str], probe: Callable[[], object]) -> None:
@@ -62,16 +54,9 @@ def _attend(attention: CbamModule, _module: nn.Module, _inputs: object, maps: Te
 
 
 def inside(backbone: nn.Module, name: str, at: str, probe: Callable[[], object]) -> InsideAttention:
-    """Add CBAM at `stages` or `blocks` of a backbone.
+    """Add CBAM at `stages` or `blocks` of a backbone, which `probe` runs once on a blank image.
 
-    Args:
-        backbone: the network; hooks are added to it.
-        name: its name.
-        at: `stages` or `blocks`.
-        probe: runs the backbone once on a blank image, so that its maps are known.
-
-    Raises:
-        UsageProblem: the backbone has no stages or blocks, or no feature maps there.
+    Raises UsageProblem where it has no stages or blocks, or no feature maps there.
     """
     modules = layout.stages(backbone, name) if at == "stages" else layout.blocks(backbone, name)
     return InsideAttention(backbone, name, modules, probe)

@@ -30,10 +30,8 @@ class Classifier(Model):
     """Backbone features (n, channels, h, w) → attention → a vector → the head → logits (n, classes).
 
     Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here, on the device, so
-    that every command feeds the network in the same way.
-
-    Raises:
-        UsageProblem: the backbone is unknown, or does not suit the size, the pooling or the attention.
+    that every command feeds the network in the same way. Raises UsageProblem where the backbone is unknown, or does not
+    suit the size, the pooling or the attention.
     """
 
     architecture: Architecture
@@ -89,13 +87,9 @@ class Classifier(Model):
         return vector.mean((2, 3)) if vector.ndim == 4 else vector
 
     def forward(self, inputs: torch.Tensor, frozen: bool = False) -> torch.Tensor:
-        """Return logits (n, classes).
+        """Return logits (n, classes) of images, or, where `frozen`, of what `frozen_features` returned for them.
 
         In training, a classifier with side heads returns those of each head, (heads, n, classes).
-
-        Args:
-            inputs: images; or, where `frozen`, what `frozen_features` returned for them.
-            frozen: what the inputs are.
         """
         if frozen:
             return self.head(self.vector(self.attention(inputs)) if self.architecture.attention == "cbam" else inputs)
@@ -122,16 +116,9 @@ class Classifier(Model):
         return len(self.inner_attention) == 0 and not self.side_heads
 
     def unfreeze(self, rule: str, keep_statistics: bool = False) -> None:
-        """Let the new parts (attention, head) learn, and of the backbone what the rule says.
+        """Let attention and head learn, and of the backbone what the rule says; see `layout.trained_names`.
 
-        Batch statistics of layers that do not learn stay as they are.
-
-        Args:
-            rule: see `layout.trained_names`.
-            keep_statistics: keep all batch statistics of the backbone.
-
-        Raises:
-            UsageProblem: the rule is unknown.
+        Batch statistics of layers that do not learn stay as they are; with `keep_statistics`, all of the backbone's.
         """
         names = layout.trained_names(self.backbone, self.architecture.backbone, self._order, rule)
         self.requires_grad_(True)
@@ -222,8 +209,7 @@ _REFUSED_ARGS = {
 def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
     """Return a timm model without its last layer, or the custom CNN.
 
-    Raises:
-        UsageProblem: the backbone is unknown, or does not take its arguments.
+    Raises UsageProblem where the backbone is unknown, or does not take its arguments.
     """
     name = architecture.backbone
     if name != custom_cnn.NAME and not timm.is_model(name):
@@ -245,11 +231,7 @@ def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
 
 
 def has_batch_norm(backbone: str) -> bool:
-    """Return whether a backbone has batch normalisation, as ResNets have, and ViT, ConvNeXt and VGG have not.
-
-    Raises:
-        UsageProblem: the backbone is unknown.
-    """
+    """Return whether a backbone has batch normalisation, as ResNets have, and ViT, ConvNeXt and VGG have not."""
     with torch.device("meta"):  # no weights are needed
         network = make_backbone(Architecture(backbone, ()))
     return any(isinstance(module, _BatchNorm) for module in network.modules())

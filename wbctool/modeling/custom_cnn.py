@@ -11,13 +11,10 @@ DENSE = 128
 
 
 class CustomCnn(nn.Module):
-    """Four times convolution 3×3, ReLU and 2×2 pooling, then a dense layer of 128.
+    """Four times convolution 3×3, ReLU and 2×2 pooling, then a dense layer of 128; of the Naturalize paper, Figure 9.
 
-    Args:
-        size: side of the input, pixels; the shape of the dense layer depends on it.
-
-    Raises:
-        ValueError: the input is under 16 pixels.
+    It has the interface of a timm model. The shape of the dense layer depends on the size of the input, in pixels, of
+    which ValueError refuses less than 16.
     """
 
     num_features = DENSE

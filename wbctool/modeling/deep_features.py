@@ -15,14 +15,9 @@ _MANTISSA_BITS = 11  # of a feature
 def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Return pooled features and class probabilities of a batch, in one pass; means over the model's symmetries.
 
-    Args:
-        model: a classifier, or an ensemble of these.
-        images: (n, 3, size, size), uint8 or float from 0 to 255, on the model's device.
-        precision: `float32` or `bf16`.
-
-    Returns:
-        Features (n, width), float32, rounded to 11 bits, as a last digit that depends on the batch must not send a cell
-        down another branch; and probabilities (n, classes), float64.
+    Images are (n, 3, size, size), uint8 or float from 0 to 255, on the model's device. Features (n, width), float32,
+    are rounded to 11 bits, as a last digit that depends on the batch must not send a cell down another branch;
+    probabilities (n, classes) are float64.
     """
     features, probabilities = [], []
     count = model.architecture.symmetries

@@ -111,11 +111,7 @@ class AverageEnsemble(Model):
         return {f"{prefix}{name}": data for prefix, member in self._prefixed() for name, data in member.files().items()}
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
-        """Load what `files` returned; `read` returns the bytes of a name.
-
-        Raises:
-            ValueError: they do not fit the architecture.
-        """
+        """Load what `files` returned; `read` returns the bytes of a name."""
         for prefix, member in self._prefixed():
             member.load_files(lambda name, prefix=prefix: read(f"{prefix}{name}"))  # type: ignore[misc]
 
@@ -151,11 +147,7 @@ class CbamEnsemble(Model):
         self.train()
 
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Return the members' attended feature maps, (n, sum of channels, side, side).
-
-        Raises:
-            InputError: a member has none.
-        """
+        """Return the members' attended feature maps, (n, sum of channels, side, side)."""
         members = cast("list[Classifier]", list(self.members))
         all_maps = [member.features(inputs) for member, inputs in _inputs(members, images)]
         for member, maps in zip(members, all_maps, strict=True):

@@ -108,11 +108,7 @@ class FusedArchitecture(JsonArchitecture):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FusedArchitecture:
-        """Read what `to_json` returned.
-
-        Raises:
-            KeyError, ValueError: a field is missing or invalid, or this version of wbctool has other features.
-        """
+        """Read what `to_json` returned; ValueError where this version of wbctool has other features."""
         architecture = super().from_json(value)
         check_names(value["features"], [name for name, _ in architecture.features()])
         return architecture
@@ -137,11 +133,7 @@ def run_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def check_names(names: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse features that differ from the expected ones, or are in another order.
-
-    Raises:
-        ValueError: naming the first that differs.
-    """
+    """Refuse, by ValueError, features that differ from the expected ones, or are in another order."""
     for number, (name, expected_name) in enumerate(zip(names, expected, strict=False)):
         if name != expected_name:
             raise ValueError(f"feature {number} is {name}, not {expected_name}")
@@ -176,9 +168,8 @@ class FusedModel(Model):
     def boosted(self, rows: np.ndarray, start: np.ndarray | None) -> np.ndarray:
         """Return the trees' margins (n, classes), float32, for features; NaN where a deep feature is not finite.
 
-        Args:
-            rows: features (n, m), as `feature_matrix` returns them.
-            start: margins to start from, (n, classes); None for zero.
+        `rows` (n, m) are as `feature_matrix` returns them; `start` has the margins to start from, (n, classes); None
+        for zero.
         """
         import xgboost
 
@@ -200,11 +191,7 @@ class FusedModel(Model):
         return {BOOSTER: bytes(self.booster.save_raw("ubj"))}
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
-        """Load what `files` returned; `read` returns the bytes of a name.
-
-        Raises:
-            ValueError: the trees do not fit the architecture.
-        """
+        """Load what `files` returned; `read` returns the bytes of a name."""
         from xgboost import Booster
 
         self.booster, self._device = Booster(model_file=bytearray(read(BOOSTER))), ""
@@ -216,13 +203,8 @@ def feature_matrix(
 ) -> np.ndarray:
     """Return the features of images, (n, features), float32, in the order of `FusedArchitecture.features`.
 
-    Args:
-        parts: those of `PARTS` that are wanted.
-        outputs: features (n, width) and probabilities (n, classes) of each member.
-        measures: (n, m), where `parts` has morphology.
-
-    Raises:
-        InputError: measures are wanted and missing.
+    `outputs` are the features (n, width) and probabilities (n, classes) of each member; `measures` (n, m) are those of
+    the cells, where `parts` has morphology.
     """
     blocks = []
     for features, probabilities in outputs:
@@ -236,12 +218,7 @@ def feature_matrix(
 
 
 def weighted_margins(probabilities: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray | None:
-    """Return the margins that trees start from, (n, classes), float32; None without weights.
-
-    Args:
-        probabilities: of each member, (n, classes).
-        weights: of each member, or none.
-    """
+    """Return the margins that trees start from, (n, classes), float32; None without weights."""
     return weighted_log_probabilities(probabilities, weights) if weights else None
 
 

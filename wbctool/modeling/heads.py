@@ -18,14 +18,9 @@ def pooled(maps: torch.Tensor, method: str) -> torch.Tensor:
 
 
 def dense_head(width: int, norm: str, dense: tuple[int, ...], dropout: float, classes: int) -> nn.Sequential:
-    """Return a normalisation, hidden layers with ReLU, and the last layer; dropout before each layer.
+    """Return a normalisation (`none`, `batch` or `layer`), hidden layers with ReLU, and the last layer.
 
-    Args:
-        width: of the vectors.
-        norm: `none`, `batch` or `layer`.
-        dense: widths of the hidden layers.
-        dropout: rate.
-        classes: outputs.
+    Dropout comes before each layer. `width` is that of the vectors, `dense` has those of the hidden layers.
     """
     head = nn.Sequential()
     if norm != "none":
@@ -38,15 +33,9 @@ def dense_head(width: int, norm: str, dense: tuple[int, ...], dropout: float, cl
 
 
 class NearestNeighbours(nn.Module):
-    """Votes of the nearest stored vectors by cosine similarity, weighted by exp(similarity / 0.07).
+    """Votes of the `count` nearest stored vectors by cosine similarity, weighted by exp(similarity / 0.07).
 
     Source: Wu et al. 2018 (instance discrimination), section 3.4; Caron et al. 2021 (DINO).
-
-    Args:
-        width: of the vectors.
-        classes: outputs.
-        count: neighbours that vote.
-        stored: number of vectors that are kept.
     """
 
     vectors: torch.Tensor

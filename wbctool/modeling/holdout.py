@@ -29,14 +29,8 @@ def write_predictions(
 ) -> dict[str, Any]:
     """Write predictions of validation and test images, at the temperature fitted on validation.
 
-    Args:
-        out: the run folder.
-        name: of the run, in its predictions.
-        classes: in the order of the probabilities.
-        holdout: for each split of `HOLDOUT`, the records and their probabilities, (n, classes).
-
-    Returns:
-        What `model.json` keeps of the calibration.
+    `holdout` has the records of each split of `HOLDOUT` and their probabilities, (n, classes). Returns what
+    `model.json` keeps of the calibration.
     """
     records, probabilities = holdout["val"]
     truth = np.array([classes.index(record["label"]) for record in records], np.int64)

@@ -16,13 +16,7 @@ from wbctool.records.tally import Tally
 
 
 def take_over_splits(records: Iterable[Record], runs: Sequence[Path], quiet: bool) -> list[Record]:
-    """Return the records; if none has a split, with those of a run that was trained on all of them.
-
-    Args:
-        records: labelled or not.
-        runs: run folders.
-        quiet: print no note.
-    """
+    """Return the records; if none has a split, with those of a run that was trained on all of them."""
     records = list(records)
     labelled = [record for record in records if record["schema"] != ERROR and has_image(record) and record.get("label")]
     if any(record.get("split") for record in labelled):
@@ -37,11 +31,7 @@ def take_over_splits(records: Iterable[Record], runs: Sequence[Path], quiet: boo
 
 
 def refuse_leakage(dataset: Dataset, runs: Sequence[Path]) -> None:
-    """Refuse to validate or test on images that a run has learnt from, or on images of their groups.
-
-    Raises:
-        InputError: naming the run and one such image.
-    """
+    """Refuse to validate or test on images that a run has learnt from, or on images of their groups."""
     for run in runs:
         records = _training_records(run)
         if not records:

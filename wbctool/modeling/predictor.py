@@ -24,17 +24,10 @@ def probabilities(
     views: int | None = None,
     measures: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return class probabilities of a batch: the mean over the model's symmetries of the square.
+    """Return class probabilities of a batch, (n, classes), float64: the mean over symmetries of the square.
 
-    Args:
-        model: returns logits (n, classes).
-        images: (n, 3, size, size), uint8, on the model's device.
-        precision: `float32` or `bf16`.
-        views: number of symmetries, 1 to 8, in place of the model's.
-        measures: of the cells, (n, measures), for a model that takes them.
-
-    Returns:
-        Shape (n, classes), float64; rows sum to 1.
+    Images are (n, 3, size, size), uint8, on the model's device. `views` is the number of symmetries, 1 to 8, in place
+    of the model's; `measures` (n, measures) are those of the cells, for a model that takes them.
     """
     count = views or model.architecture.symmetries
     if not model.architecture.measures:
@@ -67,15 +60,9 @@ def prediction_record(
     threshold: float | None = None,
     temperature: float | None = None,
 ) -> Record:
-    """Return the prediction for one image: its record with the predicted class and all probabilities.
+    """Return the prediction for one image: its record with the predicted class and all probabilities (classes,).
 
-    Args:
-        record: of the image.
-        run: name of the run.
-        classes: their names.
-        row: their probabilities, shape (classes,).
-        threshold: confidence under which the prediction is uncertain.
-        temperature: what the logits were divided by, where the run is calibrated.
+    `temperature` is what the logits were divided by, where the run is calibrated.
     """
     best = int(np.argmax(row))
     prediction = {

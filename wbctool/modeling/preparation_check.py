@@ -12,8 +12,7 @@ from wbctool.records import Record, preparation_of
 class PreparationCheck:
     """Counts images that were enhanced, segmented or cropped differently from the training images of runs.
 
-    Args:
-        runs: name and `model.json` of each run.
+    Each run is given by its name and its `model.json`.
     """
 
     def __init__(self, runs: Iterable[tuple[str, dict[str, Any]]]) -> None:

@@ -21,13 +21,7 @@ from wbctool.records.storage import atomic, write_bytes, write_json
 
 @dataclass
 class Run:
-    """A trained model and its `model.json`.
-
-    Attributes:
-        path: its folder.
-        model: on the device it was loaded to, in evaluation mode.
-        info: contents of `model.json`.
-    """
+    """A trained model, loaded to a device in evaluation mode, and the contents of its `model.json`."""
 
     path: Path
     model: Model
@@ -69,20 +63,12 @@ def clear(path: Path) -> None:
 
 
 def make_model(info: dict[str, Any]) -> Model:
-    """Return the untrained model that a `model.json` describes.
-
-    Raises:
-        KeyError, TypeError, ValueError, WbctoolError: a field is missing or invalid, or the model cannot be built.
-    """
+    """Return the untrained model that a `model.json` describes."""
     return build(read_architecture(info))
 
 
 def digest_of(path: Path, *names: str) -> str:
-    """Return a digest of some files of a run; without names, of its weights.
-
-    Raises:
-        InputError: they cannot be read.
-    """
+    """Return a digest of some files of a run; without names, of its weights."""
     digest = hashlib.blake2b(digest_size=8)
     for name in names or ("weights.safetensors",):
         try:
@@ -95,11 +81,7 @@ def digest_of(path: Path, *names: str) -> str:
 
 
 def refuse_trees(run: Run, what: str) -> None:
-    """Refuse a run that holds trees, where only networks will do.
-
-    Raises:
-        UsageProblem: the run holds trees; `what` completes the message.
-    """
+    """Refuse a run that holds trees, where only networks will do; `what` completes the message."""
     if run.model.architecture.trees:
         raise UsageProblem(f"{run.path}: is fused by trees, {what}; give the runs it was made of (`wbctool info`)")
 
@@ -110,11 +92,7 @@ def trained_precision(info: dict[str, Any]) -> str:
 
 
 def load(path: Path, device: torch.device) -> Run:
-    """Load a run folder, ready to predict.
-
-    Raises:
-        InputError: the folder is not a finished run folder, or its files do not fit together.
-    """
+    """Load a run folder, ready to predict; InputError where it is none, or its files do not fit together."""
     from safetensors.torch import load_file
 
     info = read_info(path)

@@ -26,14 +26,11 @@ ITERATIONS = 5  # of Newton and Schulz; the source's
 
 
 def matrix_root(matrices: torch.Tensor) -> torch.Tensor:
-    """Return approximate square roots of symmetric positive semi-definite matrices (n, c, c).
+    """Return approximate square roots of symmetric positive semi-definite matrices (n, c, c); of zeros, finite ones.
 
     Newton-Schulz iterations between a division by the trace and its inverse: Li et al. 2018 (Towards faster training of
     global covariance pooling networks), equations 3 to 6. So few iterations leave the roots of the smallest eigenvalues
     too small, which smooths a little.
-
-    Returns:
-        Shape (n, c, c), of the same type; finite for a matrix of zeros, too.
     """
     trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] + 1e-5
     identity = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
@@ -45,12 +42,7 @@ def matrix_root(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class CovarianceHead(nn.Module):
-    """Logits (n, classes) from the covariance of a feature map (n, channels, h, w), computed in float32.
-
-    Args:
-        channels: of the map.
-        classes: outputs.
-    """
+    """Logits (n, classes) from the covariance of a feature map (n, channels, h, w), computed in float32."""
 
     upper: torch.Tensor
 
@@ -83,14 +75,7 @@ class SideHeads(nn.ModuleDict):
     """A covariance head at the end of each stage whose maps are an eighth or a sixteenth of the input's side.
 
     They take the maps by hooks, so that the backbone's tensors keep their names. A backbone without such maps, such as
-    a ViT, gets no heads.
-
-    Args:
-        backbone: the network; hooks are added to it.
-        name: its name.
-        size: side of the input.
-        classes: outputs.
-        probe: runs the backbone once.
+    a ViT, gets no heads. `probe` runs the backbone once.
     """
 
     def __init__(self, backbone: nn.Module, name: str, size: int, classes: int, probe: Callable[[], object]) -> None:

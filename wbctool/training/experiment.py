@@ -159,7 +159,7 @@ def _read(images: Sequence[str], selection: Selection, members: Sequence[Path], 
 def _split_anew(
     records: list[Record], plan: TrainingPlan, fractions: dict[str, float], seed: int
 ) -> Iterator[tuple[str, int, list[Record]]]:
-    """The name, the seed and the records of each training; a single one has no name, and the splits of the records."""
+    """The name, seed and records of each training; a single one has no name, and the splits of the records."""
     if plan.folds is None and plan.repeats is None:
         yield "", seed, records
     labelled = [record for record in records if record["schema"] != ERROR and record.get("label") is not None]

@@ -21,14 +21,6 @@ def predict_holdout(
     """Return the records of validation and test, and the model's probabilities of them, (n, classes).
 
     Images whose cells cannot be measured, where the model needs that, are added to `images.failed`.
-
-    Args:
-        model: on its device; it is set to evaluation mode.
-        images: decoded images.
-        dataset: their records.
-        samples: of each split.
-        precision: `float32` or `bf16`.
-        jobs: processes that measure cells, 0 for one per core.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -30,16 +30,7 @@ CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which 
 
 
 class Trainer:
-    """Trains one classifier.
-
-    Args:
-        model: on its device, channels last.
-        feed: the images of train and val, with the recipe and the processes.
-        objective: what is minimised.
-        folder: where `resume/` is kept.
-        quiet: show no progress.
-        compiled: run the model through `torch.compile`.
-    """
+    """Trains one classifier, which is on its device, channels last; `folder` is where `resume/` is kept."""
 
     def __init__(
         self,
@@ -63,20 +54,13 @@ class Trainer:
         self._epoch_started = time.perf_counter()
 
     def resume(self) -> int:
-        """Load what a stopped training saved; return the number of epochs it had finished.
-
-        Raises:
-            InputError: the saved state is damaged.
-        """
+        """Load what a stopped training saved; return the number of epochs it had finished."""
         if self._file.exists():
             self.state, self._saved = load_state(self._file, self.model)
         return self.state.epoch
 
     def run(self, on_epoch: Callable[[TrainingState], None]) -> TrainingState:
-        """Train to the end; the model then has its best weights.
-
-        Args:
-            on_epoch: called after each epoch, whose row is the last of the history.
+        """Train to the end; the model then has its best weights. `on_epoch` is called after each epoch.
 
         Raises:
             InputError: the loss became NaN or infinite.
@@ -227,11 +211,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, frozen: bool) -> dict[str, float]:
-        """Return loss, accuracy and balanced accuracy on validation images; empty where there are none.
-
-        Args:
-            frozen: take the features of a frozen backbone in place of images.
-        """
+        """Return loss, accuracy and balanced accuracy on validation images; empty where there are none."""
         targets = self.feed.val.targets.to(self.device)
         if len(targets) == 0:
             return {}

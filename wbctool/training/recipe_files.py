@@ -56,15 +56,10 @@ def _best_variant(values: Mapping[str, Any]) -> str:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any], file: str = "") -> Recipe:
-    """Return a recipe with other values for some keys.
+    """Return a recipe with other values for some keys; None stands for "not given".
 
-    Args:
-        recipe: over which they go.
-        values: by key; None stands for "not given".
-        file: where they come from, for errors; empty for options.
-
-    Raises:
-        UsageProblem: a key is unknown, or a value is invalid.
+    `file` says in errors where the values come from; empty for options. Raises UsageProblem where a key is unknown or a
+    value is invalid.
     """
 
     def name_of(key: str) -> str:
@@ -101,9 +96,8 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str) -> Recipe:
     """Return a recipe of the package, `NAME` or `NAME:VARIANT`, or of a TOML file.
 
-    Raises:
-        UsageProblem: the recipe, the variant or a key is unknown, or a value is invalid.
-        InputError: the file is not TOML.
+    Raises UsageProblem where the recipe, the variant, a key or a value is unknown; InputError where the file is not
+    TOML.
     """
     table = _parse(_text_of(name), name)
     variants = table.pop("variants", {})
@@ -124,11 +118,7 @@ def recipe_comments(name: str) -> list[str]:
 
 
 def read_started(run: Path) -> Recipe:
-    """Return the recipe with which a run folder, or the first of several under it, was started.
-
-    Raises:
-        InputError: no training was started there.
-    """
+    """Return the recipe with which a run folder, or the first of several under it, was started."""
     from wbctool.pipeline.output_folder import read_run  # completion reads recipes without what records need
 
     for file in (run / "run.json", run / "fold-1" / "run.json", run / "repeat-1" / "run.json"):

@@ -41,20 +41,10 @@ from wbctool.training.state import TrainingState
 
 @dataclass
 class Training:
-    """One training of a classifier into a run folder.
+    """One training of a classifier into a run folder; an ensemble has run folders as members.
 
-    Attributes:
-        dataset: what to train on.
-        out: the run folder.
-        recipe: what is chosen.
-        plan: whether it is a probe or an ensemble.
-        members: run folders of an ensemble.
-        options: the means.
-        processes: among which the work is divided.
-
-    Raises:
-        UsageProblem: the batch is too small for the processes, or device or precision are unknown.
-        DeviceError: there is no such GPU.
+    Raises UsageProblem where the batch is too small for the processes, or device or precision are unknown; DeviceError
+    where there is no such GPU.
     """
 
     dataset: Dataset
@@ -79,14 +69,7 @@ class Training:
         self.info: dict[str, Any] = {"command": "train", "version": __version__, "settings": self._settings()}
 
     def run(self) -> dict[str, Any]:
-        """Train, or resume or skip what an earlier call did.
-
-        Returns:
-            What `run.json` keeps, with `failures`, and `done_before`.
-
-        Raises:
-            UsageProblem, InputError, DeviceError: with the next step in the message.
-        """
+        """Train, or resume or skip an earlier call's work; return what `run.json` keeps, `failures`, `done_before`."""
         with locked(self.out) if self.processes.is_main else nullcontext():
             if self.processes.is_main:
                 self._open()
@@ -201,11 +184,7 @@ def _digest_of(member: Path) -> str:
 
 
 def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
-    """The readable images of each split.
-
-    Raises:
-        InputError: a class has no training image left.
-    """
+    """The readable images of each split; InputError where a class has no training image left."""
     samples, start = {}, 0
     for name, records in dataset.splits.items():
         rows = np.array([start + i for i in range(len(records)) if start + i not in failed], np.int64)

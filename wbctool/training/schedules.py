@@ -14,14 +14,7 @@ from wbctool.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a training.
-
-    Attributes:
-        name: as progress and the history call it.
-        epochs: its length.
-        unfreeze: which layers of the backbone learn, as the recipe says it.
-        schedule: name of the learning-rate schedule.
-    """
+    """A phase of a training; `unfreeze` says which layers of the backbone learn, as the recipe does."""
 
     name: str
     epochs: int
@@ -48,14 +41,6 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torc
 
     Adam's decay is added to the gradient, AdamW's is apart from it (Loshchilov and Hutter 2019). With `lr_depth` under
     1, learning rates fall from the head to the first layer by even factors, down to that fraction.
-
-    Args:
-        model: its parameters that require gradients learn.
-        recipe: optimisers, learning rates and decays.
-        frozen: whether to take those of the frozen phase.
-
-    Raises:
-        ValueError: no parameter learns.
     """
     name = recipe.frozen_optimizer if frozen else recipe.optimizer
     lr = recipe.frozen_lr if frozen else recipe.lr
@@ -75,17 +60,11 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torc
 
 
 class Schedule:
-    """The learning rate in the course of a phase.
+    """The learning rate in the course of a phase of so many steps; the optimiser's learning rates are its peaks.
 
     `one-cycle` rises to the peak and falls to almost zero (Smith and Topin 2018); `cosine` falls from the peak to
     `lr_floor` (Loshchilov and Hutter 2017, eq. 5, one cycle); both change it after each step. `plateau` multiplies it
     by `plateau_factor` where the validation loss has not fallen for `plateau_patience` epochs; `constant` keeps it.
-
-    Args:
-        optimizer: its learning rates are the peaks.
-        name: of the schedule.
-        steps: number of steps of the whole phase.
-        recipe: the constants.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, name: str, steps: int, recipe: Recipe) -> None:

@@ -23,19 +23,7 @@ from wbctool.training.recipe import Recipe, TrainingPlan
 def start_model(
     class_names: tuple[str, ...], recipe: Recipe, plan: TrainingPlan, members: Sequence[Path], device: torch.device
 ) -> tuple[Classifier | AverageEnsemble | CbamEnsemble, str]:
-    """Return the model that a training starts from, and its origin in words.
-
-    Args:
-        class_names: in the order of the outputs.
-        recipe: architecture and weights.
-        plan: whether it is a probe or an ensemble.
-        members: run folders of an ensemble.
-        device: where members are loaded.
-
-    Raises:
-        UsageProblem: the architecture cannot be built.
-        InputError: weights or members do not fit.
-    """
+    """Return the model that a training starts from, and its origin in words; members of an ensemble are run folders."""
     if plan.ensemble:
         runs = [run_folder.load(path, device) for path in members]
         return _start_ensemble(plan.ensemble, runs, class_names, recipe), f"weights of {len(runs)} runs"

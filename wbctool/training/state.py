@@ -21,11 +21,8 @@ from wbctool.training.schedules import Schedule
 class WeightAverage:
     """Averaged weights of a model (Polyak and Juditsky 1992; Tarvainen and Valpola 2017).
 
-    torch's `AveragedModel` would copy the whole module, and with hooks and several processes that is more to get wrong.
-
-    Args:
-        model: whose weights are averaged.
-        decay: of the average; in the first steps t it is at most (1 + t) / (10 + t).
+    In the first steps t the decay is at most (1 + t) / (10 + t). torch's `AveragedModel` would copy the whole module,
+    and with hooks and several processes that is more to get wrong.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -91,13 +88,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def add_epoch(self, row: dict[str, Any], best_by: str, model: nn.Module) -> None:
-        """Finish an epoch; if it is the best so far, keep the model's weights.
-
-        Args:
-            row: of the history.
-            best_by: `balanced_accuracy`, `loss` or `last`.
-            model: after the epoch.
-        """
+        """Finish an epoch, by its row of the history; if it is the best so far, keep the model's weights."""
         self.epoch = row["epoch"]
         self.history.append(row)
         score = (row.get("val_balanced_accuracy", 0.0), -row.get("val_loss", 0.0))
@@ -112,12 +103,8 @@ class TrainingState:
 class TrainingContext:
     """What a phase trains with.
 
-    Attributes:
-        network: the model as it is called, compiled or not, in a wrapper or not.
-        features: what a frozen backbone computed of the training images; None where images are taken.
-        optimizer: over the parameters that learn.
-        schedule: its learning rate.
-        average: of the weights; None where the recipe wants none.
+    `network` is the model as it is called, compiled or not, in a wrapper or not; `features` are what a frozen backbone
+    computed of the training images, None where images are taken.
     """
 
     network: nn.Module
@@ -151,14 +138,7 @@ def save_state(file: Path, state: TrainingState, model: nn.Module, context: Trai
 
 
 def load_state(file: Path, model: nn.Module) -> tuple[TrainingState, dict[str, Any]]:
-    """Read what `save_state` wrote, and load the model's weights.
-
-    Returns:
-        The state, and what `TrainingContext.load_state_dict` restores.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Read what `save_state` wrote, load the model's weights, and return what restores the `TrainingContext`, too."""
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(saved["model"])
