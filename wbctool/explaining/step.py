@@ -235,7 +235,7 @@ def _made(
     """Write the files of one image; what is added to its record."""
     first, found = subjects[0], findings[0]
     regions, classes = prepared.regions[first.size], first.run.classes
-    made = prediction_record({}, first.name, classes, found.probabilities, None, first.run.temperature)
+    made = prediction_record({}, first.name, classes, found.probabilities, first.run.temperature)
     made["explain"] = _explanation(prepared, findings, subjects)
     if files.output.panels:
         panel = files.folder / f"{prepared.name}.png"

@@ -100,7 +100,7 @@ def fuse_runs(
     with loading(execution.quiet):
         from wbctool.fusing.boosting import check_parameters
         from wbctool.fusing.sources import load_networks
-        from wbctool.modeling.leakage import refuse_leakage, take_over_splits
+        from wbctool.modeling.checks import refuse_leakage, take_over_splits
     note_all(tally, execution)
     check_parameters(options.settings)
     loaded, networks, options = load_networks(runs, options)

@@ -10,7 +10,7 @@ import numpy as np
 from wbctool.fusing.fusion import FittedFusion, Fusion
 from wbctool.fusing.importance import IMAGES, importance_of, importance_plot
 from wbctool.modeling import run_folder
-from wbctool.modeling.holdout import HOLDOUT, write_dataset, write_predictions
+from wbctool.modeling.run_folder import HOLDOUT, write_dataset, write_predictions
 from wbctool.records import to_line
 from wbctool.records.storage import atomic, write_bytes, write_json
 from wbctool.statistics.plots import as_png, learning_curves

@@ -16,6 +16,7 @@ SideHeadKind = Literal["none", "covariance"]
 Symmetries = Literal[1, 8]
 EnsembleMethod = Literal["average", "cbam"]
 MAX_WIDTH = 1 << 16
+CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 RGB = tuple[float, float, float]

@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbctool.errors import UsageProblem
-from wbctool.modeling import attention, custom_cnn, heads, layout
-from wbctool.modeling.architecture import RGB, Architecture
+from wbctool.modeling import attention, heads, layout
+from wbctool.modeling.architecture import CUSTOM_CNN, RGB, Architecture
 from wbctool.modeling.model_types import Model, ModelType
-from wbctool.modeling.side_heads import SideHeads, mean_log_probabilities
+
+WIDTHS = (16, 32, 64, 128)  # of the custom CNN
+DENSE = 128
 
 if TYPE_CHECKING:
 
@@ -24,6 +26,34 @@ if TYPE_CHECKING:
         def forward_features(self, images: torch.Tensor) -> torch.Tensor: ...
 
         def forward_head(self, maps: torch.Tensor, pre_logits: bool) -> torch.Tensor: ...
+
+
+class CustomCnn(nn.Module):
+    """Four times convolution 3×3, ReLU and 2×2 pooling, then a dense layer of 128; of the Naturalize paper, Figure 9.
+
+    It has the interface of a timm model. The shape of the dense layer depends on the size of the input, in pixels, of
+    which ValueError refuses less than 16.
+    """
+
+    num_features = DENSE
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < 2 ** len(WIDTHS):
+            raise ValueError(f"an input of {size} pixels is too small for its four poolings")
+        self.stages = nn.Sequential()
+        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+            convolution = nn.Conv2d(before, after, 3, padding=1)
+            self.stages.append(nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
+        self.dense = nn.Linear(WIDTHS[-1] * (size // 2 ** len(WIDTHS)) ** 2, DENSE)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return feature maps (n, 128, size / 16, size / 16)."""
+        return self.stages(images)
+
+    def forward_head(self, maps: torch.Tensor, pre_logits: bool = True) -> torch.Tensor:
+        """Return vectors (n, 128); there is no last layer, so `pre_logits` changes nothing."""
+        return torch.relu(self.dense(maps.flatten(1)))
 
 
 class Classifier(Model):
@@ -50,13 +80,13 @@ class Classifier(Model):
         self._frozen_backbone = self._keep_statistics = False
         self.attention: nn.Module = nn.Identity()
         self.inner_attention = nn.ModuleDict()
-        self.side_heads: SideHeads | None = None
+        self.side_heads: heads.SideHeads | None = None
         shape = self._probe().shape
         if architecture.attention == "cbam":
             self._add_attention(shape)
         if architecture.side_heads == "covariance":
             size, classes = architecture.size, len(architecture.classes)
-            self.side_heads = SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
+            self.side_heads = heads.SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
         if architecture.pool != "backbone" and not _is_map(shape):
             raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
         self._drop_unused()
@@ -103,7 +133,7 @@ class Classifier(Model):
         with self.side_heads.collecting() as side_logits:
             vector = self.vector(self.features(images))
         logits = torch.stack([self.head(vector).float(), *side_logits])
-        return vector, logits if self.training else mean_log_probabilities(logits)
+        return vector, logits if self.training else heads.mean_log_probabilities(logits)
 
     def frozen_features(self, images: torch.Tensor) -> torch.Tensor:
         """Return what a frozen backbone computes of a batch, up to the first part that learns."""
@@ -212,7 +242,7 @@ def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
     Raises UsageProblem where the backbone is unknown, or does not take its arguments.
     """
     name = architecture.backbone
-    if name != custom_cnn.NAME and not timm.is_model(name):
+    if name != CUSTOM_CNN and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:6]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UsageProblem(f"--backbone {name}: no such timm model{hint}")
@@ -220,8 +250,8 @@ def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
     if refused:  # a run folder must not make timm read files
         raise UsageProblem(f"--backbone-arg {refused[0]}: is not for choosing an architecture; see --weights")
     try:
-        if name == custom_cnn.NAME:
-            return cast("Backbone", custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args))
+        if name == CUSTOM_CNN:
+            return cast("Backbone", CustomCnn(architecture.size, **architecture.backbone_args))
         config = timm.get_pretrained_cfg(name)
         size = {"img_size": architecture.size} if config and config.fixed_input_size else {}
         backbone = timm.create_model(name, num_classes=0, **{**size, **architecture.backbone_args, **more})

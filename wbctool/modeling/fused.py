@@ -20,9 +20,9 @@ from torch import nn
 from wbctool.errors import InputError
 from wbctool.modeling.architecture import STRICT, JsonArchitecture
 from wbctool.modeling.classifier import resized
-from wbctool.modeling.deep_features import deep_features, rounded
 from wbctool.modeling.ensembles import Members
 from wbctool.modeling.model_types import Model, ModelType, build
+from wbctool.modeling.predictor import deep_features, rounded
 
 if TYPE_CHECKING:
     from xgboost import Booster  # takes a second: only fused runs need it

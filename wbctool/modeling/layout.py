@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wbctool.errors import UsageProblem
+from wbctool.modeling.architecture import CUSTOM_CNN
 
 _STEMS = ("act1", "bn1", "features.norm0")
 # the unit that each family repeats
@@ -95,7 +96,7 @@ def blocks(backbone: nn.Module, name: str) -> list[str]:
         return [f"features.{child}" for child, module in layers if isinstance(module, nn.ReLU)]
     ends = stages(backbone, name)
     children = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
-    return children if children and name != "custom-cnn" else ends
+    return children if children and name != CUSTOM_CNN else ends
 
 
 class _Recorder(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""Class probabilities of images, and prediction records made from them."""
+"""Class probabilities and deep features of images, and prediction records."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wbctool.modeling.model_types import Model
 
 BATCH = 64
+_MANTISSA_BITS = 11  # of a feature
 
 
 def probabilities(
@@ -52,39 +53,44 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
+def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return pooled features and class probabilities of a batch, in one pass; means over the model's symmetries.
+
+    Images are (n, 3, size, size), uint8 or float from 0 to 255, on the model's device. Features (n, width), float32,
+    are rounded to 11 bits, as a last digit that depends on the batch must not send a cell down another branch;
+    probabilities (n, classes) are float64.
+    """
+    features, probabilities = [], []
+    count = model.architecture.symmetries
+    with torch.inference_mode(), autocast(images.device, precision):
+        for chunk in images.split(images_at_once(images.device)):
+            outputs = [model.forward_features(view) for view in symmetries(chunk, count)]
+            features.append(torch.stack([vector.float() for vector, _ in outputs]).mean(0))
+            probabilities.append(torch.stack([torch.softmax(logits.double(), 1) for _, logits in outputs]).mean(0))
+    return rounded(torch.cat(features).cpu().numpy()), torch.cat(probabilities).cpu().numpy()
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Round float32 values to 11 bits of mantissa; what is not finite stays so."""
+    drop = 23 - _MANTISSA_BITS
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    nearest = (bits + np.uint32(1 << (drop - 1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
+    return np.where(np.isfinite(values), nearest.view(np.float32), values)
+
+
 def prediction_record(
-    record: Record,
-    run: str,
-    classes: Sequence[str],
-    row: np.ndarray,
-    threshold: float | None = None,
-    temperature: float | None = None,
+    record: Record, run: str, classes: Sequence[str], row: np.ndarray, temperature: float | None = None
 ) -> Record:
     """Return the prediction for one image: its record with the predicted class and all probabilities (classes,).
 
     `temperature` is what the logits were divided by, where the run is calibrated.
     """
-    best = int(np.argmax(row))
-    prediction = {
-        **record,
-        "schema": PREDICTION,
-        "run": run,
-        "predicted": classes[best],
-        "confidence": _rounded(row[best]),
-        "probabilities": {name: _rounded(probability) for name, probability in zip(classes, row, strict=True)},
-    }
-    if temperature is not None:
-        prediction["temperature"] = temperature
-    return with_uncertainty(prediction, threshold)
-
-
-def _rounded(probability: float) -> float:
-    return float(f"{probability:.6g}")  # significant digits, not decimals, as the log loss depends on small values
-
-
-def with_uncertainty(record: Record, threshold: float | None) -> Record:
-    """Return the prediction, marked uncertain where its confidence is under the threshold."""
-    return record if threshold is None else {**record, "uncertain": record["confidence"] < threshold}
+    predicted = classes[int(np.argmax(row))]
+    # significant digits, not decimals, as the log loss depends on small values
+    rows = {name: float(f"{probability:.6g}") for name, probability in zip(classes, row, strict=True)}
+    prediction = {"run": run, "predicted": predicted, "confidence": rows[predicted], "probabilities": rows}
+    calibration = {} if temperature is None else {"temperature": temperature}
+    return {**record, "schema": PREDICTION, **prediction, **calibration}
 
 
 def missing_measures(record: Record) -> str:

@@ -9,8 +9,7 @@ import timm
 import torch
 
 from wbctool.errors import InputError
-from wbctool.modeling import custom_cnn
-from wbctool.modeling.architecture import Architecture
+from wbctool.modeling.architecture import CUSTOM_CNN, Architecture
 from wbctool.modeling.classifier import Classifier, make_backbone
 
 _CONTAINERS = ("state_dict", "model", "teacher")  # keys under which checkpoints keep the weights
@@ -103,7 +102,7 @@ def _check_hub(architecture: Architecture) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     name = architecture.backbone
-    config = None if name == custom_cnn.NAME else timm.get_pretrained_cfg(name)
+    config = None if name == CUSTOM_CNN else timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"--weights imagenet: there are none for {name}; give a file, or --weights none")
     if not config.hf_hub_id:

@@ -14,7 +14,7 @@ from wbctool.errors import UsageProblem
 from wbctool.inputs.dataset import gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
-from wbctool.modeling.leakage import refuse_leakage, take_over_splits
+from wbctool.modeling.checks import refuse_leakage, take_over_splits
 from wbctool.records import ERROR, Record
 from wbctool.records.assignment import parse_ratio
 from wbctool.records.selection import Selection

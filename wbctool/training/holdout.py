@@ -7,9 +7,9 @@ import numpy as np
 from wbctool.console import note
 from wbctool.inputs.dataset import Dataset
 from wbctool.measuring.batches import Measuring
-from wbctool.modeling.holdout import HOLDOUT
 from wbctool.modeling.model_types import Model
 from wbctool.modeling.predictor import BATCH, missing_measures, probabilities
+from wbctool.modeling.run_folder import HOLDOUT
 from wbctool.records import Record
 from wbctool.training.feed import Samples
 from wbctool.training.images import ImageStore

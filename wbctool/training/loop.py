@@ -18,7 +18,7 @@ from wbctool.console import Progress, note
 from wbctool.device import autocast
 from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.ensembles import Trainable
-from wbctool.modeling.side_heads import mean_log_probabilities
+from wbctool.modeling.heads import mean_log_probabilities
 from wbctool.pipeline.signals import DeferredSignals
 from wbctool.training.feed import Batch, DataFeed, batches_of, epoch_order
 from wbctool.training.losses import Objective

@@ -26,7 +26,6 @@ from wbctool.modeling.architecture import (
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.training.losses import LOSSES, loss_parameters
 
-CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 # What `augment` sets: "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.
 _FLIPS = {"flips": 1.0, "turns": 1.0}
 _FULL = {**_FLIPS, "rotation": 30.0, "shift": 0.1, "zoom": 0.2, "shear": 0.05, "brightness": 0.2}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.modeling.architecture import CUSTOM_CNN
 from wbctool.pipeline.parameters import about, checked, choices_of, option_name
 from wbctool.training.losses import LOSSES
-from wbctool.training.recipe import CUSTOM_CNN, Recipe
+from wbctool.training.recipe import Recipe
 
 
 def choose_recipe(

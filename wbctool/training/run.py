@@ -21,8 +21,8 @@ from wbctool.modeling import run_folder
 from wbctool.modeling.classifier import Classifier
 from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble
 from wbctool.modeling.fused import BOOSTER
-from wbctool.modeling.holdout import write_dataset, write_predictions
 from wbctool.modeling.model_types import Model
+from wbctool.modeling.run_folder import write_dataset, write_predictions
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
 from wbctool.records import to_line

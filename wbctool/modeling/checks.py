@@ -1,16 +1,19 @@
-"""Leakage between runs: what is made of runs keeps their splits, and is never tested on what they learnt from."""
+"""Images against runs: what is made of runs keeps their splits, is never tested on what they learnt from, and is warned
+of images that were prepared differently."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from wbctool.console import note, warn
 from wbctool.errors import InputError
 from wbctool.inputs.dataset import Dataset
 from wbctool.inputs.folders import read_inputs
-from wbctool.records import ERROR, Record, group_of, has_image
+from wbctool.records import ERROR, Record, group_of, has_image, preparation_of
 from wbctool.records.selection import Selection
 from wbctool.records.tally import Tally
 
@@ -74,3 +77,28 @@ def _identities(record: Record) -> set[tuple[str, str]]:
 
 def _real(path: str) -> str:
     return os.path.realpath(path)
+
+
+class PreparationCheck:
+    """Counts images that were enhanced, segmented or cropped differently from the training images of runs.
+
+    Each run is given by its name and its `model.json`.
+    """
+
+    def __init__(self, runs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        self._preparations = {name: info.get("preparation", {}) for name, info in runs}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Take an image into account."""
+        preparation = preparation_of(record)
+        for name, expected in self._preparations.items():
+            self._counts[name] += preparation != expected
+
+    def warnings(self, advice: str = "") -> list[str]:
+        """One line for each run that has such images; `advice` says what to do."""
+        return [
+            f"{count:,} images were prepared differently from those of {name} (see `wbctool info {name}`){advice}"
+            for name, count in self._counts.items()
+            if count
+        ]
