@@ -6,10 +6,10 @@ Commands that need no network count cores, too: torch is imported inside the fun
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from wbctool.errors import DeviceError, UsageProblem
+from wbctool.errors import DeviceError, UsageProblem, check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +23,10 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    device = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        raise UsageProblem(f"--device {name}: choose auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda"):
         raise UsageProblem(f"--device {name}: choose auto, cpu or cuda")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise DeviceError(f"--device {name}: no such GPU; give --device cpu, or check nvidia-smi")
@@ -38,8 +37,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast."""
     import torch
 
-    if name not in PRECISIONS:
-        raise UsageProblem(f"--precision {name}: choose from {', '.join(PRECISIONS)}")
+    check_choice("--precision", name, PRECISIONS)
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -205,7 +205,7 @@ class Classifier(Model):
         if at == "head":
             self.attention = attention.cbam(shape[1])
         else:
-            self.inner_attention = attention.inside(self.backbone, name, at, self._probe)
+            self.inner_attention = attention.InsideAttention(self.backbone, name, at, self._probe)
 
     def _drop_unused(self) -> None:
         """Remove the layers of the backbone after its feature map, where the head here takes their place."""

@@ -19,11 +19,7 @@ _MANTISSA_BITS = 11  # of a feature
 
 
 def probabilities(
-    model: Model,
-    images: torch.Tensor,
-    precision: str,
-    views: int | None = None,
-    measures: np.ndarray | None = None,
+    model: Model, images: torch.Tensor, precision: str, views: int | None = None, measures: np.ndarray | None = None
 ) -> np.ndarray:
     """Return class probabilities of a batch, (n, classes), float64: the mean over symmetries of the square.
 

@@ -70,11 +70,6 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def make_model(info: dict[str, Any]) -> Model:
-    """Return the untrained model that a `model.json` describes."""
-    return build(read_architecture(info))
-
-
 def digest_of(path: Path, *names: str) -> str:
     """Return a digest of some files of a run; without names, of its weights."""
     digest = hashlib.blake2b(digest_size=8)
@@ -106,7 +101,7 @@ def load(path: Path, device: torch.device) -> Run:
     info = read_info(path)
     _check_weights(path, info)
     try:
-        model = make_model(info)
+        model = build(read_architecture(info))
         temperature = float(info.get("calibration", {}).get("temperature", 1.0))
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature {temperature}")
@@ -130,7 +125,7 @@ def _check_weights(path: Path, info: dict[str, Any]) -> None:
 
     expected: dict[str, list[int]] | None = None
     with suppress(Exception), torch.device("meta"):  # some layers cannot run there; then loading finds the fault
-        expected = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
+        expected = {key: list(value.shape) for key, value in build(read_architecture(info)).state_dict().items()}
     try:
         with safe_open(path / "weights.safetensors", "pt") as file:
             shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118

@@ -28,13 +28,7 @@ class ImageStore:
     """
 
     def __init__(
-        self,
-        paths: Sequence[str],
-        size: int,
-        file: Path,
-        jobs: int = 0,
-        quiet: bool = False,
-        limit: int | None = None,
+        self, paths: Sequence[str], size: int, file: Path, jobs: int = 0, quiet: bool = False, limit: int | None = None
     ) -> None:
         self._paths, self._size = list(paths), size
         self._threads = ThreadPoolExecutor(jobs or cores())  # OpenCV decodes outside the interpreter's lock

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +22,69 @@ from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.ensembles import Trainable
 from wbctool.modeling.heads import mean_log_probabilities
 from wbctool.pipeline.signals import DeferredSignals
+from wbctool.records.storage import atomic
 from wbctool.training.feed import Batch, DataFeed, batches_of, epoch_order
 from wbctool.training.losses import Objective
-from wbctool.training.schedules import Phase, Schedule, make_optimizer, phases_of
-from wbctool.training.state import TrainingContext, TrainingState, WeightAverage, load_state, save_state
+from wbctool.training.schedules import Phase, Schedule, WeightAverage, make_optimizer, phases_of
 
 SAVE_EVERY = 60.0  # seconds between two saved states
 CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which waits for it
+
+
+@dataclass
+class TrainingState:
+    """How far a training is."""
+
+    phase: int = 0  # the current one, from 0
+    epoch: int = 0  # epochs finished, of all phases
+    step: int = 0  # steps finished in the current epoch
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # summed loss, its weight, correct; of the epoch
+    spent: float = 0.0  # seconds of the current epoch
+    phase_start: int = 0  # epochs before this phase
+    best_epoch: int = 0  # from 1; 0 before there is one
+    best_score: tuple[float, float] = (-math.inf, -math.inf)  # of that epoch; larger is better
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights after it
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row for each finished epoch
+
+    def add_epoch(self, row: dict[str, Any], best_by: str, model: nn.Module) -> None:
+        """Finish an epoch, by its row of the history; if it is the best so far, keep the model's weights."""
+        self.epoch = row["epoch"]
+        self.history.append(row)
+        score = (row.get("val_balanced_accuracy", 0.0), -row.get("val_loss", 0.0))
+        if best_by == "loss":
+            score = score[::-1]
+        if score >= self.best_score or best_by == "last":
+            self.best_score, self.best_epoch = score, row["epoch"]
+            self.best = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+@dataclass
+class TrainingContext:
+    """What a phase trains with.
+
+    `network` is the model as it is called, compiled or not, in a wrapper or not; `features` are what a frozen backbone
+    computed of the training images, None where images are taken.
+    """
+
+    network: nn.Module
+    features: Tensor | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: WeightAverage | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` restores."""
+        saved: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state()}
+        if self.average:
+            saved |= {"average": self.average.state, "averaged": self.average.steps}
+        return saved
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore optimiser, schedule and average."""
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load(saved["schedule"])
+        if self.average:
+            self.average.load(saved["average"], saved["averaged"])
 
 
 class Trainer:
@@ -56,7 +114,14 @@ class Trainer:
     def resume(self) -> int:
         """Load what a stopped training saved; return the number of epochs it had finished."""
         if self._file.exists():
-            self.state, self._saved = load_state(self._file, self.model)
+            try:
+                saved = torch.load(self._file, map_location="cpu", weights_only=True)
+                self.model.load_state_dict(saved["model"])
+                best_score = tuple(saved["state"]["best_score"])
+                self.state, self._saved = TrainingState(**{**saved["state"], "best_score": best_score}), saved
+            except Exception as error:  # torch's unpickler raises many types
+                reason = type(error).__name__
+                raise InputError(f"{self._file}: damaged ({reason}); train again with --overwrite") from None
         return self.state.epoch
 
     def run(self, on_epoch: Callable[[TrainingState], None]) -> TrainingState:
@@ -238,6 +303,11 @@ class Trainer:
 
     def _save(self, context: TrainingContext) -> None:
         self._saved_at = time.monotonic()
-        if self.processes.is_main:
-            self.state.spent = time.perf_counter() - self._epoch_started
-            save_state(self._file, self.state, self.model, context)
+        if not self.processes.is_main:
+            return
+        self.state.spent = time.perf_counter() - self._epoch_started
+        saved = {"model": self.model.state_dict(), **context.state_dict(), "state": vars(self.state)}
+        with atomic(self._file) as stream:  # on the disk when this returns
+            torch.save(saved, stream)
+            stream.flush()
+            os.fsync(stream.fileno())

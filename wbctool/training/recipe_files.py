@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,8 @@ def read_recipe(name: str) -> Recipe:
 
 def recipe_comments(name: str) -> list[str]:
     """Return the comment lines at the top of a recipe's file."""
-    comments = []
-    for line in _text_of(name).splitlines():
-        if not line.startswith("#"):
-            break
-        comments.append(line.removeprefix("#").strip())
-    return comments
+    comments = takewhile(lambda line: line.startswith("#"), _text_of(name).splitlines())
+    return [line.removeprefix("#").strip() for line in comments]
 
 
 def read_started(run: Path) -> Recipe:
