@@ -14,8 +14,6 @@ from wbctool.errors import DeviceError, UsageProblem, check_choice
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "float32", "bf16")
-
 
 def pick_device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`; DeviceError where the machine has no such GPU."""
@@ -37,7 +35,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast."""
     import torch
 
-    check_choice("--precision", name, PRECISIONS)
+    check_choice("--precision", name, ("auto", "float32", "bf16"))
     if name != "auto":
         return name
     if device.type == "cuda":

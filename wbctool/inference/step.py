@@ -32,11 +32,7 @@ _MADE = (*_FIRST_KEYS, "missing", *CHOSEN_KEYS)
 
 
 def load_runs(paths: Sequence[Path], device_name: str, precision: str) -> tuple[list[Run], torch.device, str]:
-    """Load runs whose probabilities can be averaged; with their device, and the precision to compute in.
-
-    `auto` is the precision that the runs were trained in, where they agree. Raises InputError where a run cannot be
-    loaded, or the classes of two differ.
-    """
+    """Load runs whose probabilities can be averaged; `auto` is the precision they were trained in, where they agree."""
     device = pick_device(device_name)
     runs = [load(path, device) for path in paths]
     for run in runs[1:]:
@@ -49,11 +45,7 @@ def load_runs(paths: Sequence[Path], device_name: str, precision: str) -> tuple[
 
 
 def open_file(path: Path, runs: Sequence[Run], chosen: dict[str, Any], overwrite: bool) -> OutputFile:
-    """Open a file for predictions; those that it holds are used again where runs and images are the same.
-
-    Raises InputError where it holds something else; UsageProblem where it holds predictions of another run, or made
-    otherwise.
-    """
+    """Open a file for predictions; those that it holds are used again where runs and images are the same."""
     if path.exists() and not overwrite:
         _refuse_other_predictions(path, run_name([run.path for run in runs]), chosen)
     newest = max((run.path / "model.json").stat().st_mtime_ns for run in runs)

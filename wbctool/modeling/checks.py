@@ -1,5 +1,4 @@
-"""Images against runs: what is made of runs keeps their splits, is never tested on what they learnt from, and is warned
-of images that were prepared differently."""
+"""Checks of images against runs: their splits are kept, no leakage, the same preparation."""
 
 from __future__ import annotations
 
@@ -80,10 +79,7 @@ def _real(path: str) -> str:
 
 
 class PreparationCheck:
-    """Counts images that were enhanced, segmented or cropped differently from the training images of runs.
-
-    Each run is given by its name and its `model.json`.
-    """
+    """Counts images that were prepared differently from the training images of runs, by their name and `model.json`."""
 
     def __init__(self, runs: Iterable[tuple[str, dict[str, Any]]]) -> None:
         self._preparations = {name: info.get("preparation", {}) for name, info in runs}

@@ -87,9 +87,11 @@ class Classifier(Model):
         if architecture.side_heads == "covariance":
             size, classes = architecture.size, len(architecture.classes)
             self.side_heads = heads.SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
-        if architecture.pool != "backbone" and not _is_map(shape):
-            raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
-        self._drop_unused()
+        if architecture.pool != "backbone":
+            if not _is_map(shape):
+                name = architecture.backbone
+                raise UsageProblem(f"--pool {architecture.pool}: {name} has no feature map; leave it out")
+            self._drop_unused()
         with torch.no_grad():
             width = self.vector(self._probe()).shape[1]
         if architecture.neighbours:
@@ -209,8 +211,6 @@ class Classifier(Model):
 
     def _drop_unused(self) -> None:
         """Remove the layers of the backbone after its feature map, where the head here takes their place."""
-        if self.architecture.pool == "backbone":
-            return
         used = {name for layer in self._order.layers for name in layer}
         for child, module in list(self.backbone.named_children()):
             names = [f"{child}.{name}" for name, _ in module.named_parameters()]
@@ -237,10 +237,7 @@ _REFUSED_ARGS = {
 
 
 def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
-    """Return a timm model without its last layer, or the custom CNN.
-
-    Raises UsageProblem where the backbone is unknown, or does not take its arguments.
-    """
+    """Return a timm model without its last layer, or the custom CNN; UsageProblem where it cannot be built."""
     name = architecture.backbone
     if name != CUSTOM_CNN and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:6]

@@ -26,32 +26,20 @@ from wbctool.modeling.model_types import Model, ModelType, build, read_architect
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def _member(value: Any) -> Any:
-    """The architecture of a member, also from `model.json`."""
-    return read_architecture(value) if isinstance(value, dict) else value
-
-
-Members = tuple[Annotated[Any, BeforeValidator(_member)], ...]
+# a member's architecture may also be an object of `model.json`
+_from_json = BeforeValidator(lambda value: read_architecture(value) if isinstance(value, dict) else value)
+Members = tuple[Annotated[Any, _from_json], ...]
 
 
 @dataclass(frozen=True, config=STRICT)
 class EnsembleArchitecture(JsonArchitecture):
-    """What is needed to build an ensemble again.
-
-    Attributes:
-        ensemble: how members are combined.
-        members: architectures of classifiers; in an average ensemble, of fused models, too.
-        classes: class names, those of all members.
-        size: side of the input, the largest of the members', pixels.
-        dense, norm, dropout: of the head over the feature maps of a `cbam` ensemble.
-        symmetries: as in `Architecture`.
-    """
+    """What is needed to build an ensemble again."""
 
     ensemble: EnsembleMethod
-    members: Members
-    classes: tuple[str, ...]
-    size: int
-    dense: tuple[Width, ...] = ()
+    members: Members  # architectures of classifiers; in an average ensemble, of fused models, too
+    classes: tuple[str, ...]  # those of all members
+    size: int  # side of the input, the largest of the members', pixels
+    dense: tuple[Width, ...] = ()  # this, `norm` and `dropout`: of the head over the maps of a `cbam` ensemble
     norm: Norm = "none"
     dropout: Dropout = 0.0
     symmetries: Symmetries = 1

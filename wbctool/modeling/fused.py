@@ -35,32 +35,18 @@ _SMALLEST_PROBABILITY = 1e-7
 
 @dataclass(frozen=True, config=STRICT)
 class FusedArchitecture(JsonArchitecture):
-    """What is needed to build a fused model again.
-
-    Attributes:
-        fused: the method.
-        members: architectures of the networks; may be empty.
-        names: unique names of their run folders.
-        widths: number of features of each member.
-        parts: those of `PARTS` that the trees take.
-        start: weight of each member's log-probabilities in the margins that trees start from; empty where they start
-            from zero.
-        classes: class names, in the order of the outputs.
-        size: side of the input, the largest of the members', pixels.
-        unmeasured: whether cells without a mask were among the training images; else the model refuses them.
-        symmetries: 1, as each member averages over its own symmetries.
-    """
+    """What is needed to build a fused model again."""
 
     fused: Literal["xgboost"]
-    members: Members
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    parts: tuple[str, ...]
-    start: tuple[float, ...]
-    classes: tuple[str, ...]
-    size: int
-    unmeasured: bool = False
-    symmetries: int = 1
+    members: Members  # architectures of the networks; may be empty
+    names: tuple[str, ...]  # unique ones of their run folders
+    widths: tuple[int, ...]  # number of features of each member
+    parts: tuple[str, ...]  # those of `PARTS` that the trees take
+    start: tuple[float, ...]  # weight of each member's log-probabilities where trees start; empty: they start from 0
+    classes: tuple[str, ...]  # names, in the order of the outputs
+    size: int  # side of the input, the largest of the members', pixels
+    unmeasured: bool = False  # whether cells without a mask were trained on; else the model refuses them
+    symmetries: int = 1  # each member averages over its own
     trees: ClassVar[bool] = True
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,10 +53,9 @@ def stages(backbone: nn.Module, name: str) -> list[str]:
 
 def known_stages(backbone: nn.Module, name: str) -> list[str]:
     """Return what `stages` does; an empty list where the stages are unknown."""
-    try:
+    with suppress(UsageProblem):
         return stages(backbone, name)
-    except UsageProblem:
-        return []
+    return []
 
 
 def output_shapes(backbone: nn.Module, modules: list[str], probe: Callable[[], object]) -> dict[str, torch.Size]:

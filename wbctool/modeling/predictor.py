@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from wbctool.device import autocast, images_at_once
+from wbctool.modeling.model_types import Model
 from wbctool.records import PREDICTION, Record
-
-if TYPE_CHECKING:
-    from wbctool.modeling.model_types import Model
 
 BATCH = 64
 _MANTISSA_BITS = 11  # of a feature
@@ -27,13 +24,11 @@ def probabilities(
     of the model's; `measures` (n, measures) are those of the cells, for a model that takes them.
     """
     count = views or model.architecture.symmetries
-    if not model.architecture.measures:
-        measures = None
     rows = []
     step = images_at_once(images.device)
     with torch.inference_mode(), autocast(images.device, precision):
         for start, chunk in zip(range(0, len(images), step), images.split(step), strict=True):
-            more = [] if measures is None else [measures[start : start + step]]
+            more = [measures[start : start + step]] if model.architecture.measures and measures is not None else []
             each = [torch.softmax(model(view, *more).double(), dim=1) for view in symmetries(chunk, count)]
             rows.append(torch.stack(each).mean(0))
     return torch.cat(rows).cpu().numpy()

@@ -64,9 +64,6 @@ class Batch:
 
     def chunks(self, count: int) -> Iterator[Batch]:
         """Cut the batch into chunks of nearly the same size."""
-        if count == 1:
-            yield self
-            return
         chunks = (torch.tensor_split(tensor, count) for tensor in (self.inputs, self.targets, self.draws))
         for inputs, targets, draws in zip(*chunks, strict=True):
             yield replace(self, inputs=inputs, targets=targets, draws=draws)

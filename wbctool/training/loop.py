@@ -84,7 +84,9 @@ class TrainingContext:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load(saved["schedule"])
         if self.average:
-            self.average.load(saved["average"], saved["averaged"])
+            self.average.steps = saved["averaged"]
+            for key, value in saved["average"].items():
+                self.average.state[key].copy_(value)
 
 
 class Trainer:
@@ -198,7 +200,8 @@ class Trainer:
         sums = torch.tensor(self.state.sums, dtype=torch.float64, device=self.device)
         batches = self.feed.batches(order[first:], epoch, context.features, self.objective)
         for step, batch in enumerate(batches, first):
-            self._seed_step(epoch, step)
+            # by the number of the step, so that a resumed training draws the same
+            torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
             sums += self._step(context, batch, epoch)
             self.state.step = step + 1
             is_last = step + 1 == len(order)
@@ -215,10 +218,6 @@ class Trainer:
             "train_loss": round(loss / weight * self.processes.count, 6),
             "train_accuracy": round(correct / count, 6),
         }
-
-    def _seed_step(self, epoch: int, step: int) -> None:
-        """Seed torch by the number of the step, so that a resumed training draws the same."""
-        torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
 
     def _step(self, context: TrainingContext, batch: Batch, epoch: int) -> Tensor:
         """Take a step of the optimiser; return the summed loss, its weight, and the number of correct samples."""

@@ -58,11 +58,7 @@ def _best_variant(values: Mapping[str, Any]) -> str:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any], file: str = "") -> Recipe:
-    """Return a recipe with other values for some keys; None stands for "not given".
-
-    `file` says in errors where the values come from; empty for options. Raises UsageProblem where a key is unknown or a
-    value is invalid.
-    """
+    """Return a recipe with other values for some keys, but for None; errors name the `file` of these, or options."""
 
     def name_of(key: str) -> str:
         return f"{file}: {key}" if file else option_name(key)
@@ -96,11 +92,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Return a recipe of the package, `NAME` or `NAME:VARIANT`, or of a TOML file.
-
-    Raises UsageProblem where the recipe, the variant, a key or a value is unknown; InputError where the file is not
-    TOML.
-    """
+    """Return a recipe of the package, `NAME` or `NAME:VARIANT`, or of a TOML file."""
     table = _parse(_text_of(name), name)
     variants = table.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):

@@ -43,11 +43,7 @@ from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
 
 @dataclass
 class Training:
-    """One training of a classifier into a run folder; an ensemble has run folders as members.
-
-    Raises UsageProblem where the batch is too small for the processes, or device or precision are unknown; DeviceError
-    where there is no such GPU.
-    """
+    """One training of a classifier into a run folder; an ensemble has run folders as members."""
 
     dataset: Dataset
     out: Path

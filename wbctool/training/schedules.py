@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import lr_scheduler
 
 from wbctool.modeling.classifier import Classifier
@@ -146,9 +146,3 @@ class WeightAverage:
             yield
         finally:
             self.model.load_state_dict(weights)
-
-    def load(self, state: dict[str, Tensor], steps: int) -> None:
-        """Restore an average that was saved."""
-        self.steps = steps
-        for key, value in state.items():
-            self.state[key].copy_(value)

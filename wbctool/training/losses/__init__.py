@@ -107,10 +107,7 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
 
 
 def make_objective(recipe: Recipe, class_names: Sequence[str], counts: Tensor) -> Objective:
-    """Return the objective of a recipe, for counts of the training images of each class (classes,).
-
-    Raises UsageProblem where a parameter of the loss is invalid for these classes.
-    """
+    """Return the objective of a recipe, for counts of the training images of each class (classes,)."""
     method = LOSSES.get(recipe.loss, "--loss")
     values = {name: getattr(recipe, name) for name in method.parameters.model_fields}
     weights = None
@@ -126,11 +123,7 @@ def make_objective(recipe: Recipe, class_names: Sequence[str], counts: Tensor) -
 
 
 def loss_parameters(base: type[Parameters], panel: str) -> type[Parameters]:
-    """Return the parameters of all losses, after those of `base`; the help of each names the losses that take it.
-
-    `panel` is the heading under which help shows the options. Raises TypeError where two losses declare a parameter of
-    the same name differently.
-    """
+    """Return the parameters of all losses, after those of `base`; the help of each names the losses that take it."""
     declared: dict[str, Any] = {}
     takers: dict[str, list[str]] = {}
     for method in LOSSES:

@@ -41,10 +41,7 @@ def focal(logits: Tensor, targets: Tensor, objective: Objective, _epoch: int) ->
 
 
 def alpha_of(text: str, class_names: Sequence[str]) -> list[float] | None:
-    """Return the factor of each class: `0.25` is that of all, `A=0.5,B=2` those of some, the others having 1.
-
-    Raises UsageProblem where the text is neither, names an unknown class, or has a number that is not positive.
-    """
+    """Return the factor of each class: `0.25` is that of all, `A=0.5,B=2` those of some, the others having 1."""
     if not text:
         return None
     factors = dict.fromkeys(class_names, 1.0)
