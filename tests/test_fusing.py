@@ -17,8 +17,8 @@ from wbctool.fusing.feature_table import FeatureReader
 from wbctool.fusing.fusion import limit_confidence, start_margins
 from wbctool.fusing.search import draw_parameters, grouped_folds, search
 from wbctool.fusing.store import Store
-from wbctool.modeling.deep_features import rounded
 from wbctool.modeling.fused import check_names, run_names, weighted_margins
+from wbctool.modeling.predictor import rounded
 
 NAMES = [f"f{number}" for number in range(6)]
 FEW = BoostingOptions(rounds=12, patience=4, jobs=1, device="cpu")

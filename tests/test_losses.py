@@ -14,8 +14,7 @@ from wbctool.training.losses import LOSSES, Objective, balanced_weights, effecti
 from wbctool.training.losses.focal import FocalParameters, alpha_of
 from wbctool.training.recipe import Recipe
 from wbctool.training.recipe_files import of_length, read_recipe, recipe_comments, recipe_names, to_toml, with_values
-from wbctool.training.schedules import Schedule
-from wbctool.training.state import WeightAverage
+from wbctool.training.schedules import Schedule, WeightAverage
 
 
 def plain(logits, targets, gamma, alpha=None, smoothing=0.0, weights=None):

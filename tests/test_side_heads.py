@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from wbctool.modeling import run_folder
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
-from wbctool.modeling.side_heads import CovarianceHead, matrix_root, mean_log_probabilities
+from wbctool.modeling.heads import CovarianceHead, matrix_root, mean_log_probabilities
 
 CLASSES = ("a", "b", "c")
 

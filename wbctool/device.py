@@ -6,33 +6,25 @@ Commands that need no network count cores, too: torch is imported inside the fun
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from wbctool.errors import DeviceError, UsageProblem
+from wbctool.errors import DeviceError, UsageProblem, check_choice
 
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "float32", "bf16")
-
 
 def pick_device(name: str) -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        UsageProblem: the name is unknown.
-        DeviceError: the machine has no such GPU.
-    """
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`; DeviceError where the machine has no such GPU."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    device = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        raise UsageProblem(f"--device {name}: choose auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda"):
         raise UsageProblem(f"--device {name}: choose auto, cpu or cuda")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise DeviceError(f"--device {name}: no such GPU; give --device cpu, or check nvidia-smi")
@@ -40,15 +32,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast.
-
-    Raises:
-        UsageProblem: the precision is unknown.
-    """
+    """Return `float32` or `bf16`; `auto` is bf16 where the hardware multiplies it fast."""
     import torch
 
-    if name not in PRECISIONS:
-        raise UsageProblem(f"--precision {name}: choose from {', '.join(PRECISIONS)}")
+    check_choice("--precision", name, ("auto", "float32", "bf16"))
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -26,7 +26,7 @@ from figures import figure
 from wbctool.device import autocast, images_at_once
 from wbctool.modeling.architecture import Architecture
 from wbctool.modeling.classifier import Classifier
-from wbctool.modeling.deep_features import deep_features
+from wbctool.modeling.predictor import deep_features
 
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 REGEX = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"

@@ -11,7 +11,7 @@ from wbctool.errors import InputError, UsageProblem
 from wbctool.explaining.options import ALL, ExplanationOutput, ExplanationResult, MapOptions
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
-from wbctool.modeling.preparation_check import PreparationCheck
+from wbctool.modeling.checks import PreparationCheck
 from wbctool.pipeline.runner import folder_for, run_records
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution, parse_shard

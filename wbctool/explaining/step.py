@@ -193,7 +193,7 @@ class _Explaining:
         """Write the files of one image; what is added to its record."""
         first, found = self.subjects[0], findings[0]
         regions, classes = prepared.regions[first.size], first.run.classes
-        made = prediction_record({}, first.name, classes, found.probabilities, None, first.run.temperature)
+        made = prediction_record({}, first.name, classes, found.probabilities, first.run.temperature)
         made["explain"] = self._explanation(regions, findings)
         if not self.output.no_panels:
             panel = self.folder / f"{prepared.name}.png"

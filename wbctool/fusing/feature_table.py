@@ -22,8 +22,8 @@ from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
 from wbctool.modeling.classifier import resized
-from wbctool.modeling.deep_features import deep_features
 from wbctool.modeling.fused import FusedArchitecture, feature_matrix, run_names
+from wbctool.modeling.predictor import deep_features
 from wbctool.modeling.run_folder import Run, digest_of, load, trained_precision
 from wbctool.records import Record
 

@@ -29,9 +29,8 @@ from wbctool.modeling.fused import (
     weighted_log_probabilities,
     weighted_margins,
 )
-from wbctool.modeling.holdout import HOLDOUT, write_dataset, write_predictions
 from wbctool.modeling.predictor import missing_measures
-from wbctool.modeling.run_folder import Run
+from wbctool.modeling.run_folder import HOLDOUT, Run, write_dataset, write_predictions
 from wbctool.records import PREDICTION, group_of, to_line
 from wbctool.records.selection import Selection
 from wbctool.records.storage import atomic, write_bytes, write_json

@@ -15,7 +15,7 @@ from wbctool.fusing.options import FusionOptions
 from wbctool.inputs.dataset import Dataset, gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
-from wbctool.modeling.preparation_check import PreparationCheck
+from wbctool.modeling.checks import PreparationCheck
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
 from wbctool.pipeline.source import Source
@@ -122,7 +122,7 @@ def fuse_runs(
     with loading(execution.quiet):
         from wbctool.fusing.boosting import check_parameters
         from wbctool.fusing.feature_table import load_networks
-        from wbctool.modeling.leakage import refuse_leakage, take_over_splits
+        from wbctool.modeling.checks import refuse_leakage, take_over_splits
     if not execution.quiet:
         source.print_notes()
     check_parameters(options.settings)

@@ -9,15 +9,17 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from wbctool.errors import DeviceError, UsageProblem
-from wbctool.imaging.inputs import ROUNDING
-from wbctool.modeling.predictor import symmetries
+from wbctool.imaging.inputs import ROUNDING, scaled_to
+from wbctool.modeling.predictor import probabilities, symmetries
 from wbctool.modeling.run_folder import Run, refuse_trees
 from wbctool.records.storage import write_bytes
+from wbctool.statistics.calibration import scaled
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -38,10 +40,10 @@ class _Whole(nn.Module):
         self.temperature = run.temperature or 1.0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        scaled = _resized(images.permute(0, 3, 1, 2).float(), self.size)
-        views = torch.cat(symmetries(scaled, self.views))
-        shares = torch.softmax(self.model(views).float(), 1).unflatten(0, (self.views, -1))
-        logits = shares.mean(0).clamp_min(1e-30).log()
+        small = _resized(images.permute(0, 3, 1, 2).float(), self.size)
+        views = torch.cat(symmetries(small, self.views))
+        fractions = torch.softmax(self.model(views).float(), 1).unflatten(0, (self.views, -1))
+        logits = fractions.mean(0).clamp_min(1e-30).log()
         return torch.softmax(logits / self.temperature, 1)
 
 
@@ -68,18 +70,10 @@ def _length(length: int) -> torch.Tensor:
 
 
 def write_onnx(run: Run, path: Path) -> float:
-    """Write the file and check it.
+    """Write the file and check it; return the largest difference from the run's own probabilities over random images.
 
-    Args:
-        run: loaded on the CPU.
-        path: of the file.
-
-    Returns:
-        The largest difference from the run's own probabilities, over random images.
-
-    Raises:
-        UsageProblem: the packages are not installed.
-        DeviceError: the file gives other probabilities, or the network cannot be written.
+    The run is on the CPU. Raises UsageProblem where the packages are not installed; DeviceError where the file gives
+    other probabilities, or the network cannot be written.
     """
     try:
         import onnx
@@ -130,12 +124,6 @@ def write_onnx(run: Run, path: Path) -> float:
 
 
 def _difference(run: Run, session: InferenceSession, shape: tuple[int, int]) -> float:
-    import cv2
-
-    from wbctool.imaging.inputs import scaled_to
-    from wbctool.modeling.predictor import probabilities
-    from wbctool.statistics.calibration import scaled
-
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (3, 12, 16, 3), np.uint8)
     images = np.stack([cv2.resize(one, shape[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse])

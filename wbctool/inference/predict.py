@@ -13,7 +13,7 @@ from wbctool.console import loading, note, warn
 from wbctool.errors import InputError
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
-from wbctool.modeling.preparation_check import PreparationCheck
+from wbctool.modeling.checks import PreparationCheck
 from wbctool.pipeline.chain import cells_of_fields
 from wbctool.pipeline.output_folder import Output
 from wbctool.pipeline.parameters import Parameters, parameter

@@ -32,16 +32,7 @@ _MADE = (*_FIRST_KEYS, "missing", *CHOSEN_KEYS)
 
 
 def load_runs(paths: Sequence[Path], device_name: str, precision: str) -> tuple[list[Run], torch.device, str]:
-    """Load runs whose probabilities can be averaged; with their device, and the precision to compute in.
-
-    Args:
-        paths: run folders.
-        device_name: `auto`, `cpu` or `cuda`.
-        precision: `auto` for the one that the runs were trained in, where they agree.
-
-    Raises:
-        InputError: a run cannot be loaded, or the classes of two differ.
-    """
+    """Load runs whose probabilities can be averaged; `auto` is the precision they were trained in, where they agree."""
     device = pick_device(device_name)
     runs = [load(path, device) for path in paths]
     for run in runs[1:]:
@@ -54,13 +45,7 @@ def load_runs(paths: Sequence[Path], device_name: str, precision: str) -> tuple[
 
 
 def open_file(path: Path, runs: Sequence[Run], chosen: dict[str, Any], overwrite: bool) -> OutputFile:
-    """Open a file for predictions; those that it holds are used again where runs and images are the same.
-
-    Raises:
-        InputError: the file holds something else than predictions.
-        UsageProblem: it holds predictions of another run, or made otherwise.
-        BusyError: another command is writing it.
-    """
+    """Open a file for predictions; those that it holds are used again where runs and images are the same."""
     if path.exists() and not overwrite:
         _refuse_other_predictions(path, run_name([run.path for run in runs]), chosen)
     newest = max((run.path / "model.json").stat().st_mtime_ns for run in runs)
@@ -98,17 +83,11 @@ def predict_step(
     jobs: int = 0,
     unit: str = "images",
 ) -> BatchStep:
-    """The step that predicts with one run, or with the mean of the probabilities of several.
+    """The step that predicts with one run, or with the mean of the probabilities of several, of the same classes.
 
-    Args:
-        runs: loaded runs with the same classes.
-        device: where the models are.
-        precision: `float32` or `bf16`.
-        threshold: confidence below which a prediction is marked uncertain.
-        chosen: what differs from how the runs were trained, kept in records: `views`, the number of symmetries of the
-            square over which probabilities are averaged, and `precision`.
-        jobs: processes that measure cells, for runs that need it; 0 for one per core.
-        unit: what is counted.
+    `chosen` is what differs from how the runs were trained, kept in records: `views`, the number of symmetries of the
+    square over which probabilities are averaged, and `precision`. `jobs` processes measure cells, for runs that need
+    it; 0 for one per core.
     """
     name, chosen = run_name([run.path for run in runs]), chosen or {}
 

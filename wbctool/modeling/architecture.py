@@ -16,10 +16,12 @@ SideHeadKind = Literal["none", "covariance"]
 Symmetries = Literal[1, 8]
 EnsembleMethod = Literal["average", "cbam"]
 MAX_WIDTH = 1 << 16
+CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 RGB = tuple[float, float, float]
 Std = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 A = TypeVar("A", bound="JsonArchitecture")
@@ -36,51 +38,29 @@ class JsonArchitecture:
 
     @classmethod
     def from_json(cls: type[A], value: dict[str, Any]) -> A:
-        """Read what `to_json` returned, now or in a version with fewer fields.
-
-        Raises:
-            ValueError: a field is missing or invalid.
-        """
+        """Read what `to_json` returned, now or in a version with fewer fields; ValueError where a field is invalid."""
         return cls(**{own.name: value[own.name] for own in fields(cls) if own.name in value})
 
 
 @dataclass(frozen=True, config=STRICT)
 class Architecture(JsonArchitecture):
-    """What is needed to build a classifier again.
+    """What is needed to build a classifier again."""
 
-    Attributes:
-        backbone: a timm model name, or `custom-cnn`.
-        classes: class names, in the order of the outputs.
-        size: side of the input images, pixels.
-        attention: attention for a convolutional backbone.
-        attention_at: `head`, after the backbone; `stages`, after each stage; `blocks`, after each block.
-        pool: how the feature map becomes a vector: as the backbone does, average, maximum, or the mean of both.
-        norm: normalisation of that vector.
-        dense: widths of hidden layers between it and the last layer.
-        dropout: rate before each of these layers.
-        side_heads: further heads on the backbone's maps half-way.
-        symmetries: symmetries of the square over which probabilities are averaged.
-        neighbours: (voting, stored) vectors of a nearest-neighbour head; None for a linear head.
-        backbone_args: keyword arguments for timm, such as `pad_type`.
-        mean: of the normalisation, per RGB channel, on a scale of 0 to 1.
-        std: likewise.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    size: Annotated[int, Field(ge=1, le=10_000)] = 224
-    attention: Attention = "none"
-    attention_at: AttentionAt = "head"
-    pool: Pool = "backbone"
-    norm: Norm = "none"
-    dense: tuple[Width, ...] = ()
-    dropout: Dropout = 0.0
-    side_heads: SideHeadKind = "none"
-    symmetries: Symmetries = 1
-    neighbours: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
-    backbone_args: dict[str, Any] = field(default_factory=dict)
-    mean: RGB = (0.485, 0.456, 0.406)
-    std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)
+    backbone: str  # a timm model name, or `custom-cnn`
+    classes: tuple[str, ...]  # names, in the order of the outputs
+    size: Annotated[int, Field(ge=1, le=10_000)] = 224  # side of the input images, pixels
+    attention: Attention = "none"  # for a convolutional backbone
+    attention_at: AttentionAt = "head"  # after the backbone; `stages`, after each stage; `blocks`, after each block
+    pool: Pool = "backbone"  # of the feature map: as the backbone does, average, maximum, or the mean of both
+    norm: Norm = "none"  # of the pooled vector
+    dense: tuple[Width, ...] = ()  # widths of hidden layers between the vector and the last layer
+    dropout: Dropout = 0.0  # rate before each of these layers
+    side_heads: SideHeadKind = "none"  # further heads on the backbone's maps half-way
+    symmetries: Symmetries = 1  # of the square, over which probabilities are averaged
+    neighbours: tuple[Count, Count] | None = None  # voting, stored vectors of a k-NN head; None for a linear one
+    backbone_args: dict[str, Any] = field(default_factory=dict)  # keyword arguments for timm, such as `pad_type`
+    mean: RGB = (0.485, 0.456, 0.406)  # of the normalisation, on a scale of 0 to 1
+    std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)  # likewise
 
     measures: ClassVar[bool] = False  # it looks at images only, not at what their cells measure
     needs_mask: ClassVar[bool] = False

@@ -30,20 +30,14 @@ def cbam(channels: int) -> CbamModule:
 class InsideAttention(nn.ModuleDict):
     """CBAM after each of several modules of a backbone, by hooks: the backbone's tensors keep their names.
 
-    The gates start open, so that a pretrained backbone at first computes what it was trained to.
-
-    Args:
-        backbone: the network; hooks are added to it.
-        name: its name, for errors.
-        modules: names of the modules.
-        probe: runs the backbone once.
-
-    Raises:
-        UsageProblem: a module does not return a feature map.
+    The modules are its `stages` or `blocks`. The gates start open, so that a pretrained backbone at first computes what
+    it was trained to. `probe` runs it once on a blank image. Raises UsageProblem where stages or blocks are unknown, or
+    give no feature maps.
     """
 
-    def __init__(self, backbone: nn.Module, name: str, modules: list[str], probe: Callable[[], object]) -> None:
+    def __init__(self, backbone: nn.Module, name: str, at: str, probe: Callable[[], object]) -> None:
         super().__init__()
+        modules = layout.stages(backbone, name) if at == "stages" else layout.blocks(backbone, name)
         for module, shape in layout.output_shapes(backbone, modules, probe).items():
             if len(shape) != 4:
                 raise no_feature_maps(name)
@@ -59,22 +53,6 @@ class InsideAttention(nn.ModuleDict):
 
 def _attend(attention: CbamModule, _module: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
     return attention(maps)
-
-
-def inside(backbone: nn.Module, name: str, at: str, probe: Callable[[], object]) -> InsideAttention:
-    """Add CBAM at `stages` or `blocks` of a backbone.
-
-    Args:
-        backbone: the network; hooks are added to it.
-        name: its name.
-        at: `stages` or `blocks`.
-        probe: runs the backbone once on a blank image, so that its maps are known.
-
-    Raises:
-        UsageProblem: the backbone has no stages or blocks, or no feature maps there.
-    """
-    modules = layout.stages(backbone, name) if at == "stages" else layout.blocks(backbone, name)
-    return InsideAttention(backbone, name, modules, probe)
 
 
 def no_feature_maps(name: str) -> UsageProblem:

@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbctool.errors import UsageProblem
-from wbctool.modeling import attention, custom_cnn, heads, layout
-from wbctool.modeling.architecture import RGB, Architecture
+from wbctool.modeling import attention, heads, layout
+from wbctool.modeling.architecture import CUSTOM_CNN, RGB, Architecture
 from wbctool.modeling.model_types import Model, ModelType
-from wbctool.modeling.side_heads import SideHeads, mean_log_probabilities
+
+WIDTHS = (16, 32, 64, 128)  # of the custom CNN
+DENSE = 128
 
 if TYPE_CHECKING:
 
@@ -26,14 +28,40 @@ if TYPE_CHECKING:
         def forward_head(self, maps: torch.Tensor, pre_logits: bool) -> torch.Tensor: ...
 
 
+class CustomCnn(nn.Module):
+    """Four times convolution 3×3, ReLU and 2×2 pooling, then a dense layer of 128; of the Naturalize paper, Figure 9.
+
+    It has the interface of a timm model. The shape of the dense layer depends on the size of the input, in pixels, of
+    which ValueError refuses less than 16.
+    """
+
+    num_features = DENSE
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < 2 ** len(WIDTHS):
+            raise ValueError(f"an input of {size} pixels is too small for its four poolings")
+        self.stages = nn.Sequential()
+        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+            convolution = nn.Conv2d(before, after, 3, padding=1)
+            self.stages.append(nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
+        self.dense = nn.Linear(WIDTHS[-1] * (size // 2 ** len(WIDTHS)) ** 2, DENSE)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return feature maps (n, 128, size / 16, size / 16)."""
+        return self.stages(images)
+
+    def forward_head(self, maps: torch.Tensor, pre_logits: bool = True) -> torch.Tensor:
+        """Return vectors (n, 128); there is no last layer, so `pre_logits` changes nothing."""
+        return torch.relu(self.dense(maps.flatten(1)))
+
+
 class Classifier(Model):
     """Backbone features (n, channels, h, w) → attention → a vector → the head → logits (n, classes).
 
     Input is a batch (n, 3, size, size), uint8 or float on a scale of 0 to 255; it is normalised here, on the device, so
-    that every command feeds the network in the same way.
-
-    Raises:
-        UsageProblem: the backbone is unknown, or does not suit the size, the pooling or the attention.
+    that every command feeds the network in the same way. Raises UsageProblem where the backbone is unknown, or does not
+    suit the size, the pooling or the attention.
     """
 
     architecture: Architecture
@@ -52,16 +80,18 @@ class Classifier(Model):
         self._frozen_backbone = self._keep_statistics = False
         self.attention: nn.Module = nn.Identity()
         self.inner_attention = nn.ModuleDict()
-        self.side_heads: SideHeads | None = None
+        self.side_heads: heads.SideHeads | None = None
         shape = self._probe().shape
         if architecture.attention == "cbam":
             self._add_attention(shape)
         if architecture.side_heads == "covariance":
             size, classes = architecture.size, len(architecture.classes)
-            self.side_heads = SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
-        if architecture.pool != "backbone" and not _is_map(shape):
-            raise UsageProblem(f"--pool {architecture.pool}: {architecture.backbone} has no feature map; leave it out")
-        self._drop_unused()
+            self.side_heads = heads.SideHeads(self.backbone, architecture.backbone, size, classes, self._probe)
+        if architecture.pool != "backbone":
+            if not _is_map(shape):
+                name = architecture.backbone
+                raise UsageProblem(f"--pool {architecture.pool}: {name} has no feature map; leave it out")
+            self._drop_unused()
         with torch.no_grad():
             width = self.vector(self._probe()).shape[1]
         if architecture.neighbours:
@@ -89,13 +119,9 @@ class Classifier(Model):
         return vector.mean((2, 3)) if vector.ndim == 4 else vector
 
     def forward(self, inputs: torch.Tensor, frozen: bool = False) -> torch.Tensor:
-        """Return logits (n, classes).
+        """Return logits (n, classes) of images, or, where `frozen`, of what `frozen_features` returned for them.
 
         In training, a classifier with side heads returns those of each head, (heads, n, classes).
-
-        Args:
-            inputs: images; or, where `frozen`, what `frozen_features` returned for them.
-            frozen: what the inputs are.
         """
         if frozen:
             return self.head(self.vector(self.attention(inputs)) if self.architecture.attention == "cbam" else inputs)
@@ -109,7 +135,7 @@ class Classifier(Model):
         with self.side_heads.collecting() as side_logits:
             vector = self.vector(self.features(images))
         logits = torch.stack([self.head(vector).float(), *side_logits])
-        return vector, logits if self.training else mean_log_probabilities(logits)
+        return vector, logits if self.training else heads.mean_log_probabilities(logits)
 
     def frozen_features(self, images: torch.Tensor) -> torch.Tensor:
         """Return what a frozen backbone computes of a batch, up to the first part that learns."""
@@ -122,16 +148,9 @@ class Classifier(Model):
         return len(self.inner_attention) == 0 and not self.side_heads
 
     def unfreeze(self, rule: str, keep_statistics: bool = False) -> None:
-        """Let the new parts (attention, head) learn, and of the backbone what the rule says.
+        """Let attention and head learn, and of the backbone what the rule says; see `layout.trained_names`.
 
-        Batch statistics of layers that do not learn stay as they are.
-
-        Args:
-            rule: see `layout.trained_names`.
-            keep_statistics: keep all batch statistics of the backbone.
-
-        Raises:
-            UsageProblem: the rule is unknown.
+        Batch statistics of layers that do not learn stay as they are; with `keep_statistics`, all of the backbone's.
         """
         names = layout.trained_names(self.backbone, self.architecture.backbone, self._order, rule)
         self.requires_grad_(True)
@@ -188,12 +207,10 @@ class Classifier(Model):
         if at == "head":
             self.attention = attention.cbam(shape[1])
         else:
-            self.inner_attention = attention.inside(self.backbone, name, at, self._probe)
+            self.inner_attention = attention.InsideAttention(self.backbone, name, at, self._probe)
 
     def _drop_unused(self) -> None:
         """Remove the layers of the backbone after its feature map, where the head here takes their place."""
-        if self.architecture.pool == "backbone":
-            return
         used = {name for layer in self._order.layers for name in layer}
         for child, module in list(self.backbone.named_children()):
             names = [f"{child}.{name}" for name, _ in module.named_parameters()]
@@ -220,13 +237,9 @@ _REFUSED_ARGS = {
 
 
 def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
-    """Return a timm model without its last layer, or the custom CNN.
-
-    Raises:
-        UsageProblem: the backbone is unknown, or does not take its arguments.
-    """
+    """Return a timm model without its last layer, or the custom CNN; UsageProblem where it cannot be built."""
     name = architecture.backbone
-    if name != custom_cnn.NAME and not timm.is_model(name):
+    if name != CUSTOM_CNN and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:6]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UsageProblem(f"--backbone {name}: no such timm model{hint}")
@@ -234,8 +247,8 @@ def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
     if refused:  # a run folder must not make timm read files
         raise UsageProblem(f"--backbone-arg {refused[0]}: is not for choosing an architecture; see --weights")
     try:
-        if name == custom_cnn.NAME:
-            return cast("Backbone", custom_cnn.CustomCnn(architecture.size, **architecture.backbone_args))
+        if name == CUSTOM_CNN:
+            return cast("Backbone", CustomCnn(architecture.size, **architecture.backbone_args))
         config = timm.get_pretrained_cfg(name)
         size = {"img_size": architecture.size} if config and config.fixed_input_size else {}
         backbone = timm.create_model(name, num_classes=0, **{**size, **architecture.backbone_args, **more})
@@ -245,11 +258,7 @@ def make_backbone(architecture: Architecture, **more: Any) -> Backbone:
 
 
 def has_batch_norm(backbone: str) -> bool:
-    """Return whether a backbone has batch normalisation, as ResNets have, and ViT, ConvNeXt and VGG have not.
-
-    Raises:
-        UsageProblem: the backbone is unknown.
-    """
+    """Return whether a backbone has batch normalisation, as ResNets have, and ViT, ConvNeXt and VGG have not."""
     with torch.device("meta"):  # no weights are needed
         network = make_backbone(Architecture(backbone, ()))
     return any(isinstance(module, _BatchNorm) for module in network.modules())

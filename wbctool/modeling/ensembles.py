@@ -26,32 +26,20 @@ from wbctool.modeling.model_types import Model, ModelType, build, read_architect
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def _member(value: Any) -> Any:
-    """The architecture of a member, also from `model.json`."""
-    return read_architecture(value) if isinstance(value, dict) else value
-
-
-Members = tuple[Annotated[Any, BeforeValidator(_member)], ...]
+# a member's architecture may also be an object of `model.json`
+_from_json = BeforeValidator(lambda value: read_architecture(value) if isinstance(value, dict) else value)
+Members = tuple[Annotated[Any, _from_json], ...]
 
 
 @dataclass(frozen=True, config=STRICT)
 class EnsembleArchitecture(JsonArchitecture):
-    """What is needed to build an ensemble again.
-
-    Attributes:
-        ensemble: how members are combined.
-        members: architectures of classifiers; in an average ensemble, of fused models, too.
-        classes: class names, those of all members.
-        size: side of the input, the largest of the members', pixels.
-        dense, norm, dropout: of the head over the feature maps of a `cbam` ensemble.
-        symmetries: as in `Architecture`.
-    """
+    """What is needed to build an ensemble again."""
 
     ensemble: EnsembleMethod
-    members: Members
-    classes: tuple[str, ...]
-    size: int
-    dense: tuple[Width, ...] = ()
+    members: Members  # architectures of classifiers; in an average ensemble, of fused models, too
+    classes: tuple[str, ...]  # those of all members
+    size: int  # side of the input, the largest of the members', pixels
+    dense: tuple[Width, ...] = ()  # this, `norm` and `dropout`: of the head over the maps of a `cbam` ensemble
     norm: Norm = "none"
     dropout: Dropout = 0.0
     symmetries: Symmetries = 1
@@ -111,11 +99,7 @@ class AverageEnsemble(Model):
         return {f"{prefix}{name}": data for prefix, member in self._prefixed() for name, data in member.files().items()}
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
-        """Load what `files` returned; `read` returns the bytes of a name.
-
-        Raises:
-            ValueError: they do not fit the architecture.
-        """
+        """Load what `files` returned; `read` returns the bytes of a name."""
         for prefix, member in self._prefixed():
             member.load_files(lambda name, prefix=prefix: read(f"{prefix}{name}"))  # type: ignore[misc]
 
@@ -151,11 +135,7 @@ class CbamEnsemble(Model):
         self.train()
 
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Return the members' attended feature maps, (n, sum of channels, side, side).
-
-        Raises:
-            InputError: a member has none.
-        """
+        """Return the members' attended feature maps, (n, sum of channels, side, side)."""
         members = cast("list[Classifier]", list(self.members))
         all_maps = [member.features(inputs) for member, inputs in _inputs(members, images)]
         for member, maps in zip(members, all_maps, strict=True):

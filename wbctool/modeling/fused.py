@@ -20,9 +20,9 @@ from torch import nn
 from wbctool.errors import InputError
 from wbctool.modeling.architecture import STRICT, JsonArchitecture
 from wbctool.modeling.classifier import resized
-from wbctool.modeling.deep_features import deep_features, rounded
 from wbctool.modeling.ensembles import Members
 from wbctool.modeling.model_types import Model, ModelType, build
+from wbctool.modeling.predictor import deep_features, rounded
 
 if TYPE_CHECKING:
     from xgboost import Booster  # takes a second: only fused runs need it
@@ -35,32 +35,18 @@ _SMALLEST_PROBABILITY = 1e-7
 
 @dataclass(frozen=True, config=STRICT)
 class FusedArchitecture(JsonArchitecture):
-    """What is needed to build a fused model again.
-
-    Attributes:
-        fused: the method.
-        members: architectures of the networks; may be empty.
-        names: unique names of their run folders.
-        widths: number of features of each member.
-        parts: those of `PARTS` that the trees take.
-        start: weight of each member's log-probabilities in the margins that trees start from; empty where they start
-            from zero.
-        classes: class names, in the order of the outputs.
-        size: side of the input, the largest of the members', pixels.
-        unmeasured: whether cells without a mask were among the training images; else the model refuses them.
-        symmetries: 1, as each member averages over its own symmetries.
-    """
+    """What is needed to build a fused model again."""
 
     fused: Literal["xgboost"]
-    members: Members
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    parts: tuple[str, ...]
-    start: tuple[float, ...]
-    classes: tuple[str, ...]
-    size: int
-    unmeasured: bool = False
-    symmetries: int = 1
+    members: Members  # architectures of the networks; may be empty
+    names: tuple[str, ...]  # unique ones of their run folders
+    widths: tuple[int, ...]  # number of features of each member
+    parts: tuple[str, ...]  # those of `PARTS` that the trees take
+    start: tuple[float, ...]  # weight of each member's log-probabilities where trees start; empty: they start from 0
+    classes: tuple[str, ...]  # names, in the order of the outputs
+    size: int  # side of the input, the largest of the members', pixels
+    unmeasured: bool = False  # whether cells without a mask were trained on; else the model refuses them
+    symmetries: int = 1  # each member averages over its own
     trees: ClassVar[bool] = True
 
     @property
@@ -108,11 +94,7 @@ class FusedArchitecture(JsonArchitecture):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FusedArchitecture:
-        """Read what `to_json` returned.
-
-        Raises:
-            KeyError, ValueError: a field is missing or invalid, or this version of wbctool has other features.
-        """
+        """Read what `to_json` returned; ValueError where this version of wbctool has other features."""
         architecture = super().from_json(value)
         check_names(value["features"], [name for name, _ in architecture.features()])
         return architecture
@@ -137,11 +119,7 @@ def run_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def check_names(names: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse features that differ from the expected ones, or are in another order.
-
-    Raises:
-        ValueError: naming the first that differs.
-    """
+    """Refuse, by ValueError, features that differ from the expected ones, or are in another order."""
     for number, (name, expected_name) in enumerate(zip(names, expected, strict=False)):
         if name != expected_name:
             raise ValueError(f"feature {number} is {name}, not {expected_name}")
@@ -176,9 +154,8 @@ class FusedModel(Model):
     def boosted(self, rows: np.ndarray, start: np.ndarray | None) -> np.ndarray:
         """Return the trees' margins (n, classes), float32, for features; NaN where a deep feature is not finite.
 
-        Args:
-            rows: features (n, m), as `feature_matrix` returns them.
-            start: margins to start from, (n, classes); None for zero.
+        `rows` (n, m) are as `feature_matrix` returns them; `start` has the margins to start from, (n, classes); None
+        for zero.
         """
         import xgboost
 
@@ -200,11 +177,7 @@ class FusedModel(Model):
         return {BOOSTER: bytes(self.booster.save_raw("ubj"))}
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
-        """Load what `files` returned; `read` returns the bytes of a name.
-
-        Raises:
-            ValueError: the trees do not fit the architecture.
-        """
+        """Load what `files` returned; `read` returns the bytes of a name."""
         from xgboost import Booster
 
         self.booster, self._device = Booster(model_file=bytearray(read(BOOSTER))), ""
@@ -216,13 +189,8 @@ def feature_matrix(
 ) -> np.ndarray:
     """Return the features of images, (n, features), float32, in the order of `FusedArchitecture.features`.
 
-    Args:
-        parts: those of `PARTS` that are wanted.
-        outputs: features (n, width) and probabilities (n, classes) of each member.
-        measures: (n, m), where `parts` has morphology.
-
-    Raises:
-        InputError: measures are wanted and missing.
+    `outputs` are the features (n, width) and probabilities (n, classes) of each member; `measures` (n, m) are those of
+    the cells, where `parts` has morphology.
     """
     blocks = []
     for features, probabilities in outputs:
@@ -236,12 +204,7 @@ def feature_matrix(
 
 
 def weighted_margins(probabilities: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray | None:
-    """Return the margins that trees start from, (n, classes), float32; None without weights.
-
-    Args:
-        probabilities: of each member, (n, classes).
-        weights: of each member, or none.
-    """
+    """Return the margins that trees start from, (n, classes), float32; None without weights."""
     return weighted_log_probabilities(probabilities, weights) if weights else None
 
 

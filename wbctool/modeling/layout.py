@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wbctool.errors import UsageProblem
+from wbctool.modeling.architecture import CUSTOM_CNN
 
 _STEMS = ("act1", "bn1", "features.norm0")
 # the unit that each family repeats
@@ -32,14 +33,11 @@ _LAYERS = (
 
 
 def stages(backbone: nn.Module, name: str) -> list[str]:
-    """Return the names of the modules that end each stage, shallow first.
+    """Return the names of the modules that end each stage, shallow first; UsageProblem where they are unknown.
 
     A stage is what the family's paper calls one: `layer1`… of ResNets, `blocks.0`… of EfficientNets and MobileNets,
     dense blocks of DenseNets, convolutions up to a pooling of VGGs, else where timm's `feature_info` says that the
     resolution is about to halve.
-
-    Raises:
-        UsageProblem: the stages of the backbone are unknown.
     """
     for holder in ("blocks", "stages"):
         if isinstance(getattr(backbone, holder, None), nn.Sequential):
@@ -55,20 +53,13 @@ def stages(backbone: nn.Module, name: str) -> list[str]:
 
 def known_stages(backbone: nn.Module, name: str) -> list[str]:
     """Return what `stages` does; an empty list where the stages are unknown."""
-    try:
+    with suppress(UsageProblem):
         return stages(backbone, name)
-    except UsageProblem:
-        return []
+    return []
 
 
 def output_shapes(backbone: nn.Module, modules: list[str], probe: Callable[[], object]) -> dict[str, torch.Size]:
-    """Return the output shapes of modules by name, in the order of execution.
-
-    Args:
-        backbone: the network.
-        modules: names of its modules.
-        probe: runs it once.
-    """
+    """Return the output shapes of modules by name, in the order of execution; `probe` runs the backbone once."""
     shapes: dict[str, torch.Size] = {}
 
     def note_shape(name: str, _module: nn.Module, _inputs: object, maps: torch.Tensor) -> None:
@@ -91,13 +82,10 @@ def _hooks(backbone: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, An
 
 
 def blocks(backbone: nn.Module, name: str) -> list[str]:
-    """Return the names of the units that the family repeats, shallow first.
+    """Return the names of the units that the family repeats, shallow first; UsageProblem where they are unknown.
 
     Residual blocks, MBConv and similar ones, dense layers, Inception modules; of a VGG each activation; else the
     children of each stage.
-
-    Raises:
-        UsageProblem: the blocks of the backbone are unknown.
     """
     units = [unit for unit, module in backbone.named_modules() if type(module).__name__ in _BLOCKS]
     if units:
@@ -107,7 +95,7 @@ def blocks(backbone: nn.Module, name: str) -> list[str]:
         return [f"features.{child}" for child, module in layers if isinstance(module, nn.ReLU)]
     ends = stages(backbone, name)
     children = [f"{end}.{child}" for end in ends for child, _ in backbone.get_submodule(end).named_children()]
-    return children if children and name != "custom-cnn" else ends
+    return children if children and name != CUSTOM_CNN else ends
 
 
 class _Recorder(TorchDispatchMode):
@@ -131,14 +119,10 @@ class _Recorder(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class ExecutionOrder:
-    """The layers of a backbone in the order of execution.
+    """The layers of a backbone in the order of execution, as Keras counts them.
 
-    A layer is a convolution, matrix product, normalisation, activation, pooling, addition,
-    multiplication or concatenation, as Keras counts them.
-
-    Attributes:
-        layers: names of the parameters that each layer takes, often none.
-        ends: how many layers have been executed at the end of each stage, by the name of the module that ends it.
+    `layers` has the names of the parameters that each layer takes, often none; `ends` how many layers have been
+    executed at the end of each stage, by the name of the module that ends it.
     """
 
     layers: list[list[str]]
@@ -171,16 +155,7 @@ def trained_names(backbone: nn.Module, name: str, order: ExecutionOrder, rule: s
 
     `all`; `none`; `last:80`, those of the last 80 layers in the order of execution, whether these have parameters or
     not, as in Keras; `last:60%`, those of that percentage of the layers; `stages:2`, those of the last two stages and
-    of what follows them.
-
-    Args:
-        backbone: the network.
-        name: its name, for errors.
-        order: the order of its execution.
-        rule: the rule.
-
-    Raises:
-        UsageProblem: the rule is unknown, or asks for more than the backbone has.
+    of what follows them. Raises UsageProblem where the rule is unknown, or asks for more than the backbone has.
     """
     kind, _, text = rule.partition(":")
     count = int(text.removesuffix("%")) if text.removesuffix("%").isdecimal() else 0

@@ -27,11 +27,7 @@ class Model(nn.Module):
     architecture: AnyArchitecture
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features that the last layers take, (n, width), and the logits, (n, classes).
-
-        Raises:
-            NotImplementedError: trees have no layers.
-        """
+        """Return the features that the last layers take, (n, width), and the logits, (n, classes); trees have none."""
         raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
@@ -39,11 +35,7 @@ class Model(nn.Module):
         return {}
 
     def load_files(self, read: Callable[[str], bytes]) -> None:
-        """Load what `files` returned; `read` returns the bytes of a name.
-
-        Raises:
-            ValueError: they do not fit the architecture.
-        """
+        """Load what `files` returned; `read` returns the bytes of a name. ValueError where they do not fit."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +61,14 @@ MODEL_TYPES = Registry("wbctool.modeling", ModelType, "model type")
 
 
 def read_architecture(value: dict[str, Any]) -> AnyArchitecture:
-    """Return the architecture that an object of `model.json` describes.
-
-    Raises:
-        ValueError: a field is missing or invalid.
-    """
+    """Return the architecture that an object of `model.json` describes; ValueError where a field is invalid."""
     keys = {model_type.key: model_type for model_type in MODEL_TYPES}
     key = next((key for key in keys if key and key in value), "")
     return keys[key].architecture.from_json(value)
 
 
 def build(architecture: AnyArchitecture) -> Model:
-    """Return the untrained model of an architecture.
-
-    Raises:
-        TypeError: no model type has such an architecture.
-    """
+    """Return the untrained model of an architecture."""
     for model_type in MODEL_TYPES:
         if type(architecture) is model_type.architecture:
             return model_type.build(architecture)

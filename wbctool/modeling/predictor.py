@@ -1,49 +1,34 @@
-"""Class probabilities of images, and prediction records made from them."""
+"""Class probabilities and deep features of images, and prediction records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from wbctool.device import autocast, images_at_once
+from wbctool.modeling.model_types import Model
 from wbctool.records import PREDICTION, Record
 
-if TYPE_CHECKING:
-    from wbctool.modeling.model_types import Model
-
 BATCH = 64
+_MANTISSA_BITS = 11  # of a feature
 
 
 def probabilities(
-    model: Model,
-    images: torch.Tensor,
-    precision: str,
-    views: int | None = None,
-    measures: np.ndarray | None = None,
+    model: Model, images: torch.Tensor, precision: str, views: int | None = None, measures: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return class probabilities of a batch: the mean over the model's symmetries of the square.
+    """Return class probabilities of a batch, (n, classes), float64: the mean over symmetries of the square.
 
-    Args:
-        model: returns logits (n, classes).
-        images: (n, 3, size, size), uint8, on the model's device.
-        precision: `float32` or `bf16`.
-        views: number of symmetries, 1 to 8, in place of the model's.
-        measures: of the cells, (n, measures), for a model that takes them.
-
-    Returns:
-        Shape (n, classes), float64; rows sum to 1.
+    Images are (n, 3, size, size), uint8, on the model's device. `views` is the number of symmetries, 1 to 8, in place
+    of the model's; `measures` (n, measures) are those of the cells, for a model that takes them.
     """
     count = views or model.architecture.symmetries
-    if not model.architecture.measures:
-        measures = None
     rows = []
     step = images_at_once(images.device)
     with torch.inference_mode(), autocast(images.device, precision):
         for start, chunk in zip(range(0, len(images), step), images.split(step), strict=True):
-            more = [] if measures is None else [measures[start : start + step]]
+            more = [measures[start : start + step]] if model.architecture.measures and measures is not None else []
             each = [torch.softmax(model(view, *more).double(), dim=1) for view in symmetries(chunk, count)]
             rows.append(torch.stack(each).mean(0))
     return torch.cat(rows).cpu().numpy()
@@ -59,45 +44,44 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
-def prediction_record(
-    record: Record,
-    run: str,
-    classes: Sequence[str],
-    row: np.ndarray,
-    threshold: float | None = None,
-    temperature: float | None = None,
-) -> Record:
-    """Return the prediction for one image: its record with the predicted class and all probabilities.
+def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return pooled features and class probabilities of a batch, in one pass; means over the model's symmetries.
 
-    Args:
-        record: of the image.
-        run: name of the run.
-        classes: their names.
-        row: their probabilities, shape (classes,).
-        threshold: confidence under which the prediction is uncertain.
-        temperature: what the logits were divided by, where the run is calibrated.
+    Images are (n, 3, size, size), uint8 or float from 0 to 255, on the model's device. Features (n, width), float32,
+    are rounded to 11 bits, as a last digit that depends on the batch must not send a cell down another branch;
+    probabilities (n, classes) are float64.
     """
-    best = int(np.argmax(row))
-    prediction = {
-        **record,
-        "schema": PREDICTION,
-        "run": run,
-        "predicted": classes[best],
-        "confidence": _rounded(row[best]),
-        "probabilities": {name: _rounded(probability) for name, probability in zip(classes, row, strict=True)},
-    }
-    if temperature is not None:
-        prediction["temperature"] = temperature
-    return with_uncertainty(prediction, threshold)
+    features, probabilities = [], []
+    count = model.architecture.symmetries
+    with torch.inference_mode(), autocast(images.device, precision):
+        for chunk in images.split(images_at_once(images.device)):
+            outputs = [model.forward_features(view) for view in symmetries(chunk, count)]
+            features.append(torch.stack([vector.float() for vector, _ in outputs]).mean(0))
+            probabilities.append(torch.stack([torch.softmax(logits.double(), 1) for _, logits in outputs]).mean(0))
+    return rounded(torch.cat(features).cpu().numpy()), torch.cat(probabilities).cpu().numpy()
 
 
-def _rounded(probability: float) -> float:
-    return float(f"{probability:.6g}")  # significant digits, not decimals, as the log loss depends on small values
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Round float32 values to 11 bits of mantissa; what is not finite stays so."""
+    drop = 23 - _MANTISSA_BITS
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    nearest = (bits + np.uint32(1 << (drop - 1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
+    return np.where(np.isfinite(values), nearest.view(np.float32), values)
 
 
-def with_uncertainty(record: Record, threshold: float | None) -> Record:
-    """Return the prediction, marked uncertain where its confidence is under the threshold."""
-    return record if threshold is None else {**record, "uncertain": record["confidence"] < threshold}
+def prediction_record(
+    record: Record, run: str, classes: Sequence[str], row: np.ndarray, temperature: float | None = None
+) -> Record:
+    """Return the prediction for one image: its record with the predicted class and all probabilities (classes,).
+
+    `temperature` is what the logits were divided by, where the run is calibrated.
+    """
+    predicted = classes[int(np.argmax(row))]
+    # significant digits, not decimals, as the log loss depends on small values
+    rows = {name: float(f"{probability:.6g}") for name, probability in zip(classes, row, strict=True)}
+    prediction = {"run": run, "predicted": predicted, "confidence": rows[predicted], "probabilities": rows}
+    calibration = {} if temperature is None else {"temperature": temperature}
+    return {**record, "schema": PREDICTION, **prediction, **calibration}
 
 
 def missing_measures(record: Record) -> str:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.inputs.dataset import Dataset
 from wbctool.inputs.run_folders import NEXT, SCHEMA, read_info
 from wbctool.modeling.fused import BOOSTER
 from wbctool.modeling.model_types import Model, build, read_architecture
+from wbctool.modeling.predictor import prediction_record
+from wbctool.records import Record, to_line, with_relative_paths
 from wbctool.records.storage import atomic, write_bytes, write_json
+from wbctool.statistics.calibration import fit_temperature, scaled
+
+HOLDOUT = ("val", "test")
 
 
 @dataclass
 class Run:
-    """A trained model and its `model.json`.
-
-    Attributes:
-        path: its folder.
-        model: on the device it was loaded to, in evaluation mode.
-        info: contents of `model.json`.
-    """
+    """A trained model, loaded to a device in evaluation mode, and the contents of its `model.json`."""
 
     path: Path
     model: Model
@@ -68,21 +70,8 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def make_model(info: dict[str, Any]) -> Model:
-    """Return the untrained model that a `model.json` describes.
-
-    Raises:
-        KeyError, TypeError, ValueError, WbctoolError: a field is missing or invalid, or the model cannot be built.
-    """
-    return build(read_architecture(info))
-
-
 def digest_of(path: Path, *names: str) -> str:
-    """Return a digest of some files of a run; without names, of its weights.
-
-    Raises:
-        InputError: they cannot be read.
-    """
+    """Return a digest of some files of a run; without names, of its weights."""
     digest = hashlib.blake2b(digest_size=8)
     for name in names or ("weights.safetensors",):
         try:
@@ -95,11 +84,7 @@ def digest_of(path: Path, *names: str) -> str:
 
 
 def refuse_trees(run: Run, what: str) -> None:
-    """Refuse a run that holds trees, where only networks will do.
-
-    Raises:
-        UsageProblem: the run holds trees; `what` completes the message.
-    """
+    """Refuse a run that holds trees, where only networks will do; `what` completes the message."""
     if run.model.architecture.trees:
         raise UsageProblem(f"{run.path}: is fused by trees, {what}; give the runs it was made of (`wbctool info`)")
 
@@ -110,17 +95,13 @@ def trained_precision(info: dict[str, Any]) -> str:
 
 
 def load(path: Path, device: torch.device) -> Run:
-    """Load a run folder, ready to predict.
-
-    Raises:
-        InputError: the folder is not a finished run folder, or its files do not fit together.
-    """
+    """Load a run folder, ready to predict; InputError where it is none, or its files do not fit together."""
     from safetensors.torch import load_file
 
     info = read_info(path)
     _check_weights(path, info)
     try:
-        model = make_model(info)
+        model = build(read_architecture(info))
         temperature = float(info.get("calibration", {}).get("temperature", 1.0))
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature {temperature}")
@@ -144,7 +125,7 @@ def _check_weights(path: Path, info: dict[str, Any]) -> None:
 
     expected: dict[str, list[int]] | None = None
     with suppress(Exception), torch.device("meta"):  # some layers cannot run there; then loading finds the fault
-        expected = {key: list(value.shape) for key, value in make_model(info).state_dict().items()}
+        expected = {key: list(value.shape) for key, value in build(read_architecture(info)).state_dict().items()}
     try:
         with safe_open(path / "weights.safetensors", "pt") as file:
             shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -192,3 +173,30 @@ def _reason(error: Exception) -> str:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def write_dataset(out: Path, dataset: Dataset) -> None:
+    """Write `dataset.jsonl`: the images of training, validation and test, so that leakage can be checked later."""
+    with atomic(out / "dataset.jsonl", "w") as stream:
+        for record in dataset.everything:
+            stream.write(to_line(with_relative_paths(record, out.resolve())) + "\n")
+
+
+def write_predictions(
+    out: Path, name: str, classes: Sequence[str], holdout: Mapping[str, tuple[Sequence[Record], np.ndarray]]
+) -> dict[str, Any]:
+    """Write predictions of validation and test images, at the temperature fitted on validation.
+
+    `holdout` has the records of each split of `HOLDOUT` and their probabilities, (n, classes). Returns what
+    `model.json` keeps of the calibration.
+    """
+    records, probabilities = holdout["val"]
+    truth = np.array([classes.index(record["label"]) for record in records], np.int64)
+    temperature = fit_temperature(truth, probabilities)
+    with atomic(out / "predictions.jsonl", "w") as stream:
+        for records, probabilities in holdout.values():
+            rows = scaled(probabilities, temperature) if len(records) else probabilities
+            for record, row in zip(records, rows, strict=True):
+                prediction = prediction_record(record, name, classes, row, temperature=temperature)
+                stream.write(to_line(with_relative_paths(prediction, out.resolve())) + "\n")
+    return {"method": "temperature", "temperature": temperature, "images": len(truth)}

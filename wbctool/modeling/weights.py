@@ -9,8 +9,7 @@ import timm
 import torch
 
 from wbctool.errors import InputError
-from wbctool.modeling import custom_cnn
-from wbctool.modeling.architecture import Architecture
+from wbctool.modeling.architecture import CUSTOM_CNN, Architecture
 from wbctool.modeling.classifier import Classifier, make_backbone
 
 _CONTAINERS = ("state_dict", "model", "teacher")  # keys under which checkpoints keep the weights
@@ -18,20 +17,13 @@ _PREFIXES = ("module.", "backbone.")
 
 
 def load_pretrained(model: Classifier, weights: str) -> str:
-    """Load pretrained weights into the backbone; tensors that it does not have, such as a last layer, are ignored.
+    """Load pretrained weights into the backbone, and return what was loaded, for people.
 
-    Checkpoints in DINOv2's layout are known: their heads are ignored, blocks in chunks are numbered through, and the
-    positional embedding is resampled to the input's size.
+    `weights` is `none`, `imagenet` (timm's, from its hub), or a .safetensors or .pth file. Tensors that the backbone
+    does not have, such as a last layer, are ignored. Checkpoints in DINOv2's layout are known: their heads are ignored,
+    blocks in chunks are numbered through, and the positional embedding is resampled to the input's size.
 
-    Args:
-        model: the classifier.
-        weights: `none`, `imagenet` (timm's, from its hub), or a .safetensors or .pth file.
-
-    Returns:
-        What was loaded, for people.
-
-    Raises:
-        InputError: the hub does not answer, or the file is not a state dict of this backbone.
+    Raises InputError where the hub does not answer, or the file is not a state dict of this backbone.
     """
     if weights == "none":
         return "random weights"
@@ -68,11 +60,7 @@ def _timm_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; nothing but tensors is unpickled.
-
-    Raises:
-        InputError: the file is missing, is in neither format, or holds more than tensors.
-    """
+    """Read a state dict; nothing but tensors is unpickled. Raises InputError where the file holds something else."""
     if not path.is_file():
         raise InputError(f"--weights {path}: no such file (or `imagenet`, or `none`)")
     try:
@@ -114,7 +102,7 @@ def _check_hub(architecture: Architecture) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     name = architecture.backbone
-    config = None if name == custom_cnn.NAME else timm.get_pretrained_cfg(name)
+    config = None if name == CUSTOM_CNN else timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"--weights imagenet: there are none for {name}; give a file, or --weights none")
     if not config.hf_hub_id:

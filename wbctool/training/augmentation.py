@@ -43,15 +43,7 @@ class Augmentation:
         return torch.from_numpy(np.random.default_rng((seed, epoch, 1)).random((count, _COLUMNS), np.float32))
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment a batch.
-
-        Args:
-            images: (n, 3, side, side), uint8.
-            draws: their rows of `draws`, on the same device.
-
-        Returns:
-            Augmented images, same shape, 0 to 255; uint8 where nothing but flips and quarter turns is done.
-        """
+        """Augment images (n, 3, side, side), uint8, by their rows of `draws`; only flips and turns leave them uint8."""
         images = flips_and_turns(images, draws, self.flips, self.turns)
         if self.rotation or self.shift or self.zoom or self.shear:
             shifts = 2 * self.shift * (2 * draws[:, 3:5] - 1)
@@ -75,13 +67,10 @@ class Augmentation:
 
 
 def warp(images: Tensor, inverse: Tensor, shifts: Tensor, fill: str) -> Tensor:
-    """Transform images affinely about their centre, in one bilinear interpolation.
+    """Transform images (n, channels, side, side), float, about their centre, in one bilinear interpolation.
 
-    Args:
-        images: (n, channels, side, side), float.
-        inverse: (n, 2, 2), the inverse of the matrix by which a point's (x, y) from the centre is multiplied.
-        shifts: (n, 2), what is added to the point then, in halves of the side.
-        fill: what is moved in: `reflection` or `border`, as `grid_sample` takes it.
+    `inverse` (n, 2, 2) is that of the matrix which multiplies a point's (x, y) from the centre; `shifts` (n, 2), in
+    halves of the side, are added then. `fill` is what is moved in: `reflection` or `border`.
     """
     theta = torch.cat([inverse, -inverse @ shifts[:, :, None]], 2)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
@@ -89,13 +78,11 @@ def warp(images: Tensor, inverse: Tensor, shifts: Tensor, fill: str) -> Tensor:
 
 
 def flips_and_turns(images: Tensor, draws: Tensor, flips: bool = True, turns: bool = True) -> Tensor:
-    """Mirror images and turn them by quarters at random, exactly: a smear has no up or down.
+    """Mirror images (n, channels, side, side) and turn them by quarters at random, exactly: a smear has no up or down.
 
-    Args:
-        images: (n, channels, side, side).
-        draws: (n, 3 or more), 0 to 1: mirrored left to right, top to bottom, and over the diagonal below 0.5.
-        flips: whether the first two are done.
-        turns: whether the third is done; without flips, quarter turns without a mirror.
+    Where the first three `draws` (n, 3 or more), 0 to 1, are below 0.5, an image is mirrored left to right, top to
+    bottom, and over the diagonal. Without `turns` the last is left out; without `flips` there are quarter turns without
+    a mirror.
     """
     chosen = (draws[:, :3] < 0.5)[:, :, None, None, None]
     if flips:
@@ -109,12 +96,10 @@ def flips_and_turns(images: Tensor, draws: Tensor, flips: bool = True, turns: bo
 
 
 def change_stains(images: Tensor, spread: float, draws: Tensor) -> Tensor:
-    """Change the strength of each stain, in absorbance (Tellez et al. 2018, eq. 1: s' = a s + b).
+    """Change the strength of each stain of images (n, 3, h, w), 0 to 255, in absorbance (Tellez et al. 2018, eq. 1).
 
-    Args:
-        images: (n, 3, h, w), 0 to 255.
-        spread: a is from 1 − 2 spread to 1 + 2 spread, b from −spread / 5 to spread / 5.
-        draws: (n, 6), 0 to 1, of a and b for haematoxylin, eosin and the rest.
+    s' = a s + b, with a from 1 − 2 `spread` to 1 + 2 `spread` and b from −`spread` / 5 to `spread` / 5; `draws` (n, 6),
+    0 to 1, are those of a and b for haematoxylin, eosin and the rest.
     """
     stains = torch.tensor(STAINS, dtype=torch.float32, device=images.device)
     stains = stains / stains.norm(dim=1, keepdim=True)

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from wbctool.console import loading, note
 from wbctool.errors import UsageProblem
 from wbctool.inputs.dataset import gather
 from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
-from wbctool.modeling.leakage import refuse_leakage, take_over_splits
+from wbctool.modeling.checks import refuse_leakage, take_over_splits
 from wbctool.records import ERROR, Record
 from wbctool.records.assignment import parse_ratio
 from wbctool.records.selection import Selection
@@ -22,9 +21,6 @@ from wbctool.records.splits import add_folds, add_splits
 from wbctool.records.tally import Tally
 from wbctool.training.recipe import RATIO, Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import choose_recipe
-
-if TYPE_CHECKING:
-    from wbctool.training.run import Training
 
 VALIDATION = 0.1  # fraction of the training images that validates, where the ratio of repeats has no val
 
@@ -118,7 +114,11 @@ def train_run(
             if name and not options.quiet:
                 note(f"{path}:")
             training = Training(dataset, path, recipe.replaced(seed=seed), plan, members, options, processes)
-            runs.append(_finished(training, training.run()))
+            info = training.run()
+            if info["done_before"] and not options.quiet:
+                note(f"{path}: was trained before; --overwrite trains it again")
+            counts = {split: len(records) for split, records in dataset.splits.items()}
+            runs.append(TrainedRun(path, dataset.classes, counts, info["failures"], info["done_before"]))
             if on_run and processes.is_main:
                 on_run(runs[-1])
     return runs
@@ -127,13 +127,6 @@ def train_run(
 def is_main_process() -> bool:
     """Return whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _finished(training: Training, info: dict[str, Any]) -> TrainedRun:
-    if info["done_before"] and not training.quiet:
-        note(f"{training.out}: was trained before; --overwrite trains it again")
-    images = {split: len(records) for split, records in training.dataset.splits.items()}
-    return TrainedRun(training.out, training.dataset.classes, images, info["failures"], info["done_before"])
 
 
 def _check_members(plan: TrainingPlan, members: Sequence[Path], images: Sequence[str]) -> None:
@@ -159,7 +152,7 @@ def _read(images: Sequence[str], selection: Selection, members: Sequence[Path], 
 def _split_anew(
     records: list[Record], plan: TrainingPlan, fractions: dict[str, float], seed: int
 ) -> Iterator[tuple[str, int, list[Record]]]:
-    """The name, the seed and the records of each training; a single one has no name, and the splits of the records."""
+    """The name, seed and records of each training; a single one has no name, and the splits of the records."""
     if plan.folds is None and plan.repeats is None:
         yield "", seed, records
     labelled = [record for record in records if record["schema"] != ERROR and record.get("label") is not None]

@@ -30,12 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Samples:
-    """The images of a split.
-
-    Attributes:
-        rows: their indices in the image store, shape (n,).
-        targets: their classes, shape (n,).
-    """
+    """The images of a split: their rows in the image store, and their classes, each of shape (n,)."""
 
     rows: np.ndarray
     targets: Tensor
@@ -45,12 +40,9 @@ class Samples:
 class Batch:
     """What one process takes of one step.
 
-    Attributes:
-        inputs: images, uint8 (n, 3, side, side); or, where `frozen`, the features a frozen backbone made of them.
-        targets: class indices, (n,).
-        draws: random numbers of the augmentation, (n, 16).
-        weight: of the whole batch in the loss, over all processes.
-        frozen: what the inputs are.
+    `inputs` are images, uint8 (n, 3, side, side), or, where `frozen`, the features a frozen backbone made of them;
+    `targets` class indices (n,); `draws` random numbers of the augmentation (n, 16). `weight` is that of the whole
+    batch in the loss, over all processes.
     """
 
     inputs: Tensor
@@ -72,26 +64,16 @@ class Batch:
 
     def chunks(self, count: int) -> Iterator[Batch]:
         """Cut the batch into chunks of nearly the same size."""
-        if count == 1:
-            yield self
-            return
         chunks = (torch.tensor_split(tensor, count) for tensor in (self.inputs, self.targets, self.draws))
         for inputs, targets, draws in zip(*chunks, strict=True):
             yield replace(self, inputs=inputs, targets=targets, draws=draws)
 
 
 def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> np.ndarray:
-    """Return the indices of the samples of an epoch, in random order.
+    """Return the indices of the samples of an epoch, from 1, in random order, shape (n,), by their classes (n,).
 
-    Args:
-        targets: class of each sample, shape (n,).
-        sampling: `shuffled`, each sample once; `balanced`, each class equally often, and within a class no sample more
-            than once more than another.
-        seed: of the recipe.
-        epoch: from 1.
-
-    Returns:
-        Shape (n,), int.
+    `shuffled` takes each sample once; `balanced` each class equally often, and within a class no sample more than once
+    more than another.
     """
     random = np.random.default_rng((seed, epoch))
     if sampling == "shuffled":
@@ -132,17 +114,7 @@ def prefetch(items: Iterable[Item]) -> Iterator[Item]:
 
 
 class DataFeed:
-    """The images of train and val, and what a frozen backbone computes of them.
-
-    Args:
-        images: decoded images.
-        train: the samples to fit.
-        val: those that decide when to stop; without any the last epoch is kept.
-        recipe: augmentation, precision, seed and views.
-        processes: among which work is divided.
-        device: where the model is.
-        quiet: show no progress.
-    """
+    """The images of train and val, and what a frozen backbone computes of them; `val` may be empty."""
 
     def __init__(
         self,
@@ -165,11 +137,8 @@ class DataFeed:
     ) -> Iterator[Batch]:
         """Yield batches on the device, of each the samples of this process.
 
-        Args:
-            order: indices of the training samples of each batch.
-            epoch: from 1.
-            features: what `frozen_features` returned, taken in place of images.
-            objective: weighs the samples.
+        `order` has the indices of the training samples of each batch; `features`, from `frozen_features`, take the
+        place of images.
         """
         targets = self.train.targets
         draws = self.augment.draws(len(targets), self.recipe.seed, epoch)
@@ -189,12 +158,10 @@ class DataFeed:
             yield batch.to(self.device)
 
     def frozen_features(self, model: Trainable, phase: Phase, signals: DeferredSignals) -> Tensor | None:
-        """Return what the frozen backbone computes of each training image; that of validation images is kept here.
+        """Return what a frozen backbone computes of each training image, (views, n, …); keep that of validation images.
 
-        Of several views the first is the image as it is, the others are augmented.
-
-        Returns:
-            Shape (views, n, …); None where the backbone learns, or memory does not hold the features.
+        Of several views the first is the image as it is, the others are augmented. None where the backbone learns, or
+        memory does not hold the features.
         """
         self._val_features = None
         views = min(self.recipe.frozen_views, phase.epochs)
@@ -237,12 +204,7 @@ class DataFeed:
             return model.frozen_features(images)
 
     def val_scores(self, model: Trainable, frozen: bool) -> Tensor:
-        """Return logits of all validation images, (n, classes), float32.
-
-        Args:
-            model: in evaluation mode.
-            frozen: take the features that `frozen_features` kept.
-        """
+        """Return logits of all validation images, (n, classes), float32; where `frozen`, of the kept features."""
         count, features = len(self.val.rows), self._val_features if frozen else None
         scores = torch.zeros(count, len(model.architecture.classes), device=self.device)
         mine = self.processes.mine(np.arange(count))

@@ -21,30 +21,14 @@ _SPARE = 2**28  # bytes of the disk that stay free
 
 
 class ImageStore:
-    """Decoded images in a file of (n, size, size, 3) uint8; memory holds what the system caches.
+    """Decoded images in a file of (n, size, size, 3) uint8, which is used again; memory holds what the system caches.
 
-    Images beyond the limit, or the free disk, are decoded whenever they are read.
-
-    Args:
-        paths: the images.
-        size: side of the network's input, pixels.
-        file: where they are kept; an existing file is used again.
-        jobs: threads that decode, 0 for one per core.
-        quiet: show no progress.
-        limit: bytes that may be kept; None for what the disk holds.
-
-    Attributes:
-        failed: index → error, of images that cannot be read; their pixels are black.
+    Images beyond `limit` bytes, or the free disk, are decoded whenever they are read. `jobs` threads decode, 0 for one
+    per core. `failed` has the error of each image that cannot be read, by index; its pixels are black.
     """
 
     def __init__(
-        self,
-        paths: Sequence[str],
-        size: int,
-        file: Path,
-        jobs: int = 0,
-        quiet: bool = False,
-        limit: int | None = None,
+        self, paths: Sequence[str], size: int, file: Path, jobs: int = 0, quiet: bool = False, limit: int | None = None
     ) -> None:
         self._paths, self._size = list(paths), size
         self._threads = ThreadPoolExecutor(jobs or cores())  # OpenCV decodes outside the interpreter's lock

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
@@ -18,28 +20,77 @@ from wbctool.console import Progress, note
 from wbctool.device import autocast
 from wbctool.errors import NO_MEMORY, DeviceError, InputError
 from wbctool.modeling.ensembles import Trainable
-from wbctool.modeling.side_heads import mean_log_probabilities
+from wbctool.modeling.heads import mean_log_probabilities
 from wbctool.pipeline.signals import DeferredSignals
+from wbctool.records.storage import atomic
 from wbctool.training.feed import Batch, DataFeed, batches_of, epoch_order
 from wbctool.training.losses import Objective
-from wbctool.training.schedules import Phase, Schedule, make_optimizer, phases_of
-from wbctool.training.state import TrainingContext, TrainingState, WeightAverage, load_state, save_state
+from wbctool.training.schedules import Phase, Schedule, WeightAverage, make_optimizer, phases_of
 
 SAVE_EVERY = 60.0  # seconds between two saved states
 CHECK_EVERY = 20  # steps of a GPU between two looks at the loss, each of which waits for it
 
 
-class Trainer:
-    """Trains one classifier.
+@dataclass
+class TrainingState:
+    """How far a training is."""
 
-    Args:
-        model: on its device, channels last.
-        feed: the images of train and val, with the recipe and the processes.
-        objective: what is minimised.
-        folder: where `resume/` is kept.
-        quiet: show no progress.
-        compiled: run the model through `torch.compile`.
+    phase: int = 0  # the current one, from 0
+    epoch: int = 0  # epochs finished, of all phases
+    step: int = 0  # steps finished in the current epoch
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # summed loss, its weight, correct; of the epoch
+    spent: float = 0.0  # seconds of the current epoch
+    phase_start: int = 0  # epochs before this phase
+    best_epoch: int = 0  # from 1; 0 before there is one
+    best_score: tuple[float, float] = (-math.inf, -math.inf)  # of that epoch; larger is better
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights after it
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row for each finished epoch
+
+    def add_epoch(self, row: dict[str, Any], best_by: str, model: nn.Module) -> None:
+        """Finish an epoch, by its row of the history; if it is the best so far, keep the model's weights."""
+        self.epoch = row["epoch"]
+        self.history.append(row)
+        score = (row.get("val_balanced_accuracy", 0.0), -row.get("val_loss", 0.0))
+        if best_by == "loss":
+            score = score[::-1]
+        if score >= self.best_score or best_by == "last":
+            self.best_score, self.best_epoch = score, row["epoch"]
+            self.best = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+@dataclass
+class TrainingContext:
+    """What a phase trains with.
+
+    `network` is the model as it is called, compiled or not, in a wrapper or not; `features` are what a frozen backbone
+    computed of the training images, None where images are taken.
     """
+
+    network: nn.Module
+    features: Tensor | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: WeightAverage | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` restores."""
+        saved: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state()}
+        if self.average:
+            saved |= {"average": self.average.state, "averaged": self.average.steps}
+        return saved
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore optimiser, schedule and average."""
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load(saved["schedule"])
+        if self.average:
+            self.average.steps = saved["averaged"]
+            for key, value in saved["average"].items():
+                self.average.state[key].copy_(value)
+
+
+class Trainer:
+    """Trains one classifier, which is on its device, channels last; `folder` is where `resume/` is kept."""
 
     def __init__(
         self,
@@ -63,20 +114,20 @@ class Trainer:
         self._epoch_started = time.perf_counter()
 
     def resume(self) -> int:
-        """Load what a stopped training saved; return the number of epochs it had finished.
-
-        Raises:
-            InputError: the saved state is damaged.
-        """
+        """Load what a stopped training saved; return the number of epochs it had finished."""
         if self._file.exists():
-            self.state, self._saved = load_state(self._file, self.model)
+            try:
+                saved = torch.load(self._file, map_location="cpu", weights_only=True)
+                self.model.load_state_dict(saved["model"])
+                best_score = tuple(saved["state"]["best_score"])
+                self.state, self._saved = TrainingState(**{**saved["state"], "best_score": best_score}), saved
+            except Exception as error:  # torch's unpickler raises many types
+                reason = type(error).__name__
+                raise InputError(f"{self._file}: damaged ({reason}); train again with --overwrite") from None
         return self.state.epoch
 
     def run(self, on_epoch: Callable[[TrainingState], None]) -> TrainingState:
-        """Train to the end; the model then has its best weights.
-
-        Args:
-            on_epoch: called after each epoch, whose row is the last of the history.
+        """Train to the end; the model then has its best weights. `on_epoch` is called after each epoch.
 
         Raises:
             InputError: the loss became NaN or infinite.
@@ -149,7 +200,8 @@ class Trainer:
         sums = torch.tensor(self.state.sums, dtype=torch.float64, device=self.device)
         batches = self.feed.batches(order[first:], epoch, context.features, self.objective)
         for step, batch in enumerate(batches, first):
-            self._seed_step(epoch, step)
+            # by the number of the step, so that a resumed training draws the same
+            torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
             sums += self._step(context, batch, epoch)
             self.state.step = step + 1
             is_last = step + 1 == len(order)
@@ -166,10 +218,6 @@ class Trainer:
             "train_loss": round(loss / weight * self.processes.count, 6),
             "train_accuracy": round(correct / count, 6),
         }
-
-    def _seed_step(self, epoch: int, step: int) -> None:
-        """Seed torch by the number of the step, so that a resumed training draws the same."""
-        torch.manual_seed(((self.recipe.seed * 100_003 + epoch) * 1_000_003 + step) * 1_009 + self.processes.number)
 
     def _step(self, context: TrainingContext, batch: Batch, epoch: int) -> Tensor:
         """Take a step of the optimiser; return the summed loss, its weight, and the number of correct samples."""
@@ -227,11 +275,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, frozen: bool) -> dict[str, float]:
-        """Return loss, accuracy and balanced accuracy on validation images; empty where there are none.
-
-        Args:
-            frozen: take the features of a frozen backbone in place of images.
-        """
+        """Return loss, accuracy and balanced accuracy on validation images; empty where there are none."""
         targets = self.feed.val.targets.to(self.device)
         if len(targets) == 0:
             return {}
@@ -258,6 +302,11 @@ class Trainer:
 
     def _save(self, context: TrainingContext) -> None:
         self._saved_at = time.monotonic()
-        if self.processes.is_main:
-            self.state.spent = time.perf_counter() - self._epoch_started
-            save_state(self._file, self.state, self.model, context)
+        if not self.processes.is_main:
+            return
+        self.state.spent = time.perf_counter() - self._epoch_started
+        saved = {"model": self.model.state_dict(), **context.state_dict(), "state": vars(self.state)}
+        with atomic(self._file) as stream:  # on the disk when this returns
+            torch.save(saved, stream)
+            stream.flush()
+            os.fsync(stream.fileno())

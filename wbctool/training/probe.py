@@ -30,21 +30,8 @@ def fit_probe(
 ) -> float | None:
     """Fit the head of a model: nearest neighbours where it has these, else logistic regression.
 
-    Features are standardised for the regression, which is then folded into the last layer.
-
-    Args:
-        model: with a head of one layer, or of nearest neighbours.
-        images: decoded images.
-        train: the samples to fit.
-        val: those that choose the strength of the regularisation.
-        recipe: its precision, and whether classes are weighted.
-        quiet: show no progress.
-
-    Returns:
-        The inverse strength of the regularisation; None for neighbours.
-
-    Raises:
-        InputError: features are not finite.
+    Features are standardised for the regression, which is then folded into the last layer. `val` chooses the strength
+    of its regularisation, the inverse of which is returned; None for neighbours.
     """
     features = _features(model, images, train, recipe.precision, quiet)
     if isinstance(model.head, NearestNeighbours):

@@ -1,7 +1,4 @@
-"""Training in several processes, as `torchrun` starts them; a single process needs nothing of it.
-
-It uses torch.distributed directly: all that is needed is a sum, a barrier, and gradients averaged by torch's DDP.
-"""
+"""Training in several processes, as `torchrun` starts them, by torch.distributed; a single one needs nothing of it."""
 
 from __future__ import annotations
 
@@ -19,13 +16,8 @@ from wbctool.errors import UsageProblem
 class Processes:
     """Context of the processes of one training; all of them read the same files.
 
-    Attributes:
-        number: of this one, from 0.
-        count: of all.
-        device: that of this process where there are several, else None.
-
-    Raises:
-        UsageProblem: the processes cannot connect to each other.
+    `number` is that of this one, from 0, and `device` its device; None where it is alone. Raises UsageProblem where the
+    processes cannot connect to each other.
     """
 
     def __init__(self, device_name: str = "auto") -> None:

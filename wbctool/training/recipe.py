@@ -12,21 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, model_validator
 
 from wbctool.errors import UsageProblem
-from wbctool.modeling.architecture import (
-    MAX_WIDTH,
-    RGB,
-    Attention,
-    AttentionAt,
-    EnsembleMethod,
-    Norm,
-    Pool,
-    SideHeadKind,
-    Symmetries,
-)
+from wbctool.modeling import architecture
 from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.training.losses import LOSSES, loss_parameters
 
-CUSTOM_CNN = "custom-cnn"  # the one backbone that is not timm's
 # What `augment` sets: "full" has the ranges of the attentive-CNN paper, section 2.4, and quarter turns.
 _FLIPS = {"flips": 1.0, "turns": 1.0}
 _FULL = {**_FLIPS, "rotation": 30.0, "shift": 0.1, "zoom": 0.2, "shear": 0.05, "brightness": 0.2}
@@ -62,13 +51,13 @@ def _widths(value: Any) -> tuple[int, ...]:
         widths = tuple(int(item) for item in _items(value))
     except (TypeError, ValueError):
         widths = (0,)
-    if not all(1 <= width <= MAX_WIDTH for width in widths):
+    if not all(1 <= width <= architecture.MAX_WIDTH for width in widths):
         raise ValueError("give widths such as 256 or 512,128")
     return widths
 
 
-Mean = Annotated[RGB | None, BeforeValidator(partial(_channels, low=0.0))]
-Std = Annotated[RGB | None, BeforeValidator(partial(_channels, low=1e-6))]
+Mean = Annotated[architecture.RGB | None, BeforeValidator(partial(_channels, low=0.0))]
+Std = Annotated[architecture.RGB | None, BeforeValidator(partial(_channels, low=1e-6))]
 Widths = Annotated[tuple[int, ...], BeforeValidator(_widths)]
 
 _model = partial(parameter, panel="Model")
@@ -83,17 +72,17 @@ class _ModelKeys(Parameters):
     backbone: str = _model("efficientnet_b0", "Any timm model, or custom-cnn.", form="NAME")
     backbone_args: dict[str, Any] = _model({}, "Passed to timm.", option=False)
     weights: str = _model("imagenet", "Where the backbone starts.", form="imagenet|none|FILE")
-    attention: Attention = _model("none", "For a convolutional backbone.")
-    attention_at: AttentionAt = _model("head", "After it, each stage, each block.")
+    attention: architecture.Attention = _model("none", "For a convolutional backbone.")
+    attention_at: architecture.AttentionAt = _model("head", "After it, each stage, each block.")
     size: int = _model(224, "Side of the input, pixels.", low=16, high=2048)
-    pool: Pool = _model("backbone", "Of the feature map.", option=False)
-    norm: Norm = _model("none", "Of the pooled vector.")
+    pool: architecture.Pool = _model("backbone", "Of the feature map.", option=False)
+    norm: architecture.Norm = _model("none", "Of the pooled vector.")
     dense: Widths = _model((), "Widths of hidden layers.", form="N,N")
     dropout: float = _model(0.2, "Before each layer of the head.", low=0, high=0.95)
-    side_heads: SideHeadKind = _model("none", "Further heads half-way.")
+    side_heads: architecture.SideHeadKind = _model("none", "Further heads half-way.")
     mean: Mean = _model(None, "Of the input. (the weights')", form="M[,M,M]")
     std: Std = _model(None, "Of the input. (the weights')", form="S[,S,S]")
-    symmetries: Symmetries = _model(1, "Of the square, predicted over.")
+    symmetries: architecture.Symmetries = _model(1, "Of the square, predicted over.")
 
 
 class _LossKey(Parameters):
@@ -186,7 +175,7 @@ class TrainingPlan(Parameters):
     """
 
     probe: Literal["linear", "knn"] | None = _several("Fit only a classifier on frozen features.")
-    ensemble: EnsembleMethod | None = _several("Make one of several runs.")
+    ensemble: architecture.EnsembleMethod | None = _several("Make one of several runs.")
     folds: int | None = _several("Cross-validate, into RUN/fold-I.", form="K", low=3)
     repeats: int | None = _several("New splits each time, RUN/repeat-I.", low=1)
     ratio: str | None = _several(f"Of --repeats. ({RATIO})", form="TRAIN/VAL/TEST")

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.modeling.architecture import CUSTOM_CNN
 from wbctool.pipeline.parameters import about, checked, choices_of, option_name
 from wbctool.training.losses import LOSSES
-from wbctool.training.recipe import CUSTOM_CNN, Recipe
+from wbctool.training.recipe import Recipe
 
 
 def choose_recipe(
@@ -56,16 +58,7 @@ def _best_variant(values: Mapping[str, Any]) -> str:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any], file: str = "") -> Recipe:
-    """Return a recipe with other values for some keys.
-
-    Args:
-        recipe: over which they go.
-        values: by key; None stands for "not given".
-        file: where they come from, for errors; empty for options.
-
-    Raises:
-        UsageProblem: a key is unknown, or a value is invalid.
-    """
+    """Return a recipe with other values for some keys, but for None; errors name the `file` of these, or options."""
 
     def name_of(key: str) -> str:
         return f"{file}: {key}" if file else option_name(key)
@@ -99,12 +92,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Return a recipe of the package, `NAME` or `NAME:VARIANT`, or of a TOML file.
-
-    Raises:
-        UsageProblem: the recipe, the variant or a key is unknown, or a value is invalid.
-        InputError: the file is not TOML.
-    """
+    """Return a recipe of the package, `NAME` or `NAME:VARIANT`, or of a TOML file."""
     table = _parse(_text_of(name), name)
     variants = table.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
@@ -115,20 +103,12 @@ def read_recipe(name: str) -> Recipe:
 
 def recipe_comments(name: str) -> list[str]:
     """Return the comment lines at the top of a recipe's file."""
-    comments = []
-    for line in _text_of(name).splitlines():
-        if not line.startswith("#"):
-            break
-        comments.append(line.removeprefix("#").strip())
-    return comments
+    comments = takewhile(lambda line: line.startswith("#"), _text_of(name).splitlines())
+    return [line.removeprefix("#").strip() for line in comments]
 
 
 def read_started(run: Path) -> Recipe:
-    """Return the recipe with which a run folder, or the first of several under it, was started.
-
-    Raises:
-        InputError: no training was started there.
-    """
+    """Return the recipe with which a run folder, or the first of several under it, was started."""
     from wbctool.pipeline.output_folder import read_run  # completion reads recipes without what records need
 
     for file in (run / "run.json", run / "fold-1" / "run.json", run / "repeat-1" / "run.json"):

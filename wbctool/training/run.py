@@ -1,11 +1,12 @@
-"""One training, from a dataset to a run folder."""
+"""One training, from a dataset and the model it starts from to a run folder."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +18,32 @@ from wbctool.console import note
 from wbctool.device import pick_device, pick_precision
 from wbctool.errors import InputError, UsageProblem
 from wbctool.inputs.dataset import Dataset
+from wbctool.measuring.batches import Measuring
 from wbctool.modeling import run_folder
-from wbctool.modeling.classifier import Classifier
-from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble
-from wbctool.modeling.fused import BOOSTER
-from wbctool.modeling.holdout import write_dataset, write_predictions
+from wbctool.modeling.architecture import Architecture, EnsembleMethod
+from wbctool.modeling.classifier import Classifier, default_normalisation
+from wbctool.modeling.ensembles import AverageEnsemble, CbamEnsemble, EnsembleArchitecture, make_ensemble
+from wbctool.modeling.fused import BOOSTER, FusedModel
 from wbctool.modeling.model_types import Model
+from wbctool.modeling.predictor import BATCH, missing_measures, probabilities
+from wbctool.modeling.run_folder import HOLDOUT, Run
+from wbctool.modeling.weights import load_pretrained
 from wbctool.pipeline.locks import locked
 from wbctool.pipeline.output_folder import check_settings
-from wbctool.records import to_line
+from wbctool.records import Record, to_line
 from wbctool.records.storage import atomic, read_json, write_bytes, write_json
 from wbctool.training.feed import DataFeed, Samples
-from wbctool.training.holdout import predict_holdout
 from wbctool.training.images import ImageStore
-from wbctool.training.loop import Trainer
+from wbctool.training.loop import Trainer, TrainingState
 from wbctool.training.losses import Objective, make_objective
-from wbctool.training.probe import fit_probe
+from wbctool.training.probe import NEIGHBOURS, fit_probe
 from wbctool.training.processes import Processes
 from wbctool.training.recipe import Recipe, TrainingOptions, TrainingPlan
-from wbctool.training.start import start_model
-from wbctool.training.state import TrainingState
 
 
 @dataclass
 class Training:
-    """One training of a classifier into a run folder.
-
-    Attributes:
-        dataset: what to train on.
-        out: the run folder.
-        recipe: what is chosen.
-        plan: whether it is a probe or an ensemble.
-        members: run folders of an ensemble.
-        options: the means.
-        processes: among which the work is divided.
-
-    Raises:
-        UsageProblem: the batch is too small for the processes, or device or precision are unknown.
-        DeviceError: there is no such GPU.
-    """
+    """One training of a classifier into a run folder; an ensemble has run folders as members."""
 
     dataset: Dataset
     out: Path
@@ -79,17 +67,12 @@ class Training:
         self.info: dict[str, Any] = {"command": "train", "version": __version__, "settings": self._settings()}
 
     def run(self) -> dict[str, Any]:
-        """Train, or resume or skip what an earlier call did.
-
-        Returns:
-            What `run.json` keeps, with `failures`, and `done_before`.
-
-        Raises:
-            UsageProblem, InputError, DeviceError: with the next step in the message.
-        """
+        """Train, or resume or skip an earlier call's work; return what `run.json` keeps, `failures`, `done_before`."""
         with locked(self.out) if self.processes.is_main else nullcontext():
-            if self.processes.is_main:
-                self._open()
+            if self.processes.is_main and self.options.overwrite:
+                run_folder.clear(self.out)
+            elif self.processes.is_main:
+                check_settings(self.out, "run.json", self.info)
             self.processes.wait()
             if not (self.out / "model.json").exists():
                 return self._train()
@@ -99,7 +82,10 @@ class Training:
             return {**self.info, "failures": failures, "done_before": True}
 
     def _settings(self) -> dict[str, Any]:
-        digests = [_digest_of(member) for member in self.members]
+        digests = []
+        for member in self.members:
+            trees = [BOOSTER] if (member / BOOSTER).is_file() else []
+            digests.append(run_folder.digest_of(member, "weights.safetensors", *trees))
         plan = {"probe": self.plan.probe, "ensemble": self.plan.ensemble, "members": digests}
         return {
             **self.recipe.model_dump(),
@@ -110,11 +96,13 @@ class Training:
 
     def _train(self) -> dict[str, Any]:
         torch.manual_seed(self.recipe.seed)
-        model, origin = start_model(self.dataset.classes, self.recipe, self.plan, self.members, self.device)
+        classes = self.dataset.classes
+        model, origin = start_model(classes, self.recipe, self.plan, self.members, self.device)
         if not self.quiet:
             note(f"{model.architecture.backbone}, {origin}; {self.device.type}, {self.recipe.precision}")
         model.to(self.device).to(memory_format=torch.channels_last)
-        objective = make_objective(self.recipe, self.dataset.classes, self._class_counts())
+        labels = [classes.index(record["label"]) for record in self.dataset.splits["train"]]
+        objective = make_objective(self.recipe, classes, torch.bincount(torch.tensor(labels)))
         images = self._decode()
         samples = _samples(self.dataset, images.failed)
         if self.processes.is_main:
@@ -127,27 +115,18 @@ class Training:
         self.processes.wait()
         return {**self.info, "failures": sorted(images.failed.values()), "done_before": False}
 
-    def _open(self) -> None:
-        if self.options.overwrite:
-            run_folder.clear(self.out)
-        else:
-            check_settings(self.out, "run.json", self.info)
-
-    def _class_counts(self) -> torch.Tensor:
-        index = {name: number for number, name in enumerate(self.dataset.classes)}
-        return torch.bincount(torch.tensor([index[record["label"]] for record in self.dataset.splits["train"]]))
-
     def _decode(self) -> ImageStore:
-        """The decoded images; the main process decodes them for all."""
+        """The decoded images; the main process decodes them for all, while the others wait."""
         paths = [record["path"] for record in self.dataset.everything]
         file = self.out / "resume" / f"pixels-{self.recipe.size}-{self.dataset.digest()[:16]}.npy"
         limit = None if self.options.cache_gb is None else int(self.options.cache_gb * 2**30)
         if self.processes.is_main:
             write_json(self.out / "run.json", {**self.info, "finished": False})
-            images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
-        self.processes.wait()
-        if not self.processes.is_main:
-            images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
+        else:
+            self.processes.wait()
+        images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
+        if self.processes.is_main:
+            self.processes.wait()
         return images
 
     def _fit(
@@ -171,17 +150,32 @@ class Training:
             note(f"going on after epoch {done}")
         if not self.processes.is_main:
             return trainer.run(lambda state: None)
-        count, tensorboard = len(train.rows), self.options.tensorboard
-        return trainer.run(_EpochLog(self.out, self.recipe.epochs, count, tensorboard, self.quiet))
+        writer = _event_writer(self.out) if self.options.tensorboard else None
+        return trainer.run(partial(self._log_epoch, len(train.rows), writer))
+
+    def _log_epoch(self, images: int, writer: Any, state: TrainingState) -> None:
+        """Write the history after an epoch of so many images, and show the epoch on stderr."""
+        row = state.history[-1]
+        _write_history(self.out, state)
+        if not self.quiet:
+            text = f"epoch {row['epoch']}/{self.recipe.epochs} {row['phase']}: loss {row['train_loss']:.3f}"
+            if "val_loss" in row:
+                text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
+            note(f"{text}, {row['seconds']:.0f} s, {images / max(row['seconds'], 1e-3):.0f} images/s")
+        if writer:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    writer.add_scalar(key, value, row["epoch"])
+            writer.flush()
 
     def _finish(self, model: Model, images: ImageStore, samples: dict[str, Samples], state: TrainingState) -> None:
         """Write the run folder; `model.json` last, as it marks the run as complete."""
         from wbctool.statistics.plots import as_png, learning_curves
 
         out, dataset = self.out, self.dataset
-        write_dataset(out, dataset)
+        run_folder.write_dataset(out, dataset)
         holdout = predict_holdout(model, images, dataset, samples, self.recipe.precision, self.options.jobs)
-        calibration = write_predictions(out, str(out), dataset.classes, holdout)
+        calibration = run_folder.write_predictions(out, str(out), dataset.classes, holdout)
         self.info["counts"] = {split: len(split_samples.rows) for split, split_samples in samples.items()}
         self.info["failures"] = sorted(images.failed.values())
         _write_history(out, state)
@@ -194,18 +188,52 @@ class Training:
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
-def _digest_of(member: Path) -> str:
-    """A digest of the weights, and of the trees of a fused run."""
-    trees = [BOOSTER] if (member / BOOSTER).is_file() else []
-    return run_folder.digest_of(member, "weights.safetensors", *trees)
+def start_model(
+    class_names: tuple[str, ...], recipe: Recipe, plan: TrainingPlan, members: Sequence[Path], device: torch.device
+) -> tuple[Classifier | AverageEnsemble | CbamEnsemble, str]:
+    """Return the model that a training starts from, and its origin in words; members of an ensemble are run folders."""
+    if plan.ensemble:
+        runs = [run_folder.load(path, device) for path in members]
+        return _start_ensemble(plan.ensemble, runs, class_names, recipe), f"weights of {len(runs)} runs"
+    mean, std = default_normalisation(recipe.backbone)
+    values = recipe.model_dump(include={field.name for field in fields(Architecture)})
+    values |= {"classes": class_names, "mean": recipe.mean or mean, "std": recipe.std or std}
+    if plan.probe:
+        values |= {"norm": "none", "dense": (), "neighbours": (NEIGHBOURS, 0) if plan.probe == "knn" else None}
+    # over a backbone that stays frozen throughout, features are computed once, which side heads would not allow
+    if plan.probe or 0 < recipe.epochs <= recipe.frozen_epochs:
+        values["side_heads"] = "none"
+    model = Classifier(Architecture(**values))
+    model.unfreeze(recipe.unfreeze)  # reports an invalid rule before any image is read
+    return model, load_pretrained(model, recipe.weights)
+
+
+def _start_ensemble(
+    method: EnsembleMethod, members: Sequence[Run], class_names: tuple[str, ...], recipe: Recipe
+) -> AverageEnsemble | CbamEnsemble:
+    for member in members:
+        if isinstance(member.model, FusedModel) and method != "average":
+            raise InputError(f"{member.path}: is fused by trees, which have no feature maps; use --ensemble average")
+        if not isinstance(member.model, Classifier | FusedModel):
+            raise InputError(f"{member.path}: is an ensemble itself; give its members")
+        if member.classes != class_names:
+            raise InputError(
+                f"{member.path}: knows {', '.join(member.classes)}; "
+                f"the images to train on are {', '.join(class_names)}; they must be the same classes"
+            )
+    architectures = tuple(member.model.architecture for member in members)
+    size = max(architecture.size for architecture in architectures)
+    head = recipe.model_dump(include={"dense", "norm", "dropout", "symmetries"})
+    ensemble = make_ensemble(EnsembleArchitecture(method, architectures, class_names, size, **head))
+    for copy, member in zip(ensemble.members, members, strict=True):
+        copy.load_state_dict(member.model.state_dict())
+        if isinstance(copy, FusedModel):
+            copy.load_files(member.model.files().__getitem__)
+    return ensemble
 
 
 def _samples(dataset: Dataset, failed: dict[int, str]) -> dict[str, Samples]:
-    """The readable images of each split.
-
-    Raises:
-        InputError: a class has no training image left.
-    """
+    """The readable images of each split; InputError where a class has no training image left."""
     samples, start = {}, 0
     for name, records in dataset.splits.items():
         rows = np.array([start + i for i in range(len(records)) if start + i not in failed], np.int64)
@@ -224,34 +252,54 @@ def _write_history(out: Path, state: TrainingState) -> None:
         stream.writelines(to_line(row) + "\n" for row in state.history)
 
 
-class _EpochLog:
-    """Writes the history after each epoch of so many images, and shows the epoch on stderr."""
-
-    def __init__(self, out: Path, epochs: int, images: int, tensorboard: bool, quiet: bool) -> None:
-        self._out, self._epochs, self._images, self._quiet = out, epochs, images, quiet
-        self._writer = _event_writer(out) if tensorboard else None
-
-    def __call__(self, state: TrainingState) -> None:
-        row = state.history[-1]
-        _write_history(self._out, state)
-        if not self._quiet:
-            note(self._line(row))
-        if self._writer:
-            for key, value in row.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(key, value, row["epoch"])
-            self._writer.flush()
-
-    def _line(self, row: dict[str, Any]) -> str:
-        text = f"epoch {row['epoch']}/{self._epochs} {row['phase']}: loss {row['train_loss']:.3f}"
-        if "val_loss" in row:
-            text += f", validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
-        return f"{text}, {row['seconds']:.0f} s, {self._images / max(row['seconds'], 1e-3):.0f} images/s"
-
-
 def _event_writer(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageProblem("--tensorboard needs a further package: pip install 'wbctool[tensorboard]'") from None
     return SummaryWriter(str(out / "tensorboard"))
+
+
+def predict_holdout(
+    model: Model, images: ImageStore, dataset: Dataset, samples: dict[str, Samples], precision: str, jobs: int
+) -> dict[str, tuple[list[Record], np.ndarray]]:
+    """Return the records of validation and test, and the model's probabilities of them, (n, classes).
+
+    Images whose cells cannot be measured, where the model needs that, are added to `images.failed`.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    predictions = {}
+    with Measuring(jobs) as measuring:
+        for split in HOLDOUT:
+            records: list[Record] = []
+            chunks = [np.zeros((0, len(dataset.classes)))]
+            for start in range(0, len(samples[split].rows), BATCH):
+                rows = samples[split].rows[start : start + BATCH]
+                measures = None
+                if model.architecture.measures:
+                    rows, measures = _measure(model, rows, dataset, images, measuring)
+                if len(rows):
+                    batch = images.batch(rows).to(device)
+                    chunks.append(probabilities(model, batch, precision, measures=measures))
+                records += [dataset.everything[row] for row in rows]
+            predictions[split] = (records, np.concatenate(chunks))
+    return predictions
+
+
+def _measure(
+    model: Model, rows: np.ndarray, dataset: Dataset, images: ImageStore, measuring: Measuring
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that could be measured, and their measures."""
+    kept, measures = [], []
+    records = [dataset.everything[row] for row in rows]
+    for row, record, result in zip(rows, records, measuring(records), strict=True):
+        if model.architecture.needs_mask and not isinstance(result, str) and np.isnan(result).all():
+            result = missing_measures(record)
+        if isinstance(result, str):
+            images.failed[int(row)] = result
+            note(f"failed: {result}")
+        else:
+            kept.append(row)
+            measures.append(result)
+    return np.array(kept, np.int64), np.array(measures, np.float32)

@@ -1,11 +1,14 @@
-"""The phases of a training, and for each the optimiser and the learning-rate schedule, which are torch's."""
+"""The phases of a training, the optimiser and the learning-rate schedule of each, and averaged weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from wbctool.modeling.classifier import Classifier
@@ -14,14 +17,7 @@ from wbctool.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a training.
-
-    Attributes:
-        name: as progress and the history call it.
-        epochs: its length.
-        unfreeze: which layers of the backbone learn, as the recipe says it.
-        schedule: name of the learning-rate schedule.
-    """
+    """A phase of a training; `unfreeze` says which layers of the backbone learn, as the recipe does."""
 
     name: str
     epochs: int
@@ -43,19 +39,11 @@ def phases_of(recipe: Recipe) -> list[Phase]:
     ]
 
 
-def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, frozen: bool) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the parameters that learn; biases and normalisations are not decayed.
 
     Adam's decay is added to the gradient, AdamW's is apart from it (Loshchilov and Hutter 2019). With `lr_depth` under
     1, learning rates fall from the head to the first layer by even factors, down to that fraction.
-
-    Args:
-        model: its parameters that require gradients learn.
-        recipe: optimisers, learning rates and decays.
-        frozen: whether to take those of the frozen phase.
-
-    Raises:
-        ValueError: no parameter learns.
     """
     name = recipe.frozen_optimizer if frozen else recipe.optimizer
     lr = recipe.frozen_lr if frozen else recipe.lr
@@ -75,17 +63,11 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe, frozen: bool) -> torc
 
 
 class Schedule:
-    """The learning rate in the course of a phase.
+    """The learning rate in the course of a phase of so many steps; the optimiser's learning rates are its peaks.
 
     `one-cycle` rises to the peak and falls to almost zero (Smith and Topin 2018); `cosine` falls from the peak to
     `lr_floor` (Loshchilov and Hutter 2017, eq. 5, one cycle); both change it after each step. `plateau` multiplies it
     by `plateau_factor` where the validation loss has not fallen for `plateau_patience` epochs; `constant` keeps it.
-
-    Args:
-        optimizer: its learning rates are the peaks.
-        name: of the schedule.
-        steps: number of steps of the whole phase.
-        recipe: the constants.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, name: str, steps: int, recipe: Recipe) -> None:
@@ -129,3 +111,38 @@ class Schedule:
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.torch.load_state_dict({**self.torch.state_dict(), **state})
+
+
+class WeightAverage:
+    """Averaged weights of a model (Polyak and Juditsky 1992; Tarvainen and Valpola 2017).
+
+    In the first steps t the decay is at most (1 + t) / (10 + t). torch's `AveragedModel` would copy the whole module,
+    and with hooks and several processes that is more to get wrong.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self._live = model.state_dict()  # the tensors themselves, which stay the same throughout
+        self._floats = [key for key, value in self._live.items() if value.is_floating_point()]
+        self._others = [key for key in self._live if key not in set(self._floats)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Update the average with the model's weights after a step."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        averages = [self.state[key] for key in self._floats]
+        torch._foreach_lerp_(averages, [self._live[key] for key in self._floats], 1 - decay)
+        for key in self._others:
+            self.state[key].copy_(self._live[key])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Context in which the model has its averaged weights."""
+        weights = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(weights)

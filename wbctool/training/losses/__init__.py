@@ -52,12 +52,8 @@ LOSSES = Registry("wbctool.training.losses", LossMethod, "loss")
 class Objective:
     """A loss and how it weighs samples.
 
-    Attributes:
-        method: the loss.
-        parameters: of the loss.
-        class_names: in the order of the logits.
-        label_smoothing: fraction of a label that is spread over all classes, 0 to under 1.
-        class_weights: shape (classes,), over 0; None where all classes count the same.
+    `class_names` are in the order of the logits. `label_smoothing` is the fraction of a label that is spread over all
+    classes, 0 to under 1. `class_weights` has shape (classes,), over 0; None where all classes count the same.
     """
 
     method: LossMethod
@@ -72,13 +68,7 @@ class Objective:
         return getattr(self.parameters, self.method.switch) if self.method.switch else 0
 
     def sum(self, logits: Tensor, targets: Tensor, epoch: int) -> Tensor:
-        """Return the summed loss of a batch, float32, or float64 for such logits.
-
-        Args:
-            logits: shape (n, classes).
-            targets: class indices, shape (n,).
-            epoch: from 1.
-        """
+        """Return the summed loss of logits (n, classes) for class indices (n,), float32, or float64 for such logits."""
         logits = logits if logits.element_size() == 8 else logits.float()
         return self.method.function(logits, targets, self, epoch).sum()
 
@@ -99,37 +89,25 @@ class Objective:
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """Return n / (classes · n_c): every class weighs the same in total (King and Zeng 2001; the attentive-CNN paper).
+    """Return n / (classes · n_c), by counts of images (classes,), all positive: every class weighs the same in total.
 
-    Args:
-        counts: images of each class, shape (classes,), all positive.
+    Source: King and Zeng 2001; the attentive-CNN paper.
     """
     counts = counts.double()
     return counts.sum() / (len(counts) * counts)
 
 
 def effective_weights(counts: Tensor, beta: float) -> Tensor:
-    """Return (1 − β) / (1 − β^n_c), scaled to a mean of 1 (Cui et al. 2019, eq. 2).
+    """Return (1 − β) / (1 − β^n_c), scaled to a mean of 1, by counts of images (classes,) (Cui et al. 2019, eq. 2).
 
-    Args:
-        counts: images of each class, shape (classes,), all positive.
-        beta: 0 to under 1; 0 weighs all classes the same; towards 1 it approaches `balanced_weights`.
+    β is 0 to under 1: 0 weighs all classes the same; towards 1 it approaches `balanced_weights`.
     """
     weights = (1 - beta) / (1 - beta ** counts.double())
     return weights / weights.mean()
 
 
 def make_objective(recipe: Recipe, class_names: Sequence[str], counts: Tensor) -> Objective:
-    """Return the objective of a recipe.
-
-    Args:
-        recipe: its loss, the parameters of that, label smoothing and class weights.
-        class_names: in the order of the logits.
-        counts: training images of each class, shape (classes,).
-
-    Raises:
-        UsageProblem: a parameter of the loss is invalid for these classes.
-    """
+    """Return the objective of a recipe, for counts of the training images of each class (classes,)."""
     method = LOSSES.get(recipe.loss, "--loss")
     values = {name: getattr(recipe, name) for name in method.parameters.model_fields}
     weights = None
@@ -145,15 +123,7 @@ def make_objective(recipe: Recipe, class_names: Sequence[str], counts: Tensor) -
 
 
 def loss_parameters(base: type[Parameters], panel: str) -> type[Parameters]:
-    """Return the parameters of all losses together, as recipe keys; the help of each names the losses that take it.
-
-    Args:
-        base: parameters that come first.
-        panel: heading under which help shows the options.
-
-    Raises:
-        TypeError: two losses declare a parameter of the same name differently.
-    """
+    """Return the parameters of all losses, after those of `base`; the help of each names the losses that take it."""
     declared: dict[str, Any] = {}
     takers: dict[str, list[str]] = {}
     for method in LOSSES:

@@ -26,9 +26,6 @@ def focal(logits: Tensor, targets: Tensor, objective: Objective, _epoch: int) ->
     """Return −α (1 − p)^γ log p of the true class of each sample (Lin et al. 2017, eq. 5), shape (n,).
 
     With γ 0 and no α it is cross-entropy. Smoothed labels sum it over all classes, weighted by the label.
-
-    Raises:
-        UsageProblem: `alpha` is neither one number nor one for each of some classes.
     """
     from torch.nn import functional
 
@@ -44,11 +41,7 @@ def focal(logits: Tensor, targets: Tensor, objective: Objective, _epoch: int) ->
 
 
 def alpha_of(text: str, class_names: Sequence[str]) -> list[float] | None:
-    """Return the factor of each class: `0.25` is that of all, `A=0.5,B=2` those of some, the others having 1.
-
-    Raises:
-        UsageProblem: the text is neither, names an unknown class, or has a number that is not positive.
-    """
+    """Return the factor of each class: `0.25` is that of all, `A=0.5,B=2` those of some, the others having 1."""
     if not text:
         return None
     factors = dict.fromkeys(class_names, 1.0)

@@ -1,28 +1,24 @@
-"""Leakage between runs: what is made of runs keeps their splits, and is never tested on what they learnt from."""
+"""Checks of images against runs: their splits are kept, no leakage, the same preparation."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from wbctool.console import note, warn
 from wbctool.errors import InputError
 from wbctool.inputs.dataset import Dataset
 from wbctool.inputs.folders import read_inputs
-from wbctool.records import ERROR, Record, group_of, has_image
+from wbctool.records import ERROR, Record, group_of, has_image, preparation_of
 from wbctool.records.selection import Selection
 from wbctool.records.tally import Tally
 
 
 def take_over_splits(records: Iterable[Record], runs: Sequence[Path], quiet: bool) -> list[Record]:
-    """Return the records; if none has a split, with those of a run that was trained on all of them.
-
-    Args:
-        records: labelled or not.
-        runs: run folders.
-        quiet: print no note.
-    """
+    """Return the records; if none has a split, with those of a run that was trained on all of them."""
     records = list(records)
     labelled = [record for record in records if record["schema"] != ERROR and has_image(record) and record.get("label")]
     if any(record.get("split") for record in labelled):
@@ -37,11 +33,7 @@ def take_over_splits(records: Iterable[Record], runs: Sequence[Path], quiet: boo
 
 
 def refuse_leakage(dataset: Dataset, runs: Sequence[Path]) -> None:
-    """Refuse to validate or test on images that a run has learnt from, or on images of their groups.
-
-    Raises:
-        InputError: naming the run and one such image.
-    """
+    """Refuse to validate or test on images that a run has learnt from, or on images of their groups."""
     for run in runs:
         records = _training_records(run)
         if not records:
@@ -84,3 +76,25 @@ def _identities(record: Record) -> set[tuple[str, str]]:
 
 def _real(path: str) -> str:
     return os.path.realpath(path)
+
+
+class PreparationCheck:
+    """Counts images that were prepared differently from the training images of runs, by their name and `model.json`."""
+
+    def __init__(self, runs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        self._preparations = {name: info.get("preparation", {}) for name, info in runs}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Take an image into account."""
+        preparation = preparation_of(record)
+        for name, expected in self._preparations.items():
+            self._counts[name] += preparation != expected
+
+    def warnings(self, advice: str = "") -> list[str]:
+        """One line for each run that has such images; `advice` says what to do."""
+        return [
+            f"{count:,} images were prepared differently from those of {name} (see `wbctool info {name}`){advice}"
+            for name, count in self._counts.items()
+            if count
+        ]
