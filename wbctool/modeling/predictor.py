@@ -51,14 +51,14 @@ def deep_features(model: Model, images: torch.Tensor, precision: str) -> tuple[n
     are rounded to 11 bits, as a last digit that depends on the batch must not send a cell down another branch;
     probabilities (n, classes) are float64.
     """
-    features, probabilities = [], []
+    features, rows = [], []
     count = model.architecture.symmetries
     with torch.inference_mode(), autocast(images.device, precision):
         for chunk in images.split(images_at_once(images.device)):
             outputs = [model.forward_features(view) for view in symmetries(chunk, count)]
             features.append(torch.stack([vector.float() for vector, _ in outputs]).mean(0))
-            probabilities.append(torch.stack([torch.softmax(logits.double(), 1) for _, logits in outputs]).mean(0))
-    return rounded(torch.cat(features).cpu().numpy()), torch.cat(probabilities).cpu().numpy()
+            rows.append(torch.stack([torch.softmax(logits.double(), 1) for _, logits in outputs]).mean(0))
+    return rounded(torch.cat(features).cpu().numpy()), torch.cat(rows).cpu().numpy()
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
