@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -89,10 +88,8 @@ class Training:
             UsageProblem, InputError, DeviceError: with the next step in the message.
         """
         with locked(self.out) if self.processes.is_main else nullcontext():
-            if self.processes.is_main and self.options.overwrite:
-                run_folder.clear(self.out)
-            elif self.processes.is_main:
-                check_settings(self.out, "run.json", self.info)
+            if self.processes.is_main:
+                self._open()
             self.processes.wait()
             if not (self.out / "model.json").exists():
                 return self._train()
@@ -117,11 +114,7 @@ class Training:
         if not self.quiet:
             note(f"{model.architecture.backbone}, {origin}; {self.device.type}, {self.recipe.precision}")
         model.to(self.device).to(memory_format=torch.channels_last)
-        counts = Counter(record["label"] for record in self.dataset.splits["train"])
-        counts_by_class = torch.tensor([counts[name] for name in self.dataset.classes])
-        objective = make_objective(self.recipe, self.dataset.classes, counts_by_class)
-        if self.processes.is_main:
-            write_json(self.out / "run.json", {**self.info, "finished": False})
+        objective = make_objective(self.recipe, self.dataset.classes, self._class_counts())
         images = self._decode()
         samples = _samples(self.dataset, images.failed)
         if self.processes.is_main:
@@ -134,16 +127,27 @@ class Training:
         self.processes.wait()
         return {**self.info, "failures": sorted(images.failed.values()), "done_before": False}
 
+    def _open(self) -> None:
+        if self.options.overwrite:
+            run_folder.clear(self.out)
+        else:
+            check_settings(self.out, "run.json", self.info)
+
+    def _class_counts(self) -> torch.Tensor:
+        index = {name: number for number, name in enumerate(self.dataset.classes)}
+        return torch.bincount(torch.tensor([index[record["label"]] for record in self.dataset.splits["train"]]))
+
     def _decode(self) -> ImageStore:
         """The decoded images; the main process decodes them for all."""
         paths = [record["path"] for record in self.dataset.everything]
         file = self.out / "resume" / f"pixels-{self.recipe.size}-{self.dataset.digest()[:16]}.npy"
         limit = None if self.options.cache_gb is None else int(self.options.cache_gb * 2**30)
-        if not self.processes.is_main:
-            self.processes.wait()
-        images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
         if self.processes.is_main:
-            self.processes.wait()
+            write_json(self.out / "run.json", {**self.info, "finished": False})
+            images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
+        self.processes.wait()
+        if not self.processes.is_main:
+            images = ImageStore(paths, self.recipe.size, file, self.options.jobs, self.quiet, limit)
         return images
 
     def _fit(
