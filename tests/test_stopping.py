@@ -77,7 +77,7 @@ def test_killed_without_a_warning_it_goes_on_from_its_last_epoch(cells, tmp_path
     for epoch in (1, 2):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for line in process.stderr:
-            if line.startswith(f"wbctool: epoch {epoch}/4"):  # its state is on the disk by then
+            if line.startswith(f"wbctool: epoch {epoch}/4"):  # the state after the first is on the disk
                 process.kill()
         process.wait()  # its streams are closed: the fork that it was the client of has died, too
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -25,12 +24,14 @@ class Processes:
         self.device: torch.device | None = None
         if self.count == 1:
             return
-        on_gpu = device_name != "cpu" and torch.cuda.is_available()
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+        self.device = torch.device("cpu")
         try:
-            if on_gpu:
+            if device_name != "cpu" and torch.cuda.is_available():
+                self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
                 torch.cuda.set_device(self.device)
-            distributed.init_process_group("nccl" if on_gpu else "gloo")
+                distributed.init_process_group("nccl", device_id=self.device)
+            else:
+                distributed.init_process_group("gloo")
         except (RuntimeError, ValueError) as error:
             raise UsageProblem(f"torchrun: the {self.count} processes cannot start together ({error})") from None
         self.number = distributed.get_rank()
@@ -38,7 +39,7 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if self.count > 1 and kind is None:  # after an error others may still wait here, and would never be met
             distributed.destroy_process_group()
 
