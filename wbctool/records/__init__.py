@@ -1,16 +1,5 @@
 """Records: the contract between steps, one JSON object a line; their types, ids, paths, labels and groups."""
 
-from wbctool.records.paths import (
-    cell_id,
-    group_of,
-    has_image,
-    image_id_of,
-    path_keys,
-    preparation_of,
-    source_of,
-    with_absolute_paths,
-    with_relative_paths,
-)
 from wbctool.records.schemas import (
     CELL,
     ERROR,
@@ -21,10 +10,19 @@ from wbctool.records.schemas import (
     PREDICTION,
     SPLITS,
     Record,
+    cell_id,
     error_record,
     from_line,
+    group_of,
+    has_image,
+    image_id_of,
+    path_keys,
+    preparation_of,
     schema_text,
+    source_of,
     to_line,
+    with_absolute_paths,
+    with_relative_paths,
 )
 
 __all__ = [
