@@ -16,13 +16,8 @@ _NEXT = "give another, so that nothing is lost"
 def refuse_replacing(option: str, out: Path, inputs: Iterable[str | Path], records: Iterable[Record] = ()) -> None:
     """Refuse an output that is or contains an input, or an image or mask of it, or that belongs to an input folder.
 
-    A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output.
-
-    Args:
-        option: by which the output was given.
-        out: the folder or file to be written.
-        inputs: what is read: folders, files, or `-`.
-        records: of the inputs, with masks and absolute paths.
+    A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output. The
+    paths in the records are absolute; `option` is the one by which the output was given.
 
     Raises:
         UsageProblem: naming what would be in danger.
