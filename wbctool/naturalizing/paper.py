@@ -17,13 +17,7 @@ _ROUNDS = 100  # attempts, each with other red cells, if the last cell has no ro
 
 
 def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """Lay red cells, then the cell of one field, on a background of the pool.
-
-    Args:
-        pool: the parts.
-        index: of the field whose cell it is.
-        red_cells: how many; None for the paper's 8.
-        rng: random generator.
+    """Lay red cells, by default the paper's 8, then the cell of one field, on a background of the pool.
 
     Raises:
         ImageError: there is no room for them.

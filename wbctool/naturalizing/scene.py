@@ -17,11 +17,9 @@ _ORDER = ("wbc", "platelet", "rbc")  # in which a record lists its cells
 
 @dataclass
 class Scene:
-    """A composite.
+    """A composite: its image, RGB, (height, width, 3), float32, and its label image, (height, width), int32.
 
     Attributes:
-        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        labels: label image, shape (height, width), int32; 0 is background.
         coding: how the file is to be coded; None for PNG.
         cells: `kind` by value, and of red cells `whole` and `area`.
         provenance: what was done, for the record: sources, symmetries, positions.
@@ -39,13 +37,9 @@ class Scene:
         return self.labels.shape[1], self.labels.shape[0]
 
     def add(self, kind: str, mask: np.ndarray, position: tuple[int, int], **more: Any) -> None:
-        """Draw a cell into the label image, over what is there.
+        """Draw a cell into the label image, over what is there, with `more` in its entry in `cells`.
 
-        Args:
-            kind: `wbc`, `rbc` or `platelet`.
-            mask: of its window, (height, width), with the values CELL and NUCLEUS.
-            position: x and y of the window.
-            more: further keys of its entry in `cells`.
+        The mask of its window has the values CELL and NUCLEUS; the position is x and y of the window.
         """
         value = 1 + max((v + ("nucleus" in cell) for v, cell in self.cells.items()), default=0)
         window = self.labels[position[1] : position[1] + mask.shape[0], position[0] : position[0] + mask.shape[1]]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wbctool.errors import ImageError
-from wbctool.records import MASK, Record
-from wbctool.records.cells import central
+from wbctool.records import Record
+from wbctool.records.cells import central, choose_cells
 
 _FAR = 5.0  # robust standard deviations from the class's median beyond which a cell is an outlier
 _MIN_IMAGES = 10  # of a class, for a median
@@ -21,23 +20,13 @@ _NAMES = {"wbc": "white cell", "platelet": "platelet"}
 def subject_of(record: Record) -> tuple[dict[str, Any] | None, str]:
     """Return the cell that an image shows: its only white cell, or without any the platelet nearest the centre.
 
-    Args:
-        record: a mask record.
-
-    Returns:
-        The entry of its `cells`, or None; and the reason if there is none that can be cut out.
-
-    Raises:
-        ImageError: the record has no mask.
+    Returns None and the reason if there is none that can be cut out; without a mask, an `ImageError` is raised.
     """
-    if record["schema"] != MASK or not record.get("mask") or "size" not in record:
-        raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
-    white_cells = [cell for cell in record["cells"] if cell["kind"] == "wbc"]
-    if len(white_cells) > 1:
-        return None, f"{len(white_cells)} white cells"
-    candidates = white_cells or [cell for cell in record["cells"] if cell["kind"] == "platelet"]
+    candidates = choose_cells(record, kind=None, which="all")
     if not candidates:
         return None, "neither a white cell nor a platelet"
+    if candidates[0]["kind"] == "wbc" and len(candidates) > 1:
+        return None, f"{len(candidates)} white cells"
     subject = central(candidates, record["size"])
     if subject.get("edge"):
         return None, "its cell is cut by the edge"
@@ -45,14 +34,10 @@ def subject_of(record: Record) -> tuple[dict[str, Any] | None, str]:
 
 
 def find_outliers(subjects: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """Find subjects that are probably not the cell that their label means.
+    """Find subjects that are probably not the cell that their label means; return the reasons, by index.
 
-    Args:
-        subjects: each with `label`, `kind`, `area` and `nucleus` (areas in pixels; 0 without a nucleus), and
-            `central`, whether it lies in the centre of its image.
-
-    Returns:
-        The reason, by index in the sequence.
+    Subjects have a `label`, `kind`, `area` and `nucleus` (areas in pixels; 0 without a nucleus), and `central`, whether
+    they lie in the centre of their image.
     """
     outliers: dict[int, str] = {}
     indices_of: dict[str, list[int]] = defaultdict(list)
