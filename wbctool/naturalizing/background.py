@@ -29,8 +29,7 @@ def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
 def touched_blocks(mask: np.ndarray) -> np.ndarray:
     """Return which 8 × 8 blocks contain a pixel of a mask: (height, width) to (⌈height/8⌉, ⌈width/8⌉), bool."""
     height, width = mask.shape
-    padded = np.zeros((-(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK), bool)
-    padded[:height, :width] = mask
+    padded = np.pad(mask, ((0, -height % BLOCK), (0, -width % BLOCK)))
     return np.logical_or.reduce(padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK), axis=(1, 3))
 
 
@@ -122,7 +121,7 @@ def synthesize_background(
     if len(corners) < _MIN_PATCHES:
         return None
     # what the smooth surface does not explain in the clean blocks is interpolated for the others
-    means = _interpolate(_block_means(residual, clean), clean)
+    means = _interpolate(np.where(clean[..., None], _block_means(residual), np.float32(0)), clean)
     texture = _texture(residual, corners, side, dirty.shape, rng) + expand_blocks(means, cells.shape)
     return replace_region(image, smooth + texture, expand_blocks(dirty | ~complete, cells.shape), np.zeros_like(cells))
 
@@ -153,9 +152,8 @@ def _clean_squares(clean: np.ndarray, side: int) -> np.ndarray:
 
 def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:
     """Find blocks that are not background although no cell was found in them: dust, debris, remains of cells."""
-    every = np.ones_like(dirty)
-    deviation = np.abs(_block_means(residual, every)).max(2)
-    spread = np.sqrt(np.maximum(_block_means(residual**2, every).max(2), 1e-6))
+    deviation = np.abs(_block_means(residual)).max(2)
+    spread = np.sqrt(np.maximum(_block_means(residual**2).max(2), 1e-6))
     known = ~dirty
     if not known.any():
         return np.zeros_like(dirty)
@@ -164,14 +162,11 @@ def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:
     return far | rough
 
 
-def _block_means(residual: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Return the mean of each block, shape (rows, columns, 3); 0 for blocks that are False."""
-    rows, columns = blocks.shape
-    padded = cv2.copyMakeBorder(
-        residual, 0, rows * BLOCK - residual.shape[0], 0, columns * BLOCK - residual.shape[1], cv2.BORDER_REFLECT_101
-    )
-    means = padded.reshape(rows, BLOCK, columns, BLOCK, 3).mean((1, 3))
-    means[~blocks] = 0
+def _block_means(residual: np.ndarray) -> np.ndarray:
+    """Return the mean of each block, shape (rows, columns, 3), float32."""
+    height, width = residual.shape[:2]
+    padded = cv2.copyMakeBorder(residual, 0, -height % BLOCK, 0, -width % BLOCK, cv2.BORDER_REFLECT_101)
+    means = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK, 3).mean((1, 3))
     return means.astype(np.float32)
 
 

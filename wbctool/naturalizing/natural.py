@@ -132,25 +132,19 @@ def _fit(pool: Pool, field: PooledField, mask: np.ndarray, position: tuple[int, 
     removed = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
     stays = (under > 0) & ~np.isin(under, removed)
     touched = near & (mask == OTHER)
-    misfit = (
-        np.count_nonzero(touched & ~stays)
-        + 0.5 * np.count_nonzero(cell & stays)
-        + 0.5 * _incomplete(scene["touching"], removed, dilate(cell, _HIDDEN), position)
-        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in removed)
-    )
-    return removed, misfit
-
-
-def _incomplete(touching: dict[str, Any], removed: list[int], hidden: np.ndarray, position: tuple[int, int]) -> float:
-    """Count the visible pixels at which cells touched the old cell, and now lack what it covered."""
-    height, width = hidden.shape
-    total = 0.0
-    for value, (count, samples) in touching.items():
+    hidden, incomplete = dilate(cell, _HIDDEN), 0.0  # visible pixels at which cells lack what the old cell covered
+    for value, (count, samples) in scene["touching"].items():
         spots = np.array(samples) - position
         spots = spots[((spots >= 0) & (spots < (width, height))).all(1)]
         if int(value) not in removed:
-            total += count * (1 - np.count_nonzero(hidden[spots[:, 1], spots[:, 0]]) / len(samples))
-    return total
+            incomplete += count * (1 - np.count_nonzero(hidden[spots[:, 1], spots[:, 0]]) / len(samples))
+    misfit = (
+        np.count_nonzero(touched & ~stays)
+        + 0.5 * np.count_nonzero(cell & stays)
+        + 0.5 * incomplete
+        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in removed)
+    )
+    return removed, misfit
 
 
 def _make_room(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:

@@ -63,25 +63,21 @@ class Scene:
             values = [old, old + 1] if "nucleus" in self.cells[old] else [old]
             visible = [windows[v - 1] for v in values if windows[v - 1]]
             if visible:
-                entries.append(self._entry(self.cells[old], values, visible, value))
+                rows, columns = (
+                    slice(min(w[axis].start for w in visible), max(w[axis].stop for w in visible)) for axis in (0, 1)
+                )
+                labels, cell = self.labels[rows, columns], self.cells[old]
+                mask = np.isin(labels, values).astype(np.uint8)
+                region = Region(columns.start, rows.start, mask)
+                entry = cell_entry(mask, region, value, cell["kind"], self.labels.shape)
+                if "nucleus" in cell:
+                    entry["nucleus"] = {"value": value + 1, "area": int((labels == values[1]).sum())}
+                if cell["kind"] == "rbc":
+                    entry["whole"] = bool(cell.get("whole") and not entry["edge"] and entry["area"] == cell["area"])
+                entries.append(entry)
                 new_values[values] = range(value, value + len(values))
                 value += len(values)
         return new_values[self.labels].astype(np.uint8 if value <= 256 else np.uint16), entries
-
-    def _entry(
-        self, cell: dict[str, Any], values: list[int], windows: list[tuple[slice, slice]], value: int
-    ) -> dict[str, Any]:
-        """Return the entry of a cell in `cells`, under its new value."""
-        rows, columns = (slice(min(w[k].start for w in windows), max(w[k].stop for w in windows)) for k in (0, 1))
-        labels = self.labels[rows, columns]
-        visible = np.isin(labels, values).astype(np.uint8)
-        region = Region(columns.start, rows.start, visible)
-        entry = cell_entry(visible, region, value, cell["kind"], self.labels.shape)
-        if "nucleus" in cell:
-            entry["nucleus"] = {"value": value + 1, "area": int((labels == values[1]).sum())}
-        if cell["kind"] == "rbc":
-            entry["whole"] = bool(cell.get("whole") and not entry["edge"] and entry["area"] == cell["area"])
-        return entry
 
 
 def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:
