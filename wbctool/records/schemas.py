@@ -35,7 +35,6 @@ _MADE_BY = [("source", "crop"), ("original", "enhance"), ("panel", "explain"), (
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]
-Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 Value = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -60,7 +59,7 @@ class CellOutline(_Base):
     kind: Literal["wbc", "rbc", "platelet"]
     bbox: Box
     area: Annotated[int, Field(ge=0)]
-    centroid: Point
+    centroid: Annotated[list[float], Field(min_length=2, max_length=2)]
     edge: bool = False
     nucleus: Nucleus | None = None
     whole: bool | None = None
@@ -173,10 +172,17 @@ def from_line(line: str, where: str) -> Record:
     Raises:
         InputError: the line is not JSON, not a known record type, or does not match its schema.
     """
+    is_strict = True
     try:
-        record, strict = _parse(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
+        record = pydantic_core.from_json(line, allow_inf_nan=False)
+    except ValueError:
+        is_strict = (
+            False  # what only Python's slower parser takes (half a surrogate pair, NaN) is refused below, clearly
+        )
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error})") from None
     if line.count("[") + line.count("{") > _MAX_DEPTH and _is_deep(record):
         raise InputError(f"{where}: nested over {_MAX_DEPTH} levels deep")
     if not isinstance(record, dict):
@@ -187,7 +193,7 @@ def from_line(line: str, where: str) -> Record:
         raise InputError(f"{where}: unknown schema {str(schema)[:60]!r}; expected one of {', '.join(MODELS)}")
     try:
         model.model_validate(record)
-        if not strict or _HUGE.search(line):
+        if not is_strict or _HUGE.search(line):
             to_line(record).encode()
     except ValidationError as error:
         first = error.errors()[0]
@@ -198,17 +204,6 @@ def from_line(line: str, where: str) -> Record:
     except ValueError:
         raise InputError(f"{where}: NaN and infinity are not JSON") from None
     return record
-
-
-def _parse(line: str) -> tuple[Any, bool]:
-    """Parse a line; return its value and whether the strict parser, the faster one, accepted it.
-
-    What only Python's parser accepts (half a surrogate pair, NaN) is refused later, with a clear message.
-    """
-    try:
-        return pydantic_core.from_json(line, allow_inf_nan=False), True
-    except ValueError:
-        return json.loads(line), False
 
 
 def _is_deep(record: Record) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wbctool.errors import InputError, UsageProblem
@@ -46,7 +46,7 @@ class Selector:
         self.tally = tally
         self.label_pattern = _compile(selection.label_regex, "--label-regex")
         self.group_pattern = _compile(selection.group_regex, "--group-regex")
-        self.table = _read_table(selection.labels) if selection.labels else None
+        self.rows, self.has_labels = _read_table(selection.labels) if selection.labels else ({}, False)
         self.classes = {name.strip() for name in (selection.classes or "").split(",") if name.strip()}
         self.rename: dict[str, str] = {}
         for pair in selection.rename:
@@ -55,6 +55,7 @@ class Selector:
                 raise UsageProblem(f"--map {pair}: write it as old=new")
             self.rename[old] = new
         self._labels: set[str] = set()  # labels of the records, and new names
+        self._used_rows: set[str] = set()
         self._group_matched = False
         tally.unused_options = self._unused_options
 
@@ -87,11 +88,20 @@ class Selector:
 
     def _set_label(self, record: Record, prefix: str) -> dict[str, str]:
         """Set the label by the table, else by the pattern; return the table's row."""
-        name = os.path.basename(source_of(record)) if self.label_pattern or self.table is not None else ""
-        row = self.table.row(record, prefix, name) if self.table is not None else {}
-        if self.label_pattern or (self.table is not None and self.table.has_labels):
+        name = os.path.basename(source_of(record)) if self.label_pattern or self.rows else ""
+        row = self._row(record, prefix, name) if self.rows else {}
+        if self.label_pattern or self.has_labels:
             record["label"] = row.get("label") or (_label_in(self.label_pattern, name) if self.label_pattern else None)
         return row
+
+    def _row(self, record: Record, prefix: str, name: str) -> dict[str, str]:
+        """Return the row of a record, found by its id or its file's name; empty if there is none."""
+        ids = record["id"], image_id_of(record)
+        for key in (*(prefix + record_id for record_id in ids), *ids, name, PurePosixPath(name).stem):
+            if key in self.rows:
+                self._used_rows.add(key)
+                return self.rows[key]
+        return {}
 
     def _set_group(self, record: Record, prefix: str, row: dict[str, str]) -> None:
         if row.get("group"):
@@ -113,32 +123,14 @@ class Selector:
             if missing := sorted(names - self._labels):
                 known = ", ".join(sorted(self._labels)[:SHOWN_CLASSES]) or "none"
                 warnings.append(f"{option} {', '.join(missing)}: no image has this class; there are {known}")
-        if self.table and (unused := self.table.rows.keys() - self.table.used):
+        if unused := self.rows.keys() - self._used_rows:
             warnings.append(
-                f"{len(unused):,} of {len(self.table.rows):,} rows of --labels match no image "
+                f"{len(unused):,} of {len(self.rows):,} rows of --labels match no image "
                 f"(such as {min(unused)}); a row names a file or an id"
             )
-        if self.group_pattern and not self._group_matched and not (self.table and self.table.used):
+        if self.group_pattern and not self._group_matched and not self._used_rows:
             warnings.append("--group-regex matches no id at all: each image is its own group")
         return warnings
-
-
-@dataclass
-class _Table:
-    """Labels and groups by image, and the rows that were used."""
-
-    rows: dict[str, dict[str, str]]
-    has_labels: bool
-    used: set[str] = field(default_factory=set)
-
-    def row(self, record: Record, prefix: str, name: str) -> dict[str, str]:
-        """Return the row of a record, found by its id or its file's name; empty if there is none."""
-        ids = record["id"], image_id_of(record)
-        for key in (*(prefix + record_id for record_id in ids), *ids, name, PurePosixPath(name).stem):
-            if key in self.rows:
-                self.used.add(key)
-                return self.rows[key]
-        return {}
 
 
 def _compile(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -159,8 +151,8 @@ def _label_in(pattern: re.Pattern[str], name: str) -> str | None:
     return next((text for text in match.groups() if text), None) or match[0] or None
 
 
-def _read_table(path: Path) -> _Table:
-    """Read a CSV file with a column naming the image and columns `label` and/or `group`."""
+def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], bool]:
+    """Read a CSV file: labels and groups by the column that names the image, and whether there are labels."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
@@ -181,4 +173,4 @@ def _read_table(path: Path) -> _Table:
         raise InputError(f"--labels {path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--labels {path}: cannot be read as CSV ({error})") from None
-    return _Table(rows, "label" in columns)
+    return rows, "label" in columns
