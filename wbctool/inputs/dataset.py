@@ -91,8 +91,7 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False, allow_synt
         refuse_tested(splits)
     elif warning := warning_of_tested(labelled):
         warn(warning)
-    _check_groups(splits)
-    classes = _classes(splits)
+    classes = _checked_classes(splits)
     preparations = {to_line(preparation_of(record)): preparation_of(record) for record in labelled}
     if len(preparations) > 1:
         warn(f"the images were prepared in {len(preparations)} ways, such as {' and '.join(list(preparations)[:2])}")
@@ -124,7 +123,16 @@ def _labelled(records: Iterable[Record], quiet: bool) -> list[Record]:
     return labelled
 
 
-def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
+def _checked_classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
+    """Return the classes of splits that have no group in common, and of which each class can be trained on."""
+    split_of: dict[str, str] = {}
+    for name, records in splits.items():
+        for group in map(group_of, records):
+            if split_of.setdefault(group, name) != name:
+                raise InputError(
+                    f"group {group} is in both {split_of[group]} and {name}; "
+                    "split again with `wbctool split`, which keeps groups whole"
+                )
     counts = Counter(record["label"] for record in splits["train"])
     if len(counts) < 2:
         present = f"only {next(iter(counts))}" if counts else "none"
@@ -140,15 +148,3 @@ def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
     if splits["val"] and missing:
         warn(f"no validation image of class {', '.join(missing)}")
     return tuple(sorted(counts))
-
-
-def _check_groups(splits: dict[str, list[Record]]) -> None:
-    split_of: dict[str, str] = {}
-    for name, records in splits.items():
-        for record in records:
-            group = group_of(record)
-            if split_of.setdefault(group, name) != name:
-                raise InputError(
-                    f"group {group} is in both {split_of[group]} and {name}; "
-                    "split again with `wbctool split`, which keeps groups whole"
-                )

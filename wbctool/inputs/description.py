@@ -23,10 +23,8 @@ def describe(path: str, selection: Selection | None = None, tally: Tally | None 
     """Describe a run folder, a record file, a folder of records or images, or `-`, records on stdin.
 
     Returns its `kind`, and of a run what its `model.json` says (`classes`, `backbone`, `training`, …); of records how
-    many there are by schema (`records`), label (`classes`), `splits` and kind of cell (`cells`), and of `groups`.
-
-    Raises:
-        InputError: the path does not exist, holds nothing, or is a damaged run folder.
+    many there are by schema (`records`), label (`classes`), `splits` and kind of cell (`cells`), and of `groups`. It is
+    an `InputError` if the path does not exist, holds nothing, or is a damaged run folder.
     """
     if (Path(path) / "model.json").exists():
         model = read_info(Path(path))

@@ -93,8 +93,7 @@ def how_many(inputs: Iterable[str]) -> int | None:
 def record_files(folder: Path) -> list[Path]:
     """Return the record files of an output folder: `records.jsonl`, or all its shards in order; else none.
 
-    Raises:
-        InputError: the folder is an unfinished output, or lacks shards.
+    An unfinished output, or one that lacks shards, is an `InputError`.
     """
     whole = folder / "records.jsonl"
     if whole.exists():
@@ -215,7 +214,19 @@ class UniqueIds:
         self._names = temporary_table(f"CREATE TABLE names ({columns}) WITHOUT ROWID")
         for source in sources:
             self._names.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", self._rows(source))
-        self.prefixes = self._choose_prefixes(sources)
+        query = "SELECT DISTINCT origin FROM names WHERE is_id AND digest IN (SELECT digest FROM names WHERE is_id "
+        query += "GROUP BY digest HAVING COUNT(*) > 1)"
+        clashing = {self._origins[number] for (number,) in self._names.execute(query)}
+        self.prefixes: dict[str, str] = {}
+        for source in sources:
+            if source.origin not in clashing or source.origin in self.prefixes:
+                continue
+            name, number = printable(source.name) or "input", 1
+            prefix = f"{name}/"
+            while prefix in self.prefixes.values() or self._with_name(prefix) - clashing:
+                number += 1
+                prefix = f"{name}-{number}/"
+            self.prefixes[source.origin] = prefix
 
     def _rows(self, source: InputSource) -> Iterator[tuple[int, bool, int]]:
         origin, last_folder = self._origins.index(source.origin), ""
@@ -230,22 +241,6 @@ class UniqueIds:
             if slash and folder != last_folder:
                 yield text_digest(f"{folder}/", "id"), False, origin
                 last_folder = folder
-
-    def _choose_prefixes(self, sources: Sequence[InputSource]) -> dict[str, str]:
-        query = "SELECT DISTINCT origin FROM names WHERE is_id AND digest IN (SELECT digest FROM names WHERE is_id "
-        query += "GROUP BY digest HAVING COUNT(*) > 1)"
-        clashing = {self._origins[number] for (number,) in self._names.execute(query)}
-        prefixes: dict[str, str] = {}
-        for source in sources:
-            if source.origin not in clashing or source.origin in prefixes:
-                continue
-            name, number = printable(source.name) or "input", 1
-            prefix = f"{name}/"
-            while prefix in prefixes.values() or self._with_name(prefix) - clashing:
-                number += 1
-                prefix = f"{name}-{number}/"
-            prefixes[source.origin] = prefix
-        return prefixes
 
     def _with_name(self, name: str) -> set[str]:
         """Return the origins of the inputs that have an id, an image id or a top folder of this name."""

@@ -17,10 +17,7 @@ def refuse_replacing(option: str, out: Path, inputs: Iterable[str | Path], recor
     """Refuse an output that is or contains an input, or an image or mask of it, or that belongs to an input folder.
 
     A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output. The
-    paths in the records are absolute; `option` is the one by which the output was given.
-
-    Raises:
-        UsageProblem: naming what would be in danger.
+    paths in the records are absolute; the `UsageProblem` names the option by which the output was given.
     """
     target = out.resolve()
     for path in [Path(given) for given in inputs if given != "-"]:

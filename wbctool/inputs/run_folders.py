@@ -12,11 +12,6 @@ SCHEMA = "wbctool.model/1"
 NEXT = "train it again, or give another run folder"
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a path is a finished run folder."""
-    return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
-
-
 def hint_of_runs(path: Path) -> str:
     """Return advice for a folder whose subfolders are runs, as `--folds` makes them; else an empty text."""
     runs = sorted(model.parent for model in path.glob("*/model.json"))

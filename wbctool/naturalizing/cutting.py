@@ -69,10 +69,8 @@ def cut_up(record: Record, folder: Path, name: str) -> list[Record]:
     """Cut up one field, by its mask record, and write its parts into the folder of the pool.
 
     Returns one mapping with the key `pool`: the files of the parts, relative to the folder, and what composing needs to
-    know about them; or `left_out`, why the image cannot be used.
-
-    Raises:
-        ImageError: the image or its mask cannot be read, or there is no mask.
+    know about them; or `left_out`, why the image cannot be used. If there is no mask, or the image or its mask cannot
+    be read, that is an `ImageError`.
     """
     subject, reason = subject_of(record)
     if subject is None:

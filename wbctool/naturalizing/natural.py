@@ -75,8 +75,7 @@ def _cell_of(mask: np.ndarray) -> np.ndarray:
 def compose_natural(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
     """Put the cell of one field into another field; with `red_cells` None, there are as many as the field has.
 
-    Raises:
-        ImageError: no field of the pool has room for the cell, or for so many red cells.
+    If no field of the pool has room for the cell, or for so many red cells, that is an `ImageError`.
     """
     fields = _similar_fields(pool, index)
     weights = 1 / pool.popularity[fields]

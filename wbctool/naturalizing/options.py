@@ -51,11 +51,7 @@ class CompositeOptions(Parameters):
         return [name.strip() for name in (self.classes or "").split(",") if name.strip()]
 
     def amounts(self, real: Mapping[str, int]) -> dict[str, int]:
-        """Return the number of composites of each class that any are made of, by the numbers of real training images.
-
-        Raises:
-            InputError: a class without training images.
-        """
+        """Return the number of composites of each class that any are made of, by the numbers of its training images."""
         if self.add != 0 and not real:
             raise InputError("no training image has a label; give --label-regex or --labels")
         if self.set_name in SETS:

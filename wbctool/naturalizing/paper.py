@@ -17,11 +17,7 @@ _ROUNDS = 100  # attempts, each with other red cells, if the last cell has no ro
 
 
 def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """Lay red cells, by default the paper's 8, then the cell of one field, on a background of the pool.
-
-    Raises:
-        ImageError: there is no room for them.
-    """
+    """Lay red cells, by default the paper's 8, then the cell of one field, on a background of the pool."""
     wanted = RED_CELLS if red_cells is None else red_cells
     donor = pool.fields[index]
     candidates = [other for other in pool.backgrounds if pool.fields[other].is_jpeg == donor.is_jpeg]

@@ -25,10 +25,8 @@ _IDENTITY = ("id", "path", "label", "group", "size", "cells", *INHERITED)
 def training_fields(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
     """Return the records, of one or more, that composites may be made of, and a line for each kind that is left out.
 
-    If any record has a split, only those of `train` are used.
-
-    Raises:
-        InputError: there are none; or some have no mask, masks of nuclei only, or are composites.
+    If any record has a split, only those of `train` are used. An `InputError` says that there are none, or that some
+    have no mask, masks of nuclei only, or are composites.
     """
     fields: list[Record] = []
     errors = 0

@@ -276,18 +276,14 @@ def find_outliers(subjects: Sequence[Mapping[str, Any]]) -> dict[int, str]:
                 outliers[index] = f"a {_NAMES[kind]} in {label}, where most are {_NAMES[usual]}s"
             elif centred and not subjects[index]["central"]:
                 outliers[index] = "its cell is not in the middle, where nearly all have theirs"
-        usual_indices = [index for index in indices if index not in outliers]
-        if len(usual_indices) >= _MIN_IMAGES:
-            outliers |= _far_from_median(subjects, usual_indices, label)
-    return outliers
-
-
-def _far_from_median(subjects: Sequence[Mapping[str, Any]], indices: list[int], label: str) -> dict[int, str]:
-    outliers = {}
-    area, nucleus = (np.array([subjects[index][key] for index in indices]) for key in ("area", "nucleus"))
-    measures = {"size of the cell": np.log(area), "relative size of the nucleus": np.log(nucleus / area + 0.01)}
-    for name, values in measures.items():
-        deviation = np.abs(values - np.median(values))
-        limit = _FAR * (1.4826 * np.median(deviation) + 0.02)
-        outliers.update({indices[k]: f"{name} is far from that of {label}" for k in np.flatnonzero(deviation > limit)})
+        inner = [index for index in indices if index not in outliers]
+        if len(inner) < _MIN_IMAGES:
+            continue
+        area, nucleus = (np.array([subjects[index][key] for index in inner]) for key in ("area", "nucleus"))
+        measures = {"size of the cell": np.log(area), "relative size of the nucleus": np.log(nucleus / area + 0.01)}
+        for name, values in measures.items():
+            deviation = np.abs(values - np.median(values))
+            limit = _FAR * (1.4826 * np.median(deviation) + 0.02)
+            for number in np.flatnonzero(deviation > limit):
+                outliers[inner[number]] = f"{name} is far from that of {label}"
     return outliers

@@ -15,9 +15,7 @@ def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep
 
     `kind` is `wbc`, `platelet`, `rbc` or `any`; None takes white cells, or platelets where there are none. `which` is
     `central` (nearest the image's centre), `largest` or `all`; `edge` keeps or drops cells that the image's edge cuts.
-
-    Raises:
-        ImageError: the record has no mask.
+    A record without a mask is an `ImageError`.
     """
     if "cells" not in record or not record.get("mask") or not record.get("size"):
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")

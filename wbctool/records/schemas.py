@@ -146,11 +146,7 @@ MODELS: dict[str, type[_Base]] = {
 
 
 def schema_text(name: str) -> str:
-    """Return the JSON Schema of a record type, by its short or full name.
-
-    Raises:
-        UsageProblem: no record type has that name.
-    """
+    """Return the JSON Schema of a record type, by its short or full name; an unknown one is a `UsageProblem`."""
     full = name if name in MODELS else f"wbctool.{name}/1"
     if full not in MODELS:
         short = ", ".join(known.split(".")[1].split("/")[0] for known in MODELS)
@@ -167,11 +163,7 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: str, where: str) -> Record:
-    """Read and validate one line; `where` is its file and number for errors, such as `split.jsonl line 7`.
-
-    Raises:
-        InputError: the line is not JSON, not a known record type, or does not match its schema.
-    """
+    """Read and validate one line; `where` is its file and number for an `InputError`, as `split.jsonl line 7`."""
     is_strict = True
     try:
         record = pydantic_core.from_json(line, allow_inf_nan=False)

@@ -12,11 +12,7 @@ from wbctool.records import ERROR, Record, group_of
 
 
 def parse_ratio(text: str) -> dict[str, float]:
-    """Parse `70/15/15` as fractions of train, val and test, or `80/20` as those of train and test.
-
-    Raises:
-        UsageProblem: it is not two or three numbers with a positive sum and some training.
-    """
+    """Parse `70/15/15` as fractions of train, val and test, or `80/20` as those of train and test."""
     try:
         numbers = [float(number) for number in text.split("/")]
     except ValueError:
@@ -72,8 +68,7 @@ def add_splits(records: Sequence[Record], fractions: dict[str, float], seed: int
 def add_folds(records: Sequence[Record], folds: int, fold: int, seed: int) -> list[Record]:
     """Return the records, each with its `fold` from 1 and a `split`: one fold tests, the next validates.
 
-    Raises:
-        UsageProblem: fewer than three folds, a `fold` outside 1 to `folds`, or more folds than any class has groups.
+    Fewer than three folds, a `fold` outside 1 to `folds`, or more folds than any class has groups is a `UsageProblem`.
     """
     check_folds(folds, fold)
     pairs = {(record.get("label"), group_of(record)) for record in records if record["schema"] != ERROR}
