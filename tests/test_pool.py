@@ -9,11 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wbctool.errors import InputError
-from wbctool.naturalizing.background import fit_illumination, illumination, synthesize_background
-from wbctool.naturalizing.blocks import replace_region
+from wbctool.naturalizing.background import fit_illumination, illumination, replace_region, synthesize_background
+from wbctool.naturalizing.cutting import subject_of
 from wbctool.naturalizing.plan import training_fields
-from wbctool.naturalizing.pool import read_pool
-from wbctool.naturalizing.subjects import find_outliers, subject_of
+from wbctool.naturalizing.pool import find_outliers, read_pool
 
 # Nothing of validation or test enters a pool.
 

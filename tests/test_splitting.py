@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wbctool.errors import UsageProblem
-from wbctool.records.assignment import assign_groups, parse_ratio
-from wbctool.records.splits import add_folds, add_splits
+from wbctool.records.splits import add_folds, add_splits, assign_groups, parse_ratio
 
 
 @given(

@@ -68,11 +68,10 @@ def _as_text(value: Any) -> str:
 def _write_onnx(run: Path, file: Path) -> None:
     from wbctool.console import note
     from wbctool.errors import UsageProblem
-    from wbctool.inputs.run_folders import is_run
 
     if file.is_dir():
         raise UsageProblem(f"--onnx {file}: is a folder; give a file")
-    if not is_run(run):
+    if not (run / "model.json").is_file() or not (run / "weights.safetensors").is_file():
         raise UsageProblem(f"{run}: is no run folder; --onnx is for those")
     if file.exists() and file.suffix != ".onnx":
         raise UsageProblem(f"--onnx {file}: exists and is not an .onnx file; give another, so that nothing is lost")

@@ -21,13 +21,7 @@ DEFAULT_FRACTIONS = {"train": 0.8, "val": 0.2}  # where the records have no spli
 
 @dataclass
 class Dataset:
-    """Labelled records by split.
-
-    Attributes:
-        splits: records by split, `train`, `val` and `test`.
-        classes: labels of the training records, in alphabetical order.
-        preparation: how the images were prepared, by the first record: `enhance`, `segment` and `crop`.
-    """
+    """Labelled records by split, their classes in alphabetical order, and how the first image was prepared."""
 
     splits: dict[str, list[Record]]
     classes: tuple[str, ...]
@@ -70,13 +64,9 @@ def file_state(path: str) -> list[int]:
 def gather(records: Iterable[Record], seed: int, quiet: bool = False, allow_synthetic: bool = False) -> Dataset:
     """Sort records into a dataset for training.
 
-    Records without any split are split here, 80/20 into train and val, by class and whole groups.
-
-    Args:
-        records: of any schema; what cannot be trained on is left out and counted on stderr.
-        seed: of the split.
-        quiet: show no notes.
-        allow_synthetic: whether composites may be outside training, or made of images outside it.
+    Records without any split are split here, 80/20 into train and val, by class and whole groups. What cannot be
+    trained on is left out and counted on stderr. With `allow_synthetic`, composites may be outside training, or made
+    of images outside it.
 
     Raises:
         InputError: no labels, a single class, splits in some records only, a group in two splits, or composites that
@@ -101,8 +91,11 @@ def gather(records: Iterable[Record], seed: int, quiet: bool = False, allow_synt
         refuse_tested(splits)
     elif warning := warning_of_tested(labelled):
         warn(warning)
-    _check_groups(splits)
-    return Dataset(splits, _classes(splits), _common_preparation(labelled))
+    classes = _checked_classes(splits)
+    preparations = {to_line(preparation_of(record)): preparation_of(record) for record in labelled}
+    if len(preparations) > 1:
+        warn(f"the images were prepared in {len(preparations)} ways, such as {' and '.join(list(preparations)[:2])}")
+    return Dataset(splits, classes, next(iter(preparations.values())))
 
 
 def _labelled(records: Iterable[Record], quiet: bool) -> list[Record]:
@@ -130,7 +123,16 @@ def _labelled(records: Iterable[Record], quiet: bool) -> list[Record]:
     return labelled
 
 
-def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
+def _checked_classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
+    """Return the classes of splits that have no group in common, and of which each class can be trained on."""
+    split_of: dict[str, str] = {}
+    for name, records in splits.items():
+        for group in map(group_of, records):
+            if split_of.setdefault(group, name) != name:
+                raise InputError(
+                    f"group {group} is in both {split_of[group]} and {name}; "
+                    "split again with `wbctool split`, which keeps groups whole"
+                )
     counts = Counter(record["label"] for record in splits["train"])
     if len(counts) < 2:
         present = f"only {next(iter(counts))}" if counts else "none"
@@ -138,8 +140,7 @@ def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
     if single := sorted(name for name, count in counts.items() if count == 1):
         warn(f"class {', '.join(single)} has one training image")
     for name in ("val", "test"):
-        unknown = sorted({r["label"] for r in splits[name]} - set(counts))
-        if unknown:
+        if unknown := sorted({r["label"] for r in splits[name]} - set(counts)):
             raise InputError(
                 f"class {', '.join(unknown)} is in {name} and not in train; split again, or leave it out with --classes"
             )
@@ -147,22 +148,3 @@ def _classes(splits: dict[str, list[Record]]) -> tuple[str, ...]:
     if splits["val"] and missing:
         warn(f"no validation image of class {', '.join(missing)}")
     return tuple(sorted(counts))
-
-
-def _check_groups(splits: dict[str, list[Record]]) -> None:
-    split_of: dict[str, str] = {}
-    for name, records in splits.items():
-        for record in records:
-            group = group_of(record)
-            if split_of.setdefault(group, name) != name:
-                raise InputError(
-                    f"group {group} is in both {split_of[group]} and {name}; "
-                    "split again with `wbctool split`, which keeps groups whole"
-                )
-
-
-def _common_preparation(records: list[Record]) -> dict[str, Any]:
-    preparations = {to_line(preparation_of(record)): preparation_of(record) for record in records}
-    if len(preparations) > 1:
-        warn(f"the images were prepared in {len(preparations)} ways, such as {' and '.join(list(preparations)[:2])}")
-    return next(iter(preparations.values()))

@@ -20,27 +20,16 @@ _OF_A_RUN = (
 
 
 def describe(path: str, selection: Selection | None = None, tally: Tally | None = None) -> dict[str, Any]:
-    """Describe a run folder, a record file, a folder of records or images, or records on stdin.
+    """Describe a run folder, a record file, a folder of records or images, or `-`, records on stdin.
 
-    Args:
-        path: of the folder or file, or `-`.
-        selection: where labels and groups come from, and which classes are kept.
-        tally: counts what is read and left out.
-
-    Returns:
-        `kind`, and of a run what its `model.json` says (`classes`, `backbone`, `training`, …); of records how many
-        there are by schema (`records`), label (`classes`), `splits` and kind of cell (`cells`), and of `groups`.
-
-    Raises:
-        InputError: the path does not exist, holds nothing, or is a damaged run folder.
+    Returns its `kind`, and of a run what its `model.json` says (`classes`, `backbone`, `training`, …); of records how
+    many there are by schema (`records`), label (`classes`), `splits` and kind of cell (`cells`), and of `groups`. It is
+    an `InputError` if the path does not exist, holds nothing, or is a damaged run folder.
     """
     if (Path(path) / "model.json").exists():
         model = read_info(Path(path))
         return {"kind": "run folder", **{key: model[key] for key in _OF_A_RUN if key in model}}
-    schemas: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    splits: Counter[str] = Counter()
-    cells: Counter[str] = Counter()
+    schemas, labels, splits, cells = (Counter[str]() for _ in range(4))
     groups = set()
     for record in read_inputs([path], selection or Selection(), tally or Tally()):
         schemas[record["schema"]] += 1

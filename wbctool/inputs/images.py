@@ -15,15 +15,6 @@ IMAGE_SUFFIXES = frozenset(
 _OUTPUT_FILES = ("run.json", "run-*-of-*.json", "records.jsonl", "records-*-of-*.jsonl", ".records*")
 
 
-def find_images(folder: Path, tally: Tally) -> Iterator[Record]:
-    """Find all images under a folder, sorted within each folder; every folder is visited once, also through links.
-
-    Output folders of wbctool inside the folder are left out. The label of an image is the name of its parent folder
-    inside `folder`.
-    """
-    yield from _walk(absolute(folder), "", tally, set())
-
-
 def count_images(folder: Path) -> int:
     """Count the files under a folder that look like images, roughly and fast."""
     count = 0
@@ -61,8 +52,7 @@ def image_record(path: Path, image_id: str, tally: Tally) -> Record:
         tally.damage(reason)
         return error_record(printable(image_id), None, reason)
     record: Record = {"schema": IMAGE, "id": image_id, "path": whole}
-    parent = PurePosixPath(image_id).parent.name
-    if parent:
+    if parent := PurePosixPath(image_id).parent.name:
         record["label"] = parent
     return record
 
@@ -72,8 +62,16 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _walk(folder: Path, prefix: str, tally: Tally, visited: set[tuple[int, int]]) -> Iterator[Record]:
-    status = os.stat(folder)
+def find_images(
+    folder: Path, tally: Tally, prefix: str = "", visited: set[tuple[int, int]] | None = None
+) -> Iterator[Record]:
+    """Find all images under a folder, sorted within each folder; every folder is visited once, also through links.
+
+    Output folders of wbctool inside the folder are left out. The label of an image is the name of its parent folder
+    inside `folder`. For a folder inside it, `prefix` is its path there, and `visited` holds the folders before it.
+    """
+    folder, status = absolute(folder), os.stat(folder)
+    visited = set() if visited is None else visited
     if (status.st_dev, status.st_ino) in visited:
         return
     visited.add((status.st_dev, status.st_ino))
@@ -99,7 +97,7 @@ def _walk(folder: Path, prefix: str, tally: Tally, visited: set[tuple[int, int]]
         if is_output_folder(folder / name):
             tally.counts["output folder"] += 1
         else:
-            yield from _walk(folder / name, f"{prefix}{name}/", tally, visited)
+            yield from find_images(folder / name, tally, f"{prefix}{name}/", visited)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

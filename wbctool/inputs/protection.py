@@ -16,16 +16,8 @@ _NEXT = "give another, so that nothing is lost"
 def refuse_replacing(option: str, out: Path, inputs: Iterable[str | Path], records: Iterable[Record] = ()) -> None:
     """Refuse an output that is or contains an input, or an image or mask of it, or that belongs to an input folder.
 
-    A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output.
-
-    Args:
-        option: by which the output was given.
-        out: the folder or file to be written.
-        inputs: what is read: folders, files, or `-`.
-        records: of the inputs, with masks and absolute paths.
-
-    Raises:
-        UsageProblem: naming what would be in danger.
+    A folder may hold a record file that is read, such as `out/split.jsonl`, if its name is not one of an output. The
+    paths in the records are absolute; the `UsageProblem` names the option by which the output was given.
     """
     target = out.resolve()
     for path in [Path(given) for given in inputs if given != "-"]:

@@ -12,11 +12,6 @@ SCHEMA = "wbctool.model/1"
 NEXT = "train it again, or give another run folder"
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a path is a finished run folder."""
-    return (path / "model.json").is_file() and (path / "weights.safetensors").is_file()
-
-
 def hint_of_runs(path: Path) -> str:
     """Return advice for a folder whose subfolders are runs, as `--folds` makes them; else an empty text."""
     runs = sorted(model.parent for model in path.glob("*/model.json"))
@@ -24,11 +19,7 @@ def hint_of_runs(path: Path) -> str:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse a run folder whose command has not finished.
-
-    Raises:
-        InputError: naming the command.
-    """
+    """Refuse a run folder whose command, which the `InputError` names, has not finished."""
     file = folder / "run.json"
     if file.is_file() and not (folder / "model.json").exists():
         run = read_json(file, "give another folder")
@@ -37,23 +28,8 @@ def refuse_unfinished(folder: Path) -> None:
             raise InputError(f"{folder}: `wbctool {command}` has not finished it; run the same command again to go on")
 
 
-def refuse_run(folder: Path) -> None:
-    """Refuse a run folder, finished or not, as an input of images.
-
-    Raises:
-        InputError: it is one.
-    """
-    if (folder / "model.json").is_file():
-        raise InputError(f"{folder}: is a run folder; give images or records")
-    refuse_unfinished(folder)
-
-
 def read_info(path: Path) -> dict[str, Any]:
-    """Read the `model.json` of a run folder.
-
-    Raises:
-        InputError: the folder is no finished run folder.
-    """
+    """Read the `model.json` of a run folder; an `InputError` says why it is no finished one."""
     if not path.is_dir():
         raise InputError(f"{path}: no such run folder; `wbctool train … -o {path}` makes one")
     if not (path / "model.json").exists() and (path / "resume").exists():

@@ -8,7 +8,7 @@ from wbctool.naturalizing.options import CompositeOptions
 from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from wbctool.naturalizing.composites import CompositeResult, make_composites
+    from wbctool.naturalizing.step import CompositeResult, make_composites
 
 __all__ = ["CompositeOptions", "CompositeResult", "make_composites"]
-__getattr__ = lazy_exports(__name__, {"CompositeResult": "composites", "make_composites": "composites"})
+__getattr__ = lazy_exports(__name__, {"CompositeResult": "step", "make_composites": "step"})

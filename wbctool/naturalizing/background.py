@@ -1,4 +1,7 @@
-"""The background of a field of view: its smooth illumination, and its texture in place of the cells."""
+"""The background of a field of view: its smooth illumination, and its texture in place of the cells.
+
+Images are RGB, shape (height, width, 3), float32, on the scale of 0 to 255; masks are (height, width), bool.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,53 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.blocks import expand_blocks, replace_region, touched_blocks
 
 _HALO = 4  # pixels around a cell that show its outline and halo, not the background
 _ROUNDS, _CUT = 4, 2.5  # of the robust fit; residuals over _CUT robust standard deviations are left out
 _OUTLINE, _MISSED = 5, 16  # pixels around a cell that are removed with it, and that are searched for its remains
 _VISIBLE = 12.0  # difference from the background at which something is there, grey levels
+_FEATHER = 0.9  # sigma of the seam in blocks that contain another cell, pixels
 _MIN_PATCHES = 6  # clean patches that a field needs
 
 
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Return a mask with all pixels within a radius, (height, width), bool."""
+    """Return a mask with all pixels within a radius."""
     size = 2 * radius + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return cv2.dilate(mask.astype(np.uint8), disk) > 0
 
 
-def remove_cells(image: np.ndarray, background: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Replace cells by background, with their outlines and what their mask has missed.
+def touched_blocks(mask: np.ndarray) -> np.ndarray:
+    """Return which 8 × 8 blocks contain a pixel of a mask: (height, width) to (⌈height/8⌉, ⌈width/8⌉), bool."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, -height % BLOCK), (0, -width % BLOCK)))
+    return np.logical_or.reduce(padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK), axis=(1, 3))
 
-    Args:
-        image: RGB, shape (height, width, 3), float32.
-        background: the same field without any cells, same shape.
-        cells: pixels to remove, (height, width), bool.
-        others: cells that stay, (height, width), bool.
 
-    Returns:
-        RGB, shape (height, width, 3), float32.
+def expand_blocks(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return an array with the value of its block at each pixel, cut to (height, width)."""
+    return blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)[: shape[0], : shape[1]]
+
+
+def replace_region(image: np.ndarray, patch: np.ndarray, region: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Replace a region of an image by that of another, with the seam on the block borders of JPEG wherever possible.
+
+    A blend of two textures has less noise than either, and a classifier detects it. Whole 8 × 8 blocks on the grid of
+    the coding keep their noise and their quantisation. Only blocks that contain pixels to keep, such as other cells,
+    are replaced pixel by pixel, with a soft seam. The images may be uint8, too; the new one is float32.
     """
+    touched, mixed = touched_blocks(region), touched_blocks(keep & ~region)
+    whole = expand_blocks(touched & ~mixed, region.shape)
+    alpha: np.ndarray = region.astype(np.float32)
+    if (touched & mixed).any():
+        alpha = cv2.GaussianBlur(alpha, (0, 0), _FEATHER)
+        alpha[expand_blocks(~mixed, region.shape)] = 0
+    alpha[whole] = 1
+    return image + (patch.astype(np.float32) - image) * alpha[..., None]
+
+
+def remove_cells(image: np.ndarray, background: np.ndarray, cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Replace cells by background, with their outlines and what their mask has missed; other cells stay."""
     visible = cv2.blur(np.abs(image - background).max(2), (3, 3)) > _VISIBLE
     missed = dilate(cells, _MISSED) & visible & ~dilate(others, 2)
     removed = (dilate(cells, _OUTLINE) | dilate(missed, 2)) & ~others
@@ -44,13 +66,8 @@ def remove_cells(image: np.ndarray, background: np.ndarray, cells: np.ndarray, o
 def fit_illumination(image: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
     """Fit the illumination of the background: a quadratic surface per colour channel, robust to debris.
 
-    Args:
-        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        cells: pixels that are not background, (height, width), bool.
-
-    Returns:
-        Coefficients, shape (6, 3), of 1, x, y, x², xy, y² with x and y from −1 to 1 over the image; None if hardly
-        any background is visible.
+    Returns coefficients, shape (6, 3), of 1, x, y, x², xy, y² with x and y from −1 to 1 over the image; None if hardly
+    any background is visible.
     """
     height, width = cells.shape
     rows, columns = np.nonzero(~dilate(cells, _HALO))
@@ -75,16 +92,7 @@ def fit_illumination(image: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
 
 
 def illumination(coefficients: np.ndarray, size: tuple[int, int], window: tuple[int, int, int, int]) -> np.ndarray:
-    """Return the illumination of a window of a field.
-
-    Args:
-        coefficients: as `fit_illumination` returns them.
-        size: width and height of the field.
-        window: x, y, width, height.
-
-    Returns:
-        RGB, shape (height, width, 3), float32, in grey levels.
-    """
+    """Return the illumination of a window (x, y, width, height) of a field (width, height), as an image."""
     left, top, width, height = window
     x = (np.arange(left, left + width) / size[0] * 2 - 1).astype(np.float32)
     y = (np.arange(top, top + height) / size[1] * 2 - 1).astype(np.float32)[:, None]
@@ -98,14 +106,7 @@ def synthesize_background(
 ) -> np.ndarray | None:
     """Draw a field without cells: where cells were, with the texture of clean patches nearby.
 
-    Args:
-        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        cells: pixels that are not background, (height, width), bool.
-        coefficients: as `fit_illumination` returns them.
-        rng: chooses the patches.
-
-    Returns:
-        RGB, shape (height, width, 3), float32; None if the field has too few clean patches.
+    Returns None if the field has too few clean patches.
     """
     height, width = cells.shape
     smooth = illumination(coefficients, (width, height), (0, 0, width, height))
@@ -120,7 +121,7 @@ def synthesize_background(
     if len(corners) < _MIN_PATCHES:
         return None
     # what the smooth surface does not explain in the clean blocks is interpolated for the others
-    means = _interpolate(_block_means(residual, clean), clean)
+    means = _interpolate(np.where(clean[..., None], _block_means(residual), np.float32(0)), clean)
     texture = _texture(residual, corners, side, dirty.shape, rng) + expand_blocks(means, cells.shape)
     return replace_region(image, smooth + texture, expand_blocks(dirty | ~complete, cells.shape), np.zeros_like(cells))
 
@@ -151,9 +152,8 @@ def _clean_squares(clean: np.ndarray, side: int) -> np.ndarray:
 
 def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:
     """Find blocks that are not background although no cell was found in them: dust, debris, remains of cells."""
-    every = np.ones_like(dirty)
-    deviation = np.abs(_block_means(residual, every)).max(2)
-    spread = np.sqrt(np.maximum(_block_means(residual**2, every).max(2), 1e-6))
+    deviation = np.abs(_block_means(residual)).max(2)
+    spread = np.sqrt(np.maximum(_block_means(residual**2).max(2), 1e-6))
     known = ~dirty
     if not known.any():
         return np.zeros_like(dirty)
@@ -162,14 +162,11 @@ def _unusual_blocks(residual: np.ndarray, dirty: np.ndarray) -> np.ndarray:
     return far | rough
 
 
-def _block_means(residual: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Return the mean of each block, shape (rows, columns, 3); 0 for blocks that are False."""
-    rows, columns = blocks.shape
-    padded = cv2.copyMakeBorder(
-        residual, 0, rows * BLOCK - residual.shape[0], 0, columns * BLOCK - residual.shape[1], cv2.BORDER_REFLECT_101
-    )
-    means = padded.reshape(rows, BLOCK, columns, BLOCK, 3).mean((1, 3))
-    means[~blocks] = 0
+def _block_means(residual: np.ndarray) -> np.ndarray:
+    """Return the mean of each block, shape (rows, columns, 3), float32."""
+    height, width = residual.shape[:2]
+    padded = cv2.copyMakeBorder(residual, 0, -height % BLOCK, 0, -width % BLOCK, cv2.BORDER_REFLECT_101)
+    means = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK, 3).mean((1, 3))
     return means.astype(np.float32)
 
 

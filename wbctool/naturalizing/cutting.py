@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from wbctool.errors import ImageError
 from wbctool.imaging.files import read_image, read_labels, write_png
 from wbctool.imaging.jpeg import BLOCK, JpegCoding, encode_jpeg, read_coded
 from wbctool.naturalizing.background import dilate, fit_illumination, illumination, remove_cells, synthesize_background
-from wbctool.naturalizing.subjects import subject_of
 from wbctool.pipeline.names import safe_name
 from wbctool.records import Record
+from wbctool.records.cells import central, choose_cells
 from wbctool.records.storage import write_bytes
 
 RED_CELLS = 6  # cut out of one field at most; more add nothing new
@@ -50,20 +49,28 @@ def write_field(path: Path, image: np.ndarray, coding: JpegCoding | None) -> Pat
     return path
 
 
+def subject_of(record: Record) -> tuple[dict[str, Any] | None, str]:
+    """Return the cell that an image shows: its only white cell, or without any the platelet nearest the centre.
+
+    Returns None and the reason if there is none that can be cut out; without a mask, an `ImageError` is raised.
+    """
+    candidates = choose_cells(record, kind=None, which="all")
+    if not candidates:
+        return None, "neither a white cell nor a platelet"
+    if candidates[0]["kind"] == "wbc" and len(candidates) > 1:
+        return None, f"{len(candidates)} white cells"
+    subject = central(candidates, record["size"])
+    if subject.get("edge"):
+        return None, "its cell is cut by the edge"
+    return subject, ""
+
+
 def cut_up(record: Record, folder: Path, name: str) -> list[Record]:
-    """Cut up one field and write its parts into the pool.
+    """Cut up one field, by its mask record, and write its parts into the folder of the pool.
 
-    Args:
-        record: a mask record.
-        folder: of the pool.
-        name: of the parts, with folders.
-
-    Returns:
-        One mapping with the key `pool`: the files of the parts, relative to the folder, and what composing needs to
-        know about them; or `left_out`, why the image cannot be used.
-
-    Raises:
-        ImageError: the image or its mask cannot be read, or there is no mask.
+    Returns one mapping with the key `pool`: the files of the parts, relative to the folder, and what composing needs to
+    know about them; or `left_out`, why the image cannot be used. If there is no mask, or the image or its mask cannot
+    be read, that is an `ImageError`.
     """
     subject, reason = subject_of(record)
     if subject is None:
@@ -86,26 +93,24 @@ def cut_up(record: Record, folder: Path, name: str) -> list[Record]:
         "subject": _write_subject(field, record, subject, window),
         "field": _write_field_without_subject(field, background),
     }
+    uncut = [cell for cell in record["cells"] if not cell.get("edge") and cell.get("whole") is not False]
     for key, kind, most in (("red_cells", "rbc", RED_CELLS), ("platelets", "platelet", PLATELETS)):
-        whole = [cell for cell in record["cells"] if cell["kind"] == kind and cell is not subject and _is_whole(cell)]
+        whole = [cell for cell in uncut if cell["kind"] == kind and cell is not subject]
         if len(whole) > most:
             whole = [whole[k] for k in sorted(rng.permutation(len(whole))[:most])]
-        parts[key] = _write_cut_outs(field, kind, whole)
+        for cell in whole:
+            mask = field.labels == cell["value"]
+            window = _window_around(mask) if mask.any() else None
+            if window is not None:
+                parts[key].append(_write_cut_out(field, f"{kind}/{field.name}_{cell['value']}.png", mask, window))
     return [{"pool": parts}]
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A field that is being cut up.
+    """A field that is being cut up into parts of one name; pixels of its subject and of all other cells, bool.
 
-    Attributes:
-        folder: of the pool.
-        name: of the parts, with folders.
-        image: RGB, shape (height, width, 3), float32.
-        coding: of the image file; None if it is not a JPEG.
-        labels: its label image, (height, width).
-        subject: pixels of its subject, (height, width), bool.
-        others: pixels of all other cells, (height, width), bool.
+    The image is RGB, (height, width, 3), float32; without a coding, its file is not a JPEG.
     """
 
     folder: Path
@@ -157,30 +162,12 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _is_whole(cell: dict[str, Any]) -> bool:
-    return not cell.get("edge") and cell.get("whole") is not False
-
-
-def _soft_edge(mask: np.ndarray) -> np.ndarray:
-    """Return the alpha of a cut-out: 255 in the mask, falling to 0 within some pixels around it; uint8."""
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.rint(255 * np.clip(1 - distance / (_SOFT + 1), 0, 1)).astype(np.uint8)
-
-
 def _write_cut_out(field: _Field, name: str, mask: np.ndarray, window: Window) -> dict[str, Any]:
-    """Write a window of the field as RGBA, opaque where the cell is."""
-    write_png(field.folder / name, np.dstack([_to_bytes(_crop(field.image, window)), _soft_edge(_crop(mask, window))]))
+    """Write a window of the field as RGBA, opaque where the cell is, and less and less within some pixels around it."""
+    distance = cv2.distanceTransform((~_crop(mask, window)).astype(np.uint8), cv2.DIST_L2, 5)
+    alpha = _to_bytes(255 * np.clip(1 - distance / (_SOFT + 1), 0, 1))
+    write_png(field.folder / name, np.dstack([_to_bytes(_crop(field.image, window)), alpha]))
     return {"file": name, "window": list(window)}
-
-
-def _write_cut_outs(field: _Field, kind: str, cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    written = []
-    for cell in cells:
-        mask = field.labels == cell["value"]
-        window = _window_around(mask) if mask.any() else None
-        if window is not None:
-            written.append(_write_cut_out(field, f"{kind}/{field.name}_{cell['value']}.png", mask, window))
-    return written
 
 
 def _write_subject(field: _Field, record: Record, subject: dict[str, Any], window: Window) -> dict[str, Any]:
@@ -211,21 +198,18 @@ def _write_field_without_subject(field: _Field, background: np.ndarray) -> dict[
     write_png(field.folder / mask, np.where(field.subject, 0, field.labels).astype(field.labels.dtype))
     rows, columns = np.nonzero(field.subject)
     contact = dilate(field.subject, _TOUCHING) & field.others
-    touching = np.unique(field.labels[contact]).tolist()
+    touching = {}  # by the value of the cell, how many pixels touch the subject, and x and y of some of them
+    for value in np.unique(field.labels[contact]).tolist():
+        y, x = np.nonzero(contact & (field.labels == value))
+        touching[str(value)] = len(y), np.stack([x, y], 1)[:: -(-len(y) // _SPOTS)].tolist()
     without = remove_cells(field.image, background, field.subject, field.others)
     return {
         "file": field.write(f"field/{field.name}", without),
         "background": field.write(f"background/{field.name}", background),
         "mask": mask,
         "centre": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
-        "touching": {str(value): _sample(contact & (field.labels == value)) for value in touching},
+        "touching": touching,
     }
-
-
-def _sample(mask: np.ndarray) -> tuple[int, list[list[int]]]:
-    """Return the number of pixels of a mask, and x and y of some of them."""
-    rows, columns = np.nonzero(mask)
-    return len(rows), np.stack([columns, rows], 1)[:: -(-len(rows) // _SPOTS)].tolist()
 
 
 def _appearance(field: _Field, coefficients: np.ndarray) -> dict[str, Any]:

@@ -16,8 +16,7 @@ import numpy as np
 
 from wbctool.errors import ImageError
 from wbctool.imaging.jpeg import BLOCK
-from wbctool.naturalizing.background import dilate, illumination, remove_cells
-from wbctool.naturalizing.blocks import replace_region
+from wbctool.naturalizing.background import dilate, illumination, remove_cells, replace_region
 from wbctool.naturalizing.cutting import CELL, NUCLEUS, OTHER
 from wbctool.naturalizing.pool import SIMILAR, Pool, PooledField
 from wbctool.naturalizing.scene import Scene, apply_symmetry, placement
@@ -42,15 +41,10 @@ _LEFT, _SIGMA = (0.135, 0.304, 0.501, 0.64, 0.788, 0.911, 0.979), (0.8, 0.6, 0.5
 
 @dataclass(frozen=True)
 class _Arrangement:
-    """A cell over a field.
+    """A cell over a field, its window at x and y, its label image with the symmetry applied.
 
-    Attributes:
-        field: into which the cell goes.
-        symmetry: of the cell, see `scene.apply_symmetry`.
-        mask: the cell's label image, with its symmetry applied.
-        x, y: position of its window in the field.
-        removed: values of the field's cells that make room.
-        misfit: number of pixels around the cell that do not fit, weighted.
+    `removed` are the values of the field's cells that make room; `misfit` is the weighted number of pixels around the
+    cell that do not fit.
     """
 
     field: PooledField
@@ -60,11 +54,6 @@ class _Arrangement:
     y: int
     removed: list[int]
     misfit: float
-
-    @property
-    def cell(self) -> np.ndarray:
-        """The cell in its window, bool."""
-        return _cell_of(self.mask)
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -84,16 +73,9 @@ def _cell_of(mask: np.ndarray) -> np.ndarray:
 
 
 def compose_natural(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """Put the cell of one field into another field.
+    """Put the cell of one field into another field; with `red_cells` None, there are as many as the field has.
 
-    Args:
-        pool: the parts.
-        index: of the field whose cell it is.
-        red_cells: how many the composite is to have; None for as many as the field has.
-        rng: random generator.
-
-    Raises:
-        ImageError: no field of the pool has room for the cell, or for so many red cells.
+    If no field of the pool has room for the cell, or for so many red cells, that is an `ImageError`.
     """
     fields = _similar_fields(pool, index)
     weights = 1 / pool.popularity[fields]
@@ -149,25 +131,19 @@ def _fit(pool: Pool, field: PooledField, mask: np.ndarray, position: tuple[int, 
     removed = [c["value"] for c in field.cells if covered[c["value"]] > _COVERED * c["area"]]
     stays = (under > 0) & ~np.isin(under, removed)
     touched = near & (mask == OTHER)
-    misfit = (
-        np.count_nonzero(touched & ~stays)
-        + 0.5 * np.count_nonzero(cell & stays)
-        + 0.5 * _incomplete(scene["touching"], removed, dilate(cell, _HIDDEN), position)
-        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in removed)
-    )
-    return removed, misfit
-
-
-def _incomplete(touching: dict[str, Any], removed: list[int], hidden: np.ndarray, position: tuple[int, int]) -> float:
-    """Count the visible pixels at which cells touched the old cell, and now lack what it covered."""
-    height, width = hidden.shape
-    total = 0.0
-    for value, (count, samples) in touching.items():
+    hidden, incomplete = dilate(cell, _HIDDEN), 0.0  # visible pixels at which cells lack what the old cell covered
+    for value, (count, samples) in scene["touching"].items():
         spots = np.array(samples) - position
         spots = spots[((spots >= 0) & (spots < (width, height))).all(1)]
         if int(value) not in removed:
-            total += count * (1 - np.count_nonzero(hidden[spots[:, 1], spots[:, 0]]) / len(samples))
-    return total
+            incomplete += count * (1 - np.count_nonzero(hidden[spots[:, 1], spots[:, 0]]) / len(samples))
+    misfit = (
+        np.count_nonzero(touched & ~stays)
+        + 0.5 * np.count_nonzero(cell & stays)
+        + 0.5 * incomplete
+        + 0.2 * sum(c["area"] for c in field.cells if c["value"] in removed)
+    )
+    return removed, misfit
 
 
 def _make_room(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.random.Generator) -> Scene:
@@ -196,7 +172,7 @@ def _make_room(pool: Pool, best: _Arrangement, red_cells: int | None, rng: np.ra
 
 def _paste(pool: Pool, donor: PooledField, best: _Arrangement, scene: Scene) -> None:
     """Put the cell into the scene, adapted to its noise, illumination and background."""
-    subject, window, cell = donor.parts["subject"], best.window, best.cell
+    subject, window, cell = donor.parts["subject"], best.window, _cell_of(best.mask)
     patch = apply_symmetry(pool.read_image(subject["exact"])[0], best.symmetry)
     light = apply_symmetry(illumination(donor.illumination, donor.size, tuple(subject["window"])), best.symmetry)
     patch = _match_noise(patch - light, donor, best, pool) + light

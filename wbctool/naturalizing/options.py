@@ -18,7 +18,7 @@ SETS: dict[str, dict[str, int]] = {
     "2k": {**dict.fromkeys(_SCARCE, 2000), "PMY": 2592},
 }
 # The paper does not give the size of its balanced set; it tests 200 images of each class, a fifth of 1,000.
-BALANCED_SET, BALANCED_TO = "1k-class", 1000
+BALANCED_TO = 1000
 
 
 class CompositeOptions(Parameters):
@@ -51,14 +51,7 @@ class CompositeOptions(Parameters):
         return [name.strip() for name in (self.classes or "").split(",") if name.strip()]
 
     def amounts(self, real: Mapping[str, int]) -> dict[str, int]:
-        """Return the number of composites to make of each class, without classes of which none are made.
-
-        Args:
-            real: number of training images of each class.
-
-        Raises:
-            InputError: a class without training images.
-        """
+        """Return the number of composites of each class that any are made of, by the numbers of its training images."""
         if self.add != 0 and not real:
             raise InputError("no training image has a label; give --label-regex or --labels")
         if self.set_name in SETS:

@@ -17,20 +17,16 @@ _ROUNDS = 100  # attempts, each with other red cells, if the last cell has no ro
 
 
 def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.Generator) -> Scene:
-    """Lay red cells, then the cell of one field, on a background of the pool.
-
-    Args:
-        pool: the parts.
-        index: of the field whose cell it is.
-        red_cells: how many; None for the paper's 8.
-        rng: random generator.
-
-    Raises:
-        ImageError: there is no room for them.
-    """
+    """Lay red cells, by default the paper's 8, then the cell of one field, on a background of the pool."""
     wanted = RED_CELLS if red_cells is None else red_cells
     donor = pool.fields[index]
-    scene = _empty_scene(pool, index, rng)
+    candidates = [other for other in pool.backgrounds if pool.fields[other].is_jpeg == donor.is_jpeg]
+    if not candidates:
+        raise ImageError(f"{donor.id}: no background of its kind of file is left in the pool; give more fields")
+    field = pool.fields[int(rng.choice(candidates))]
+    image, coding = pool.read_image(field.parts["field"]["background"])
+    labels = np.zeros(image.shape[:2], np.int32)
+    scene = Scene(np.array(image), labels, coding, {}, {"background": field.id, "red_cells": []})
     inner = pool.read_labels(donor.parts["subject"]["mask"])
     subject = _trim(pool.read_cut_out(donor.parts["subject"]["file"]), inner)
     for _ in range(_ROUNDS):
@@ -52,18 +48,6 @@ def compose_paper(pool: Pool, index: int, red_cells: int | None, rng: np.random.
     scene.add(donor.parts["subject"]["kind"], subject[1], positions[-1])
     scene.provenance["cell"] = placement(0, *positions[-1])
     return scene
-
-
-def _empty_scene(pool: Pool, index: int, rng: np.random.Generator) -> Scene:
-    """Return a random background with the same coding as a field."""
-    donor = pool.fields[index]
-    candidates = [other for other in pool.backgrounds if pool.fields[other].is_jpeg == donor.is_jpeg]
-    if not candidates:
-        raise ImageError(f"{donor.id}: no background of its kind of file is left in the pool; give more fields")
-    field = pool.fields[int(rng.choice(candidates))]
-    image, coding = pool.read_image(field.parts["field"]["background"])
-    labels = np.zeros(image.shape[:2], np.int32)
-    return Scene(np.array(image), labels, coding, {}, {"background": field.id, "red_cells": []})
 
 
 def _trim(cut_out: np.ndarray, inner: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -23,12 +23,10 @@ _IDENTITY = ("id", "path", "label", "group", "size", "cells", *INHERITED)
 
 
 def training_fields(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
-    """Return the records that composites may be made of, and a line for each kind of record that is left out.
+    """Return the records, of one or more, that composites may be made of, and a line for each kind that is left out.
 
-    If any record has a split, only those of `train` are used.
-
-    Raises:
-        InputError: there are none; or some have no mask, masks of nuclei only, or are composites.
+    If any record has a split, only those of `train` are used. An `InputError` says that there are none, or that some
+    have no mask, masks of nuclei only, or are composites.
     """
     fields: list[Record] = []
     errors = 0
@@ -47,7 +45,7 @@ def training_fields(records: Iterable[Record]) -> tuple[list[Record], list[str]]
         left_out += [f"{counted(count, 'image')} of {split}" for split, count in others.items()]
         fields = [record for record in fields if record.get("split") == "train"]
     if not fields:
-        raise InputError(f"no training image to make composites of: {', '.join(left_out) or 'the input is empty'}")
+        raise InputError(f"no training image to make composites of: {', '.join(left_out)}")
     white_cells = [cell for record in fields for cell in record["cells"] if cell["kind"] == "wbc"]
     if white_cells and all((cell.get("nucleus") or {}).get("area") == cell["area"] for cell in white_cells):
         raise InputError(
@@ -68,16 +66,9 @@ def digest_of(records: Iterable[Record]) -> str:
 
 
 def check_pool(pool: Pool, real: Mapping[str, int], wanted: Iterable[str], needs_red_cells: bool) -> None:
-    """Refuse a pool that lacks what the wanted composites need.
+    """Refuse a pool without a cell of each wanted class, or a red cell where one is needed, by an `InputError`.
 
-    Args:
-        pool: the parts.
-        real: number of training images of each class.
-        wanted: classes of which composites are made.
-        needs_red_cells: whether they cannot be made without any.
-
-    Raises:
-        InputError: no cell of a wanted class, or no red cell; with the reasons for which images were left out.
+    It gives the reasons for which images were left out, of the real training images of the class.
     """
     for name in wanted:
         if not pool.fields:
@@ -98,15 +89,9 @@ def check_pool(pool: Pool, real: Mapping[str, int], wanted: Iterable[str], needs
 
 
 def plan_composites(pool: Pool, amounts: Mapping[str, int], options: CompositeOptions, out: Path) -> Iterator[Record]:
-    """Plan composites class by class, one record each; the records are made one by one.
+    """Plan composites class by class, one record each; the output folder is absolute.
 
     All cells of a class are used once before any is used again.
-
-    Args:
-        pool: the parts.
-        amounts: number of composites of each class.
-        options: algorithm, red cells and seed.
-        out: the output folder, absolute.
     """
     folders = _class_folders(amounts)
     for label, count in amounts.items():

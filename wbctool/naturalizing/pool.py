@@ -1,13 +1,15 @@
-"""Reading the pool: the parts that fields of view were cut into. Parts that a person has removed are not used."""
+"""Reading the pool: the parts that fields of view were cut into.
+
+Outliers, and parts that a person has removed, are not used.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +22,8 @@ from wbctool.errors import ImageError, InputError
 from wbctool.imaging.files import decode_unchanged, read_labels
 from wbctool.imaging.jpeg import JpegCoding
 from wbctool.naturalizing.cutting import read_field
-from wbctool.naturalizing.subjects import find_outliers
 from wbctool.records import ERROR, Record, group_of, with_absolute_paths
-from wbctool.records.storage import write_bytes
+from wbctool.records.storage import atomic
 
 LEFT_OUT = "left-out.csv"
 # Keys that a composite inherits from the image of its cell, so that it counts as prepared like a real image.
@@ -34,20 +35,16 @@ _SAMPLE = 2000  # fields from which it is estimated how often a field is similar
 # Differences at which fields look different: grey levels of the background, optical density of red cells, log noise,
 # log of the JPEG steps, log focus, fraction of the field under cells, log side of the cell.
 _TOLERANCES = np.array([6.0, 6.0, 6.0, 0.08, 0.08, 0.08, 0.2, 0.1, 0.1, 0.15, 0.15])
+_FAR = 5.0  # robust standard deviations from the class's median beyond which a cell is an outlier
+_MIN_IMAGES = 10  # of a class, for a median
+_CENTRED = 0.9  # fraction of images with their subject in the centre beyond which the others are outliers
+_NAMES = {"wbc": "white cell", "platelet": "platelet"}
 _REMAKE = "remove the pool to make it again"
 
 
 @dataclass(frozen=True)
 class PooledField:
-    """A field of view in the pool.
-
-    Attributes:
-        id, label, group: of its image.
-        size: width and height in pixels.
-        cells: of its record.
-        parts: as `cutting.cut_up` returns them.
-        inherited: the keys that a composite inherits from the image of its cell.
-    """
+    """A field of view in the pool, its parts as `cutting.cut_up` returns them, and what its composites inherit."""
 
     id: str
     label: str | None
@@ -56,13 +53,6 @@ class PooledField:
     cells: list[dict[str, Any]]
     parts: dict[str, Any]
     inherited: dict[str, Any]
-
-    @classmethod
-    def from_record(cls, record: Record) -> PooledField:
-        """Return the field of a pool record."""
-        inherited = {key: record[key] for key in INHERITED if key in record}
-        label, size = record.get("label") or None, tuple(record["size"])
-        return cls(record["id"], label, group_of(record), size, record["cells"], record["pool"], inherited)
 
     @property
     def illumination(self) -> np.ndarray:
@@ -94,9 +84,7 @@ class Pool:
     """The fields of a pool, and which of their parts are available. Fields are meant by their index in `fields`.
 
     Attributes:
-        folder: of the pool.
-        fields: of the images that can be used, in the order of their records.
-        left_out: id, class and reason of the images that cannot.
+        left_out: id, class and reason of the images that cannot be used.
         removed: number of parts that a person has removed.
         failed: number of images that could not be read.
         subjects: by label, the fields whose cell is available.
@@ -175,11 +163,7 @@ class Pool:
         return part
 
     def has(self, *names: str) -> bool:
-        """Return whether parts are available.
-
-        Raises:
-            InputError: a name leads out of the pool.
-        """
+        """Return whether parts are available; a name that leads out of the pool is an `InputError`."""
         for name in names:
             if name.startswith("/") or ".." in name.split("/"):
                 raise InputError(f"{self.folder}/records.jsonl: {name} lies outside the pool; {_REMAKE}")
@@ -208,11 +192,8 @@ class Pool:
 
     def write_left_out(self) -> None:
         """Write the table of the images that are left out."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("image", "label", "reason"))
-        writer.writerows(self.left_out)
-        write_bytes(self.folder / LEFT_OUT, stream.getvalue().encode())
+        with atomic(self.folder / LEFT_OUT, "w") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([("image", "label", "reason"), *self.left_out])
 
     def reasons(self) -> Counter[str]:
         """Count the images that are left out by reason."""
@@ -220,11 +201,7 @@ class Pool:
 
 
 def read_pool(folder: Path) -> Pool:
-    """Read a finished pool.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
+    """Read a finished pool; there is an `InputError` without one, or if it is damaged."""
     pool = Pool(folder.resolve())
     fields: list[PooledField] = []
     for record in _read_records(pool.folder):
@@ -234,7 +211,9 @@ def read_pool(folder: Path) -> Pool:
         elif "left_out" in record["pool"]:
             pool.left_out.append((record["id"], record.get("label") or "", record["pool"]["left_out"]))
         else:
-            fields.append(PooledField.from_record(record))
+            inherited = {key: record[key] for key in INHERITED if key in record}
+            label, size, cells = record.get("label") or None, tuple(record["size"]), record["cells"]
+            fields.append(PooledField(record["id"], label, group_of(record), size, cells, record["pool"], inherited))
     labelled = [index for index, pooled in enumerate(fields) if pooled.label is not None]
     outliers = find_outliers([{**fields[index].parts["subject"], "label": fields[index].label} for index in labelled])
     reasons = {labelled[number]: reason for number, reason in outliers.items()}
@@ -276,3 +255,35 @@ def _read_rgba(path: Path) -> np.ndarray:
 
 def _array_of(part: Any) -> np.ndarray:
     return part[0] if isinstance(part, tuple) else part
+
+
+def find_outliers(subjects: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Find subjects that are probably not the cell that their label means; return the reasons, by index.
+
+    Subjects have a `label`, `kind`, `area` and `nucleus` (areas in pixels; 0 without a nucleus), and `central`, whether
+    they lie in the centre of their image.
+    """
+    outliers: dict[int, str] = {}
+    indices_of: dict[str, list[int]] = defaultdict(list)
+    for index, subject in enumerate(subjects):
+        indices_of[subject["label"]].append(index)
+    centred = len(subjects) >= _MIN_IMAGES and np.mean([subject["central"] for subject in subjects]) > _CENTRED
+    for label, indices in indices_of.items():
+        usual, count = Counter(subjects[index]["kind"] for index in indices).most_common(1)[0]
+        for index in indices:
+            kind = subjects[index]["kind"]
+            if kind != usual and count > len(indices) / 2:
+                outliers[index] = f"a {_NAMES[kind]} in {label}, where most are {_NAMES[usual]}s"
+            elif centred and not subjects[index]["central"]:
+                outliers[index] = "its cell is not in the middle, where nearly all have theirs"
+        inner = [index for index in indices if index not in outliers]
+        if len(inner) < _MIN_IMAGES:
+            continue
+        area, nucleus = (np.array([subjects[index][key] for index in inner]) for key in ("area", "nucleus"))
+        measures = {"size of the cell": np.log(area), "relative size of the nucleus": np.log(nucleus / area + 0.01)}
+        for name, values in measures.items():
+            deviation = np.abs(values - np.median(values))
+            limit = _FAR * (1.4826 * np.median(deviation) + 0.02)
+            for number in np.flatnonzero(deviation > limit):
+                outliers[inner[number]] = f"{name} is far from that of {label}"
+    return outliers

@@ -17,11 +17,9 @@ _ORDER = ("wbc", "platelet", "rbc")  # in which a record lists its cells
 
 @dataclass
 class Scene:
-    """A composite.
+    """A composite: its image, RGB, (height, width, 3), float32, and its label image, (height, width), int32.
 
     Attributes:
-        image: RGB, shape (height, width, 3), float32, on the scale of 0 to 255.
-        labels: label image, shape (height, width), int32; 0 is background.
         coding: how the file is to be coded; None for PNG.
         cells: `kind` by value, and of red cells `whole` and `area`.
         provenance: what was done, for the record: sources, symmetries, positions.
@@ -39,13 +37,9 @@ class Scene:
         return self.labels.shape[1], self.labels.shape[0]
 
     def add(self, kind: str, mask: np.ndarray, position: tuple[int, int], **more: Any) -> None:
-        """Draw a cell into the label image, over what is there.
+        """Draw a cell into the label image, over what is there, with `more` in its entry in `cells`.
 
-        Args:
-            kind: `wbc`, `rbc` or `platelet`.
-            mask: of its window, (height, width), with the values CELL and NUCLEUS.
-            position: x and y of the window.
-            more: further keys of its entry in `cells`.
+        The mask of its window has the values CELL and NUCLEUS; the position is x and y of the window.
         """
         value = 1 + max((v + ("nucleus" in cell) for v, cell in self.cells.items()), default=0)
         window = self.labels[position[1] : position[1] + mask.shape[0], position[0] : position[0] + mask.shape[1]]
@@ -69,25 +63,21 @@ class Scene:
             values = [old, old + 1] if "nucleus" in self.cells[old] else [old]
             visible = [windows[v - 1] for v in values if windows[v - 1]]
             if visible:
-                entries.append(self._entry(self.cells[old], values, visible, value))
+                rows, columns = (
+                    slice(min(w[axis].start for w in visible), max(w[axis].stop for w in visible)) for axis in (0, 1)
+                )
+                labels, cell = self.labels[rows, columns], self.cells[old]
+                mask = np.isin(labels, values).astype(np.uint8)
+                region = Region(columns.start, rows.start, mask)
+                entry = cell_entry(mask, region, value, cell["kind"], self.labels.shape)
+                if "nucleus" in cell:
+                    entry["nucleus"] = {"value": value + 1, "area": int((labels == values[1]).sum())}
+                if cell["kind"] == "rbc":
+                    entry["whole"] = bool(cell.get("whole") and not entry["edge"] and entry["area"] == cell["area"])
+                entries.append(entry)
                 new_values[values] = range(value, value + len(values))
                 value += len(values)
         return new_values[self.labels].astype(np.uint8 if value <= 256 else np.uint16), entries
-
-    def _entry(
-        self, cell: dict[str, Any], values: list[int], windows: list[tuple[slice, slice]], value: int
-    ) -> dict[str, Any]:
-        """Return the entry of a cell in `cells`, under its new value."""
-        rows, columns = (slice(min(w[k].start for w in windows), max(w[k].stop for w in windows)) for k in (0, 1))
-        labels = self.labels[rows, columns]
-        visible = np.isin(labels, values).astype(np.uint8)
-        region = Region(columns.start, rows.start, visible)
-        entry = cell_entry(visible, region, value, cell["kind"], self.labels.shape)
-        if "nucleus" in cell:
-            entry["nucleus"] = {"value": value + 1, "area": int((labels == values[1]).sum())}
-        if cell["kind"] == "rbc":
-            entry["whole"] = bool(cell.get("whole") and not entry["edge"] and entry["area"] == cell["area"])
-        return entry
 
 
 def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:

@@ -1,30 +1,34 @@
-"""The folder steps of `naturalize`: from fields to a pool, and from the pool to composites."""
+"""The stage function of `naturalize`: from mask records to a pool of their parts, and from the pool to composites."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wbctool.console import note
-from wbctool.errors import BusyError, UsageProblem
+from wbctool.console import note, warn
+from wbctool.errors import BusyError, InputError, UsageProblem, counted
 from wbctool.imaging.files import write_png
-from wbctool.inputs.folders import names_of
+from wbctool.inputs.protection import refuse_replacing
 from wbctool.naturalizing.cutting import cut_up, write_field
 from wbctool.naturalizing.natural import compose_natural
-from wbctool.naturalizing.options import CompositeOptions
+from wbctool.naturalizing.options import BALANCED_TO, CompositeOptions
 from wbctool.naturalizing.paper import compose_paper
-from wbctool.naturalizing.plan import digest_of
+from wbctool.naturalizing.plan import check_pool, digest_of, plan_composites, training_fields
 from wbctool.naturalizing.pool import INHERITED, LEFT_OUT, Pool, read_pool
 from wbctool.pipeline.output_folder import read_run
 from wbctool.pipeline.runner import folder_for, run_records
-from wbctool.pipeline.step import Execution, Step, added, same_id
+from wbctool.pipeline.source import Source
+from wbctool.pipeline.step import Execution, Outcome, Step, added, parse_shard, same_id
 from wbctool.records import MASK, Record, to_line
+from wbctool.records.selection import Selection
 
 _COMPOSE = {"natural": compose_natural, "paper": compose_paper}
 # in the order of the records
@@ -32,12 +36,108 @@ _KEYS: tuple[str, ...] = ("schema", "id", "path", "label", "group", *INHERITED, 
 _KEYS += ("mask", "cells", "synthetic", "sources", "naturalize")
 
 
-def prepare_pool(records: list[Record], folder: Path, execution: Execution) -> Pool:
-    """Cut fields into a pool, unless it was made of the same records before, and read it.
+@dataclass(frozen=True)
+class ClassCounts:
+    """Numbers of a class: training images, cells in the pool, composites, and how often each cell is used."""
+
+    label: str
+    real: int
+    cells: int
+    new: int
+
+    @property
+    def uses(self) -> str:
+        """How often each cell is used, such as `2 ×` or `2–3 ×`; empty without composites."""
+        if not self.new or not self.cells:
+            return ""
+        least, rest = divmod(self.new, self.cells)
+        return f"{least}–{least + 1} ×" if rest else f"{least} ×"
+
+
+@dataclass(frozen=True)
+class CompositeResult:
+    """What `make_composites` has made: numbers of each class, of fields in the pool, and the outcome of the step."""
+
+    classes: list[ClassCounts]
+    fields: int
+    outcome: Outcome
+
+
+def make_composites(
+    inputs: Sequence[str],
+    out: Path,
+    options: CompositeOptions,
+    pool_folder: Path | None = None,
+    selection: Selection | None = None,
+    execution: Execution | None = None,
+) -> CompositeResult:
+    """Make composites of real cells and real fields of view, with exact masks, for training only.
+
+    Only images of the training split are used, where the records have splits. They are cut into a pool first, unless
+    that exists already.
+
+    Args:
+        inputs: mask records, as `segment` and `split` give them: folders, files or `-`.
+        out: the output folder.
+        options: how many composites of which classes, and how they are made.
+        pool_folder: where the cut-outs are kept; by default `pool` in the output folder.
+        selection: where labels and groups come from.
+        execution: processes, shards and what is printed.
 
     Raises:
-        UsageProblem: the folder is something else, or a pool of other records.
+        InputError: no usable training image, or none of a wanted class.
+        UsageProblem: an output that contains an input, or that was made with other settings.
     """
+    execution = execution or Execution()
+    pool_folder = pool_folder or out / "pool"
+    parse_shard(execution.shard)
+    source = Source(inputs, selection)
+    records, left_out = training_fields(source)
+    counts = Counter(record["label"] for record in records if record.get("label") is not None)
+    amounts = options.amounts(counts)
+    if pool_folder.resolve() == out.resolve():
+        raise UsageProblem(f"--pool {pool_folder}: is the output folder itself; give another")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder with -o")
+    for option, folder in (("-o", out), ("--pool", pool_folder)):
+        refuse_replacing(option, folder, inputs, records)
+    if not amounts and options.add != 0 and not execution.quiet:
+        aim = options.balance_to or BALANCED_TO
+        note(f"nothing to make: no class has fewer than {counted(aim, 'training image')}")
+    pool = _prepare_pool(records, pool_folder, execution.model_copy(update={"shard": None, "overwrite": False}))
+    classes = [
+        ClassCounts(label, counts[label], len(pool.subjects.get(label, ())), amounts.get(label, 0))
+        for label in sorted(counts)
+    ]
+    if not execution.quiet:
+        _report(records, [*source.tally.notes(), *(f"{line} left out" for line in left_out)], pool, classes)
+    check_pool(pool, counts, amounts, needs_red_cells=options.algorithm == "paper" and options.rbc != 0)
+    outcome = Outcome(skip_bad=execution.skip_bad)
+    if amounts:
+        step = _composite_step(pool, source.names, out, amounts, options, execution.overwrite)
+        plan = plan_composites(pool, amounts, options, out.resolve())
+        outcome = run_records(step, plan, folder_for(step, out, execution), execution, total=sum(amounts.values()))
+    outcome.failed += pool.failed + source.tally.counts["damaged"]
+    return CompositeResult(classes, len(pool.fields), outcome)
+
+
+def _report(records: Sequence[Record], notes: Iterable[str], pool: Pool, classes: Iterable[ClassCounts]) -> None:
+    for line in notes:
+        note(line)
+    if not any("split" in record for record in records):
+        warn("the records have no split: your test images may contain cells of these composites; split first")
+    if pool.left_out:
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in pool.reasons().most_common(3))
+        images = counted(len(pool.left_out), "image is", "images are")
+        note(f"{images} not in the pool ({reasons}); see {pool.folder / LEFT_OUT}")
+    if pool.removed:
+        note(f"{counted(pool.removed, 'part')} of the pool removed by hand")
+    if reused := [f"{one.label} {one.uses}" for one in classes if one.new > one.cells > 0]:
+        note(f"fewer cells than composites, each is used so often: {', '.join(reused)}")
+
+
+def _prepare_pool(records: list[Record], folder: Path, execution: Execution) -> Pool:
+    """Cut fields into a pool, unless it was made of the same records before, and read it."""
     settings = {"records": digest_of(records)}
     step = Step("naturalize", settings, same_id, added, ("pool",), "fields", work=cut_up)
     is_made = is_waiting = False
@@ -57,11 +157,7 @@ def prepare_pool(records: list[Record], folder: Path, execution: Execution) -> P
 
 
 def _is_complete(folder: Path, settings: dict[str, Any]) -> bool:
-    """Return whether a pool of these records is finished, without failures.
-
-    Raises:
-        UsageProblem: the folder is something else, or a pool of other records.
-    """
+    """Return whether a pool of these records is finished, without failures; refuse a folder of something else."""
     if folder.exists() and not folder.is_dir():
         raise UsageProblem(f"{folder}: is a file; give a folder with --pool")
     run_file, records = folder / "run.json", folder / "records.jsonl"
@@ -79,14 +175,10 @@ def _is_complete(folder: Path, settings: dict[str, Any]) -> bool:
     return bool(run.get("finished") and records.exists() and not run["counts"].get("failed"))
 
 
-def composite_step(
-    pool: Pool, inputs: Sequence[str], out: Path, amounts: dict[str, int], options: CompositeOptions, overwrite: bool
+def _composite_step(
+    pool: Pool, inputs: list[str], out: Path, amounts: dict[str, int], options: CompositeOptions, overwrite: bool
 ) -> Step:
-    """Return the step from planned records to composites.
-
-    Raises:
-        UsageProblem: the output was made of a pool that has changed since.
-    """
+    """Return the step from planned records to composites; an output of a pool that has changed since is refused."""
     digest = hashlib.blake2b(to_line(read_run(pool.folder / "run.json", "remove the pool")["settings"]).encode())
     red_cells = [cell["file"] for _, cell in pool.red_cells]
     for parts in (sorted(pool.subjects.items()), pool.cleared, pool.backgrounds, red_cells):
@@ -99,7 +191,7 @@ def composite_step(
     return Step(
         name="naturalize",
         settings={
-            "inputs": names_of(inputs),
+            "inputs": inputs,
             "amounts": amounts,
             "algorithm": options.algorithm,
             "rbc": options.rbc,
@@ -123,17 +215,9 @@ def _read_once(folder: str, _state: str) -> Pool:
 
 
 def compose_planned(pool_folder: str, state: str, record: Record, folder: Path, name: str) -> list[Record]:
-    """Compose one planned composite, and write its image and its label image.
+    """Compose one composite, as `plan_composites` yields it, write its image and label image, and return its record.
 
-    Args:
-        pool_folder: the pool, which is read once per process.
-        state: changes when the pool does.
-        record: as `plan_composites` yields it.
-        folder: the output folder.
-        name: of the files, with folders, without suffix.
-
-    Returns:
-        Its mask record.
+    The pool is read once per process and `state`, which changes when the pool does.
     """
     pool, plan = _read_once(pool_folder, state), record["naturalize"]
     index = pool.index_of[plan["cell"]]

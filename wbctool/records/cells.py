@@ -9,22 +9,13 @@ from typing import Any
 from wbctool.errors import ImageError
 from wbctool.records import Record
 
-WHICH = ("central", "largest", "all")
-KIND_CHOICES = ("wbc", "platelet", "rbc", "any")
-EDGE = ("keep", "drop")
-
 
 def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep") -> list[dict[str, Any]]:
     """Return the cells of a mask record that are to be cropped, in its order.
 
-    Args:
-        record: a mask record.
-        kind: `wbc`, `platelet`, `rbc`, `any`; None takes white cells, or platelets where there are none.
-        which: `central` (nearest the image's centre), `largest`, or `all`.
-        edge: `keep` or `drop` cells that the image's edge cuts.
-
-    Raises:
-        ImageError: the record has no mask.
+    `kind` is `wbc`, `platelet`, `rbc` or `any`; None takes white cells, or platelets where there are none. `which` is
+    `central` (nearest the image's centre), `largest` or `all`; `edge` keeps or drops cells that the image's edge cuts.
+    A record without a mask is an `ImageError`.
     """
     if "cells" not in record or not record.get("mask") or not record.get("size"):
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")

@@ -19,11 +19,7 @@ def is_composite(record: Record) -> bool:
 
 
 def refuse_unsplit(records: Iterable[Record]) -> None:
-    """Refuse composites among records that are about to be split.
-
-    Raises:
-        InputError: there are composites, which would end up in validation and test.
-    """
+    """Refuse composites among records that are about to be split, by an `InputError`."""
     composites = [record["id"] for record in records if is_composite(record)]
     if composites:
         raise InputError(
@@ -40,14 +36,7 @@ def warning_of_tested(records: Iterable[Record]) -> str:
 
 
 def refuse_tested(splits: Mapping[str, Sequence[Record]]) -> None:
-    """Refuse composites in validation or test, and training composites made of images from there.
-
-    Args:
-        splits: records by `train`, `val`, `test`.
-
-    Raises:
-        InputError: there is one of either.
-    """
+    """Refuse composites in validation or test, and training composites made of images from there (`InputError`)."""
     holdout: dict[str, str] = {}
     for name in ("val", "test"):
         for record in splits.get(name, ()):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wbctool.errors import InputError, UsageProblem
@@ -14,6 +13,11 @@ from wbctool.records import ERROR, Record, image_id_of, source_of
 from wbctool.records.tally import Tally
 
 SHOWN_CLASSES = 20  # classes that a warning names
+_COLUMNS = {
+    "image": ("image", "id", "path", "file", "filename", "name"),
+    "label": ("label", "class"),
+    "group": ("group", "patient", "slide"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,29 @@ class Selection:
 
 
 class Selector:
-    """Applies a `Selection` to records and counts what it leaves out.
-
-    Raises:
-        UsageProblem: an invalid pattern or renaming.
-        InputError: a table of labels that cannot be read.
-    """
+    """Applies a `Selection`, whose patterns and table are checked here, and counts what it leaves out."""
 
     def __init__(self, selection: Selection, tally: Tally) -> None:
         self.tally = tally
         self.label_pattern = _compile(selection.label_regex, "--label-regex")
         self.group_pattern = _compile(selection.group_regex, "--group-regex")
-        self.table = _read_table(selection.labels) if selection.labels else None
+        self.rows, self.has_labels = _read_table(selection.labels) if selection.labels else ({}, False)
         self.classes = {name.strip() for name in (selection.classes or "").split(",") if name.strip()}
-        self.rename = dict(map(_parse_renaming, selection.rename))
+        self.rename: dict[str, str] = {}
+        for pair in selection.rename:
+            old, _, new = pair.partition("=")
+            if not (old and new):
+                raise UsageProblem(f"--map {pair}: write it as old=new")
+            self.rename[old] = new
         self._labels: set[str] = set()  # labels of the records, and new names
+        self._used_rows: set[str] = set()
         self._group_matched = False
         tally.unused_options = self._unused_options
 
     def apply(self, record: Record, prefix: str = "") -> Record | None:
         """Return a record with its label and group, or None if its class is not to be kept.
 
-        Args:
-            record: as it was read.
-            prefix: what is to be put in front of its id; patterns and tables match the id with and without it.
+        Patterns and tables match the id with and without the prefix that is to be put in front of it.
         """
         if record["schema"] == ERROR:
             return record
@@ -85,11 +88,20 @@ class Selector:
 
     def _set_label(self, record: Record, prefix: str) -> dict[str, str]:
         """Set the label by the table, else by the pattern; return the table's row."""
-        name = os.path.basename(source_of(record)) if self.label_pattern or self.table is not None else ""
-        row = self.table.row(record, prefix, name) if self.table is not None else {}
-        if self.label_pattern or (self.table is not None and self.table.has_labels):
+        name = os.path.basename(source_of(record)) if self.label_pattern or self.rows else ""
+        row = self._row(record, prefix, name) if self.rows else {}
+        if self.label_pattern or self.has_labels:
             record["label"] = row.get("label") or (_label_in(self.label_pattern, name) if self.label_pattern else None)
         return row
+
+    def _row(self, record: Record, prefix: str, name: str) -> dict[str, str]:
+        """Return the row of a record, found by its id or its file's name; empty if there is none."""
+        ids = record["id"], image_id_of(record)
+        for key in (*(prefix + record_id for record_id in ids), *ids, name, PurePosixPath(name).stem):
+            if key in self.rows:
+                self._used_rows.add(key)
+                return self.rows[key]
+        return {}
 
     def _set_group(self, record: Record, prefix: str, row: dict[str, str]) -> None:
         if row.get("group"):
@@ -99,7 +111,8 @@ class Selector:
             if match is None:
                 self.tally.counts["group not matched"] += 1
             else:
-                record["group"], self._group_matched = _group_of_match(match), True
+                parts = [match[name] for name in match.re.groupindex] or list(match.groups()) or [match[0]]
+                record["group"], self._group_matched = "/".join(part or "" for part in parts), True
 
     def _unused_options(self) -> list[str]:
         """Return a warning for each part of the selection that matched no record: probably a misspelling."""
@@ -110,32 +123,14 @@ class Selector:
             if missing := sorted(names - self._labels):
                 known = ", ".join(sorted(self._labels)[:SHOWN_CLASSES]) or "none"
                 warnings.append(f"{option} {', '.join(missing)}: no image has this class; there are {known}")
-        if self.table and (unused := self.table.rows.keys() - self.table.used):
+        if unused := self.rows.keys() - self._used_rows:
             warnings.append(
-                f"{len(unused):,} of {len(self.table.rows):,} rows of --labels match no image "
+                f"{len(unused):,} of {len(self.rows):,} rows of --labels match no image "
                 f"(such as {min(unused)}); a row names a file or an id"
             )
-        if self.group_pattern and not self._group_matched and not (self.table and self.table.used):
+        if self.group_pattern and not self._group_matched and not self._used_rows:
             warnings.append("--group-regex matches no id at all: each image is its own group")
         return warnings
-
-
-@dataclass
-class _Table:
-    """Labels and groups by image, and the rows that were used."""
-
-    rows: dict[str, dict[str, str]]
-    has_labels: bool
-    used: set[str] = field(default_factory=set)
-
-    def row(self, record: Record, prefix: str, name: str) -> dict[str, str]:
-        """Return the row of a record, found by its id or its file's name; empty if there is none."""
-        ids = record["id"], image_id_of(record)
-        for key in (*(prefix + record_id for record_id in ids), *ids, name, PurePosixPath(name).stem):
-            if key in self.rows:
-                self.used.add(key)
-                return self.rows[key]
-        return {}
 
 
 def _compile(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -147,13 +142,6 @@ def _compile(pattern: str | None, option: str) -> re.Pattern[str] | None:
         raise UsageProblem(f"{option} {pattern!r}: not a regular expression ({error})") from None
 
 
-def _parse_renaming(pair: str) -> tuple[str, str]:
-    old, _, new = pair.partition("=")
-    if not (old and new):
-        raise UsageProblem(f"--map {pair}: write it as old=new")
-    return old, new
-
-
 def _label_in(pattern: re.Pattern[str], name: str) -> str | None:
     match = pattern.search(name)
     if not match:
@@ -163,26 +151,20 @@ def _label_in(pattern: re.Pattern[str], name: str) -> str | None:
     return next((text for text in match.groups() if text), None) or match[0] or None
 
 
-def _group_of_match(match: re.Match[str]) -> str:
-    parts = [match[name] for name in match.re.groupindex] or list(match.groups()) or [match[0]]
-    return "/".join(part or "" for part in parts)
-
-
-_COLUMNS = {
-    "image": ("image", "id", "path", "file", "filename", "name"),
-    "label": ("label", "class"),
-    "group": ("group", "patient", "slide"),
-}
-
-
-def _read_table(path: Path) -> _Table:
-    """Read a CSV file with a column naming the image and columns `label` and/or `group`."""
+def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], bool]:
+    """Read a CSV file: labels and groups by the column that names the image, and whether there are labels."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
             stream.seek(0)
             reader = csv.DictReader(stream, delimiter=max(",;\t", key=first.count))
-            columns = _find_columns(path, reader.fieldnames or ())
+            names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+            found = {role: next(filter(names.get, keys), None) for role, keys in _COLUMNS.items()}
+            columns = {role: names[key] for role, key in found.items() if key}
+            if "image" not in columns or len(columns) < 2:
+                raise InputError(
+                    f"{path}: needs a column `image` and a column `label` or `group`; has {', '.join(names) or 'none'}"
+                )
             rows = {}
             for row in reader:
                 entry = {role: (row[name] or "").strip() for role, name in columns.items()}
@@ -191,15 +173,4 @@ def _read_table(path: Path) -> _Table:
         raise InputError(f"--labels {path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--labels {path}: cannot be read as CSV ({error})") from None
-    return _Table(rows, "label" in columns)
-
-
-def _find_columns(path: Path, header: Iterable[str]) -> dict[str, str]:
-    """Return the name of the column for each role; image, label and group."""
-    names = {(name or "").strip().lower(): name for name in header}
-    columns = {role: names[key] for role, keys in _COLUMNS.items() if (key := next(filter(names.get, keys), None))}
-    if "image" not in columns or len(columns) < 2:
-        raise InputError(
-            f"{path}: needs a column `image` and a column `label` or `group`; has {', '.join(names) or 'none'}"
-        )
-    return columns
+    return rows, "label" in columns

@@ -42,9 +42,8 @@ def _open_partial(path: Path) -> tuple[int, Path]:
         try:
             handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         except FileExistsError:
-            if _remove_abandoned(temporary):
-                continue
-            temporary = temporary.with_name(f"{temporary.name}-{os.getpid()}-{threading.get_ident()}")
+            if not _remove_abandoned(temporary):
+                temporary = temporary.with_name(f"{temporary.name}-{os.getpid()}-{threading.get_ident()}")
             continue
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -78,15 +77,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: the file.
-        advice: what to do about a missing or damaged file, for errors.
-
-    Raises:
-        InputError: the file is missing or holds no JSON object.
-    """
+    """Read a JSON object; an `InputError` about a missing or damaged file ends with the advice."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from wbctool.errors import InputError, counted
 
 SHOWN = 3  # damaged lines that are shown
-
+_LABEL_HINT = ": the label is the sub-folder's name; give the folder above it, or --label-regex or --labels"
 _NOTES = {
     "hidden": ("hidden file", "left out"),
     "no image": ("non-image file", "left out"),
@@ -31,13 +31,11 @@ class Tally:
 
     Attributes:
         counts: how often each kind of thing was left out, damaged or missing.
-        read: number of records so far.
         unlabelled_example: id of the first image without a label.
         damages: messages of the first damaged lines.
         prefixes: what was put in front of the ids of inputs that have ids in common.
         unused_options: returns a warning for each class, renaming, table row or pattern that matched no record.
-        file: the file being read.
-        line: line number in it, from 1; 0 if it has no lines.
+        line: line number in the file being read, from 1; 0 if it has no lines.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -61,11 +59,7 @@ class Tally:
             self.damages.append(message)
 
     def refuse_damage(self) -> None:
-        """Refuse damaged input, for commands that need all of it.
-
-        Raises:
-            InputError: a line was damaged.
-        """
+        """Refuse damaged input by an `InputError`, for commands that need all of it."""
         if self.damages:
             raise InputError(f"{self.damages[0]}; repair or remove it first")
 
@@ -80,14 +74,11 @@ class Tally:
         lines = []
         for key, (noun, text) in _NOTES.items():
             if self.counts[key]:
-                hint = self._label_hint() if key == "no label" else ""
-                lines.append(f"{counted(self.counts[key], noun)} {text}{hint}")
+                lines.append(f"{counted(self.counts[key], noun)} {text}")
+                if key == "no label":
+                    lines[-1] += f" (such as {self.unlabelled_example})"
+                    if "/" not in self.unlabelled_example and self.counts[key] >= self.read:
+                        lines[-1] += _LABEL_HINT
         if self.prefixes:
             lines.append(f"several inputs have the same ids; put in front of them: {', '.join(self.prefixes)}")
         return [*lines, *(f"warning: {text}" for text in self.unused_options())]
-
-    def _label_hint(self) -> str:
-        example = f" (such as {self.unlabelled_example})"
-        if "/" in self.unlabelled_example or self.counts["no label"] < self.read:
-            return example
-        return f"{example}: the label is the sub-folder's name; give the folder above it, or --label-regex or --labels"

@@ -18,15 +18,8 @@ _SHOWN = 5  # unreadable images that are named
 def group_near_duplicates(records: Sequence[Record], quiet: bool = False) -> tuple[list[Record], int]:
     """Find near-duplicates among the images of records, and put those of one image into one group.
 
-    Args:
-        records: with error records, which stay as they are.
-        quiet: show no progress and no notes on stderr.
-
-    Returns:
-        The records, and the number of images that could not be compared.
-
-    Raises:
-        InputError: none of the images can be read.
+    Returns the records, error records as they are, and the number of images that could not be compared; if that is all
+    of them, an `InputError` is raised.
     """
     samples = [record for record in records if record["schema"] != ERROR]
     with Progress("near-duplicates", "images", quiet, total=len(samples)) as progress:
@@ -49,19 +42,18 @@ def group_near_duplicates(records: Sequence[Record], quiet: bool = False) -> tup
 
 
 def join_duplicates(records: Sequence[Record], families: Sequence[int] | np.ndarray) -> list[Record]:
-    """Join the groups that share near-duplicates; the joined group has the name of the first of them.
+    """Join the groups that share near-duplicates, by the family of each record, numbered from 0.
 
-    Args:
-        records: without error records.
-        families: for each record, the number of its family of near-duplicates, from 0.
-
-    Returns:
-        The records; those of joined groups with a new `group`, and all but the first of each family with
-        `near_duplicate_of`, the id of that first record.
+    Records of joined groups get the name of the first of these as their `group`, and all but the first record of each
+    family get `near_duplicate_of`, the id of that first record.
     """
     group_names = {name: index for index, name in enumerate(dict.fromkeys(map(group_of, records)))}
     groups = np.array([group_names[group_of(record)] for record in records], np.int64)
-    component = _connected(groups, np.asarray(families, np.int64), len(group_names))
+    # the connected component of each group, where shared families connect groups
+    nodes = len(group_names) + len(groups)
+    edges = (groups, len(group_names) + np.asarray(families, np.int64))
+    graph = sparse.coo_matrix((np.ones(len(groups), bool), edges), shape=(nodes, nodes))
+    component = sparse.csgraph.connected_components(graph, directed=False)[1][: len(group_names)]
     is_joined = np.bincount(component) > 1
     owners = {name: int(component[index]) for name, index in group_names.items()}
     new_names: dict[int, str] = {}
@@ -78,13 +70,6 @@ def join_duplicates(records: Sequence[Record], families: Sequence[int] | np.ndar
             changed["near_duplicate_of"] = records[original]["id"]
         result.append(changed)
     return result
-
-
-def _connected(groups: np.ndarray, families: np.ndarray, count: int) -> np.ndarray:
-    """Return the connected component of each of `count` groups, where shared families connect groups."""
-    nodes = count + len(groups)
-    edges = sparse.coo_matrix((np.ones(len(groups), bool), (groups, count + families)), shape=(nodes, nodes))
-    return sparse.csgraph.connected_components(edges, directed=False)[1][:count]
 
 
 def _free_name(name: str, number: int, owners: dict[str, int]) -> str:

@@ -11,13 +11,12 @@ from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.records import SPLITS, Record
 
 _RATIO = "70/15/15"
-_FORM = "TRAIN/VAL/TEST"
 
 
 class SplitOptions(Parameters):
     """How records are split: by a ratio, or into folds."""
 
-    ratio: str | None = parameter(None, f"Fractions; two numbers are train/test. ({_RATIO})", form=_FORM)
+    ratio: str | None = parameter(None, f"Fractions; two numbers are train/test. ({_RATIO})", form="TRAIN/VAL/TEST")
     folds: int | None = parameter(None, "K folds in place of --ratio.", form="K")
     fold: int | None = parameter(None, "With --folds: the fold that tests. (1)", form="I")
     near_duplicates: bool = parameter(False, "Compare the images, and keep copies of one in one split.")
@@ -28,8 +27,7 @@ class SplitOptions(Parameters):
 
     @model_validator(mode="after")
     def _check(self) -> SplitOptions:
-        from wbctool.records.assignment import parse_ratio  # help needs no NumPy
-        from wbctool.records.splits import check_folds
+        from wbctool.records.splits import check_folds, parse_ratio  # help needs no NumPy
 
         parse_ratio(self.ratio or _RATIO)
         if self.folds is None and self.fold is not None:
@@ -43,15 +41,14 @@ class SplitOptions(Parameters):
     @property
     def names(self) -> list[str]:
         """The splits that are made."""
-        from wbctool.records.assignment import parse_ratio
+        from wbctool.records.splits import parse_ratio
 
         fractions = parse_ratio(self.ratio or _RATIO)
         return [name for name in SPLITS if self.folds or fractions.get(name)]
 
     def apply(self, records: Sequence[Record]) -> list[Record]:
         """Return the records with their splits; error records as they are."""
-        from wbctool.records.assignment import parse_ratio
-        from wbctool.records.splits import add_folds, add_splits
+        from wbctool.records.splits import add_folds, add_splits, parse_ratio
 
         if self.folds is not None:
             return add_folds(records, self.folds, self.fold or 1, self.seed)

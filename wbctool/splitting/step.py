@@ -6,28 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wbctool.console import note, warn
+from wbctool.console import warn
 from wbctool.errors import InputError, UsageProblem
-from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
+from wbctool.pipeline.source import Source
 from wbctool.records import ERROR, Record, group_of, to_line
-from wbctool.records.assignment import parse_ratio
 from wbctool.records.composites import refuse_unsplit, warning_of_tested
 from wbctool.records.selection import Selection
+from wbctool.records.splits import parse_ratio
 from wbctool.records.storage import atomic
-from wbctool.records.tally import Tally
 from wbctool.splitting.options import SplitOptions
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Records with their splits.
+    """Records with their splits, error records among them; and numbers of images by label, then split, and of groups.
 
-    Attributes:
-        records: in the order of the inputs, with error records.
-        images: number of images by label, then by split.
-        groups: number of groups by split.
-        failed: number of inputs that could not be read.
+    `failed` is the number of inputs that could not be read.
     """
 
     records: list[Record]
@@ -63,10 +58,15 @@ def split_records(
     """
     options, selection = options or SplitOptions(), selection or Selection()
     if out:
-        _check_output(out, inputs, selection)
+        if out.is_dir():
+            raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
+        refuse_replacing("-o", out, [*inputs, *([selection.labels] if selection.labels else [])])
     _warn_of_sum(options.ratio)
-    tally = Tally()
-    records = _read(inputs, selection, tally)
+    source = Source(inputs, selection)
+    records = list(source)
+    if all(record["schema"] == ERROR for record in records):
+        reason = f" ({source.tally.damages[0]})" if source.tally.damages else ""
+        raise InputError(f"{', '.join(inputs)}: no images or records to split{reason}")
     if not options.allow_synthetic:
         refuse_unsplit(records)
     unreadable = 0
@@ -78,20 +78,15 @@ def split_records(
     if out:
         with atomic(out, "w") as stream:
             stream.writelines(to_line(record) + "\n" for record in records)
-    result = _count(records, options.names, tally.counts["damaged"] + unreadable)
+    result = _count(records, options.names, source.tally.counts["damaged"] + unreadable)
     if warning := warning_of_tested(records):
         warn(warning)
     if not quiet:
-        _warn_of_missing(result)
-        for line in (*tally.failures(), *tally.notes()):
-            note(line)
+        for label, counts in result.images.items():
+            if missing := [name for name, count in counts.items() if not count]:
+                warn(f"class {label} has no image in {', '.join(missing)}: too few groups")
+        source.print_notes()
     return result
-
-
-def _check_output(out: Path, inputs: Sequence[str], selection: Selection) -> None:
-    if out.is_dir():
-        raise UsageProblem(f"-o {out}: is a folder; the records go to a file, such as {out / 'split.jsonl'}")
-    refuse_replacing("-o", out, [*inputs, *([selection.labels] if selection.labels else [])])
 
 
 def _warn_of_sum(ratio: str | None) -> None:
@@ -102,30 +97,12 @@ def _warn_of_sum(ratio: str | None) -> None:
         warn(f"--ratio {ratio} adds up to {percent:g}, not 100; taken as {taken}")
 
 
-def _read(inputs: Sequence[str], selection: Selection, tally: Tally) -> list[Record]:
-    records = list(read_inputs(inputs, selection, tally))
-    if all(record["schema"] == ERROR for record in records):
-        reason = f" ({tally.damages[0]})" if tally.damages else ""
-        raise InputError(f"{', '.join(inputs)}: no images or records to split{reason}")
-    return records
-
-
 def _count(records: Sequence[Record], names: Sequence[str], failed: int) -> SplitResult:
-    samples = [record for record in records if record["schema"] != ERROR]
-    images = {label: dict.fromkeys(names, 0) for label in sorted(map(_label_of, samples))}
+    images: dict[str, dict[str, int]] = {}
     groups: dict[str, set[str]] = {name: set() for name in names}
-    for record in samples:
-        images[_label_of(record)][record["split"]] += 1
-        groups[record["split"]].add(group_of(record))
-    return SplitResult(list(records), images, {name: len(members) for name, members in groups.items()}, failed)
-
-
-def _label_of(record: Record) -> str:
-    return record.get("label") or "(no label)"
-
-
-def _warn_of_missing(result: SplitResult) -> None:
-    for label, counts in result.images.items():
-        missing = [name for name, count in counts.items() if not count]
-        if missing:
-            warn(f"class {label} has no image in {', '.join(missing)}: too few groups")
+    for record in records:
+        if record["schema"] != ERROR:
+            images.setdefault(record.get("label") or "(no label)", dict.fromkeys(names, 0))[record["split"]] += 1
+            groups[record["split"]].add(group_of(record))
+    sizes = {name: len(members) for name, members in groups.items()}
+    return SplitResult(list(records), dict(sorted(images.items())), sizes, failed)

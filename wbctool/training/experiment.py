@@ -15,9 +15,8 @@ from wbctool.inputs.folders import read_inputs
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.modeling.checks import refuse_leakage, take_over_splits
 from wbctool.records import ERROR, Record
-from wbctool.records.assignment import parse_ratio
 from wbctool.records.selection import Selection
-from wbctool.records.splits import add_folds, add_splits
+from wbctool.records.splits import add_folds, add_splits, parse_ratio
 from wbctool.records.tally import Tally
 from wbctool.training.recipe import RATIO, Recipe, TrainingOptions, TrainingPlan
 from wbctool.training.recipe_files import choose_recipe
