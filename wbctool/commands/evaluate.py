@@ -10,7 +10,7 @@ import typer
 
 from wbctool.commands.generated import with_options
 from wbctool.commands.options import AllowSynthetic, Inputs, Json, Quiet, SelectionOptions, new_app
-from wbctool.errors import UsageProblem
+from wbctool.errors import UsageProblem, check_choice
 from wbctool.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class ReportOptions:
         from wbctool.evaluation.document import FORMATS
 
         used = self.used()
-        if self.form not in FORMATS:
-            raise UsageProblem(f"--format {self.form}: choose from {', '.join(FORMATS)}")
+        check_choice("--format", self.form, FORMATS)
         if self.html and self.html.is_dir():
             raise UsageProblem(f"--html {self.html}: is a folder; give a file")
         if self.html and self.html.suffix.lower() not in (".html", ".htm"):  # so that no record file is replaced
