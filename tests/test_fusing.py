@@ -1,6 +1,7 @@
 """Boosted trees: which features they use, what they start from, what is kept on disk, the search for parameters."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -266,7 +267,11 @@ class Counting:
         self.identity = {"counting": version}
         self.computed = []
 
-    def rows(self, batches):
+    @contextmanager
+    def session(self):
+        yield self._rows
+
+    def _rows(self, batches):
         for batch in batches:
             self.computed.append([record["id"] for record in batch])
             yield [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wbctool import __version__
 from wbctool.device import cores, pick_device, pick_precision
 from wbctool.errors import ImageError, InputError
 from wbctool.fusing.options import FusionOptions
-from wbctool.fusing.store import Row, Source, Store
+from wbctool.fusing.store import Row, RowsOf, Source, Store
 from wbctool.imaging.inputs import to_input
 from wbctool.measuring import morphology
 from wbctool.measuring.batches import Measuring
@@ -25,7 +26,8 @@ from wbctool.modeling.classifier import resized
 from wbctool.modeling.fused import FusedArchitecture, feature_matrix, run_names
 from wbctool.modeling.predictor import deep_features
 from wbctool.modeling.run_folder import Run, digest_of, load, trained_precision
-from wbctool.records import Record
+from wbctool.pipeline.step import BatchWork, Named
+from wbctool.records import Record, error_record
 
 BATCH_ROWS = 4096  # rows that are read and used at once
 _SIZE_WITHOUT_NETWORKS = 32  # side of images that no network looks at, pixels
@@ -60,16 +62,20 @@ class Network:
         self.features = deep_features(run.model, blank, precision)[0].shape[1]
         self.width = self.features + len(architecture.classes)
 
-    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+    @contextmanager
+    def session(self) -> Iterator[RowsOf]:
         """See `Source`."""
         with ThreadPoolExecutor(max_workers=min(16, cores())) as pool:
-            waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
-            for batch in batches:
-                waiting.append((batch, [pool.submit(self._decoded, record["path"]) for record in batch]))
-                if len(waiting) > 1:  # one batch is decoded while the one before is computed
-                    yield self._computed(*waiting.popleft())
-            while waiting:
+            yield partial(self._rows, pool)
+
+    def _rows(self, pool: ThreadPoolExecutor, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+        waiting: deque[tuple[Sequence[Record], list[Future[np.ndarray | str]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, [pool.submit(self._decoded, record["path"]) for record in batch]))
+            if len(waiting) > 1:  # one batch is decoded while the one before is computed
                 yield self._computed(*waiting.popleft())
+        while waiting:
+            yield self._computed(*waiting.popleft())
 
     def _decoded(self, path: str) -> np.ndarray | str:
         try:
@@ -121,11 +127,11 @@ class Measures:
         self.identity: dict[str, Any] = {"morphology": list(morphology.names()), "version": __version__}
         self.width = len(morphology.names())
 
-    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
+    @contextmanager
+    def session(self) -> Iterator[RowsOf]:
         """See `Source`."""
         with Measuring(self._jobs) as measuring:
-            for batch in batches:
-                yield measuring(batch)
+            yield partial(map, measuring)
 
 
 @dataclass(frozen=True)
@@ -212,11 +218,64 @@ def compute_table(
     """Compute the features of images that are not yet kept in the folder."""
     failed: dict[int, str] = {}
     blocks = []
-    measures = [Measures(options.settings.jobs)] if options.morphology else []
-    sources: list[Source] = [*networks, *measures]
-    for source in sources:
+    for source in _sources(networks, options):
         with closing(Store(folder, source)) as store:
             rows, failed_here = store.fill(records, quiet)
             blocks.append(_Block(store.matrix(), rows))
         failed = {**failed_here, **failed}
-    return FeatureTable(networks, failed, blocks[: len(networks)], blocks[-1] if measures else None)
+    return _table(networks, failed, blocks)
+
+
+class FeatureBatches:
+    """Computes the features of images batch by batch, those that are not yet kept in the folder.
+
+    Attributes:
+        images: the records so far; the rows of `table()`.
+    """
+
+    def __init__(self, networks: Sequence[Network], options: FusionOptions, folder: Path) -> None:
+        self.images: list[Record] = []
+        self._networks, self._folder = networks, folder
+        self._sources = _sources(networks, options)
+        self._failed: dict[int, str] = {}
+        self._matrix_rows: list[list[np.ndarray]] = [[] for _ in self._sources]
+        self._matrices: list[np.ndarray] = []
+
+    @contextmanager
+    def session(self) -> Iterator[BatchWork]:
+        """See `BatchStep`."""
+        with ExitStack() as stack:
+            stores = [stack.enter_context(closing(Store(self._folder, source))) for source in self._sources]
+            sessions = [stack.enter_context(source.session()) for source in self._sources]
+            yield partial(self._compute, list(zip(stores, sessions, self._matrix_rows, strict=True)))
+            self._matrices = [store.matrix() for store in stores]
+
+    def _compute(
+        self, opened: Sequence[tuple[Store, RowsOf, list[np.ndarray]]], batch: Sequence[Named]
+    ) -> list[list[Record]]:
+        records, failed = [record for record, _ in batch], dict[int, str]()
+        for store, rows_of, matrix_rows in opened:
+            rows, failed_here = store.fill_batch(records, rows_of)
+            matrix_rows.append(rows)
+            failed = {**failed_here, **failed}
+        self._failed |= {len(self.images) + index: reason for index, reason in failed.items()}
+        self.images += records
+        return [
+            [error_record(record["id"], record["path"], failed[index]) if index in failed else {}]
+            for index, record in enumerate(records)
+        ]
+
+    def table(self) -> FeatureTable:
+        """Return the features of all images, once the session has ended."""
+        none = np.zeros(0, np.int64)
+        rows = [np.concatenate([none, *rows]) for rows in self._matrix_rows]
+        return _table(self._networks, self._failed, list(map(_Block, self._matrices, rows)))
+
+
+def _sources(networks: Sequence[Network], options: FusionOptions) -> list[Source]:
+    return [*networks, *([Measures(options.settings.jobs)] if options.morphology else [])]
+
+
+def _table(networks: Sequence[Network], failed: dict[int, str], blocks: Sequence[_Block]) -> FeatureTable:
+    count = len(networks)
+    return FeatureTable(networks, failed, blocks[:count], blocks[count] if len(blocks) > count else None)

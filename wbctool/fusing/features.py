@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,15 +16,17 @@ from wbctool.console import loading, note
 from wbctool.errors import InputError, UsageProblem
 from wbctool.fusing.options import FusionOptions
 from wbctool.fusing.run import read_images
-from wbctool.pipeline.output_folder import OutputFolder
-from wbctool.pipeline.step import Execution
-from wbctool.records import ERROR, PREDICTION, Record, error_record, has_image
+from wbctool.pipeline.runner import folder_for, run_records
+from wbctool.pipeline.step import BatchStep, Execution, added, same_id
+from wbctool.records import ERROR, PREDICTION, Record, has_image
 from wbctool.records.selection import Selection
 from wbctool.records.storage import atomic
 
 if TYPE_CHECKING:
     from wbctool.fusing.feature_table import FeatureTable
     from wbctool.modeling.fused import FusedArchitecture
+
+_BATCH = 256  # images; a multiple of the batches of networks
 
 
 @dataclass(frozen=True)
@@ -71,33 +74,45 @@ def compute_features(
     if (out / "model.json").exists():
         raise UsageProblem(f"-o {out}: is a run folder; give another folder, so that nothing is lost")
     records, source, kept_in = read_images(runs, inputs, out, options, features, selection)
-    for line in [] if execution.quiet else source.tally.notes():
-        note(line)
-    records = _with_image(records, inputs, options)
+    images = _with_image(records, inputs, options)
     with loading(execution.quiet):
-        from wbctool.fusing.feature_table import architecture_of, compute_table, load_networks
+        from wbctool.fusing.feature_table import FeatureBatches, architecture_of, load_networks
     networks, options = load_networks(runs, options)
     parts = options.parts(bool(runs))
-    digests = [network.digest for network in networks]
-    settings = {"runs": digests, "parts": list(parts), "precision": options.precision, "inputs": source.names}
-    folder = OutputFolder(out, "xgboost-fuse --features-only", settings, None, execution.overwrite)
-    images = [record for record in records if record["schema"] != ERROR]
-    table = compute_table(images, networks, options, kept_in, execution.quiet)
-    architecture = architecture_of(networks, parts)
-    file, families = out / "features.npz", [family for _, family in architecture.features()]
-    count = _write_array(file, table, architecture, images)
-    for record in _with_rows(records, table.failed):
-        folder.write(record)
-        if on_record:
-            on_record(record)
-    counts = {"inputs": len(records), "records": count, "failed": len(table.failed)}
-    folder.finish(counts=counts, features=len(families))
-    if table.failed and not execution.quiet:
-        for _, reason in sorted(table.failed.items()):
-            note(f"failed: {reason}")
-        note(f"{len(table.failed):,} inputs failed; {out} holds an error record for each")
-    failed = len(table.failed) + source.tally.counts["damaged"]
-    return ComputedFeatures(file, count, dict(Counter(families)), failed)
+    settings = {"runs": [network.digest for network in networks], "parts": list(parts)}
+    batches = FeatureBatches(networks, options, kept_in)
+    step = BatchStep(
+        name="xgboost-fuse --features-only",
+        settings={**settings, "precision": options.precision, "inputs": source.names},
+        expected=same_id,
+        compose=added,
+        made=(),
+        origin="path",
+        unchanged=lambda old, record: False,  # what is computed already is known to the folder of features
+        batch_size=_BATCH,
+        session=batches.session,
+    )
+    file, architecture = out / "features.npz", architecture_of(networks, parts)
+    families = [family for _, family in architecture.features()]
+
+    def write_array() -> dict[str, Any]:
+        _write_array(file, batches.table(), architecture, batches.images)
+        return {"features": len(families)}
+
+    numbers = count()
+    outcome = run_records(
+        step,
+        images,
+        folder_for(step, out, execution),
+        execution,
+        on_record or (lambda record: None),
+        source.tally,
+        len(images),
+        emits=False,
+        on_result=lambda record: record if record["schema"] == ERROR else {**record, "row": next(numbers)},
+        before_end=write_array,
+    )
+    return ComputedFeatures(file, outcome.records, dict(Counter(families)), outcome.failed)
 
 
 def _with_image(records: Sequence[Record], inputs: Sequence[str], options: FusionOptions) -> list[Record]:
@@ -113,20 +128,8 @@ def _with_image(records: Sequence[Record], inputs: Sequence[str], options: Fusio
     return kept
 
 
-def _with_rows(records: Sequence[Record], failed: Mapping[int, str]) -> Iterator[Record]:
-    """Yield records with their `row` in the array; error records in place of those that failed."""
-    number = row = 0
-    for record in records:
-        if record["schema"] != ERROR:
-            reason = failed.get(number)
-            number += 1
-            record = error_record(record["id"], record["path"], reason) if reason else {**record, "row": row}
-            row += reason is None
-        yield record
-
-
-def _write_array(path: Path, table: FeatureTable, architecture: FusedArchitecture, images: Sequence[Record]) -> int:
-    """Write an .npz, its features in batches, and return the number of rows: of images that did not fail."""
+def _write_array(path: Path, table: FeatureTable, architecture: FusedArchitecture, images: Sequence[Record]) -> None:
+    """Write an .npz, its features in batches; its rows are the images that did not fail."""
     from wbctool.fusing.feature_table import BATCH_ROWS
 
     features, rows = table.reader(architecture), table.readable(range(len(images)))
@@ -147,4 +150,3 @@ def _write_array(path: Path, table: FeatureTable, architecture: FusedArchitectur
         for name, values in texts.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(values, dtype=str), allow_pickle=False)
-    return len(rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,8 @@ from wbctool.records.storage import read_json, write_json
 
 _KEY = 16  # bytes
 
-Row = np.ndarray | str  # the features of an image, or why there are none
+Row = np.ndarray | str  # the features of an image, (width,), float32, or why there are none
+RowsOf = Callable[[Iterable[Sequence[Record]]], Iterator[list[Row]]]  # from batches to the rows of each
 
 
 class Source(Protocol):
@@ -32,8 +34,8 @@ class Source(Protocol):
     batch: int  # number of images that are computed together
     uses_masks: bool  # whether features depend on masks, too
 
-    def rows(self, batches: Iterable[Sequence[Record]]) -> Iterator[list[Row]]:
-        """Yield the rows of each batch: features (width,), float32, or why there are none."""
+    def session(self) -> AbstractContextManager[RowsOf]:
+        """Open what computing needs, such as threads, and give the function that computes rows."""
 
 
 class Store:
@@ -73,20 +75,37 @@ class Store:
         Failures are reasons by record number. Batches are cut by position, so that a resumed command computes what it
         would have computed at once.
         """
+        keys, batches = self._missing(records)
+        progress = Progress(f"xgboost-fuse: {self._source.name}", "images", quiet, sum(map(len, batches)))
+        with self._source.session() as rows_of, progress:
+            return self._add(records, keys, batches, rows_of, progress.step)
+
+    def fill_batch(self, records: Sequence[Record], rows_of: RowsOf) -> tuple[np.ndarray, dict[int, str]]:
+        """See `fill`; for a part of the records, in a session of the source."""
+        return self._add(records, *self._missing(records), rows_of)
+
+    def _missing(self, records: Sequence[Record]) -> tuple[list[bytes], list[range]]:
+        """Return the key of each record, and the batches with a record that has no row."""
         keys = [_key_of(record, self._source.uses_masks) for record in records]
         size = self._source.batch
         batches = [range(start, min(start + size, len(keys))) for start in range(0, len(keys), size)]
-        batches = [batch for batch in batches if any(keys[index] not in self._row_of for index in batch)]
+        return keys, [batch for batch in batches if any(keys[index] not in self._row_of for index in batch)]
+
+    def _add(
+        self,
+        records: Sequence[Record],
+        keys: Sequence[bytes],
+        batches: Sequence[range],
+        rows_of: RowsOf,
+        on_row: Callable[[bool], None] = lambda failed: None,
+    ) -> tuple[np.ndarray, dict[int, str]]:
         failed: dict[int, str] = {}
-        with (
-            open(self._matrix, "ab") as stream,
-            Progress(f"xgboost-fuse: {self._source.name}", "images", quiet, sum(map(len, batches))) as progress,
-        ):
-            computed = self._source.rows([records[index] for index in batch] for batch in batches)
+        with open(self._matrix, "ab") as stream:
+            computed = rows_of([records[index] for index in batch] for batch in batches)
             for batch, rows in zip(batches, computed, strict=True):
                 added = []
                 for index, row in zip(batch, rows, strict=True):
-                    progress.step(isinstance(row, str))
+                    on_row(isinstance(row, str))
                     if isinstance(row, str):
                         failed[index] = row
                     elif keys[index] not in self._row_of:
