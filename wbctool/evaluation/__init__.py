@@ -3,8 +3,9 @@
 `evaluate_predictions`, `count_cells` and `evaluate_masks` do what `wbctool evaluate` does. They print nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.evaluation.agreement import evaluate_masks
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from wbctool.evaluation.run_evaluation import evaluate_predictions
 
 __all__ = ["EvaluationOptions", "count_cells", "evaluate_masks", "evaluate_predictions"]
-_MODULES = {"EvaluationOptions": "predictions", "count_cells": "differential", "evaluate_masks": "agreement"}
-
-
-def __getattr__(name: str) -> Any:  # imported when used, as only masks and audits need OpenCV
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'run_evaluation')}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "EvaluationOptions": "predictions",
+        "count_cells": "differential",
+        "evaluate_masks": "agreement",
+        "evaluate_predictions": "run_evaluation",
+    },
+)

@@ -3,8 +3,9 @@
 `fuse_runs` makes a fused run folder, `compute_features` only writes the features for other tools.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.fusing.features import compute_features
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from wbctool.fusing.run import fuse_runs
 
 __all__ = ["BoostingOptions", "FusionOptions", "compute_features", "fuse_runs"]
-_MODULES = {"BoostingOptions": "options", "FusionOptions": "options", "compute_features": "features"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is exported when it is first used: options alone need neither numpy nor torch."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'run')}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "BoostingOptions": "options",
+        "FusionOptions": "options",
+        "compute_features": "features",
+        "fuse_runs": "run",
+    },
+)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from wbctool.console import loading, note, warn
 from wbctool.errors import InputError
+from wbctool.inference.options import PredictionOptions
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.checks import PreparationCheck
 from wbctool.pipeline.chain import cells_of_fields
 from wbctool.pipeline.output_folder import Output
-from wbctool.pipeline.parameters import Parameters, parameter
 from wbctool.pipeline.runner import run_records
 from wbctool.pipeline.source import Source
 from wbctool.pipeline.step import Execution, Outcome, Step
@@ -26,26 +26,8 @@ from wbctool.records.selection import Selection
 if TYPE_CHECKING:
     from wbctool.modeling.run_folder import Run
 
-SYMMETRIES = 8  # of the square
 # From what a run says of the preparation of its images (`records.preparation_of`) and its name to the steps.
 PreparationSteps = Callable[[Mapping[str, Any], str], Sequence[Step]]
-
-
-class PredictionOptions(Parameters):
-    """How images are classified."""
-
-    threshold: float | None = parameter(
-        None, "Less confident predictions are marked uncertain.", low=0, high=1, form="P"
-    )
-    tta: bool = parameter(False, "Mean over all 8 flips and quarter turns. (as the run was trained)")
-    device: str = parameter("auto", "Where to compute.", form="auto|cpu|cuda", panel="Running")
-    precision: str = parameter("auto", "auto: as the run was trained.", form="auto|float32|bf16", panel="Running")
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """What differs from how a run was trained, as records keep it."""
-        views = {"views": SYMMETRIES} if self.tta else {}
-        return views | ({"precision": self.precision} if self.precision != "auto" else {})
 
 
 @dataclass

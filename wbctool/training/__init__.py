@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wbctool.pipeline.exports import lazy_exports
 
 if TYPE_CHECKING:
     from wbctool.training.experiment import TrainedRun, train_run
@@ -10,13 +12,14 @@ if TYPE_CHECKING:
     from wbctool.training.recipe_files import choose_recipe
 
 __all__ = ["Recipe", "TrainedRun", "TrainingOptions", "TrainingPlan", "choose_recipe", "train_run"]
-_MODULES = {"Recipe": "recipe", "choose_recipe": "recipe_files", "TrainingOptions": "recipe", "TrainingPlan": "recipe"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: the help of `train` imports no records, and no torch."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'experiment')}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Recipe": "recipe",
+        "TrainedRun": "experiment",
+        "TrainingOptions": "recipe",
+        "TrainingPlan": "recipe",
+        "choose_recipe": "recipe_files",
+        "train_run": "experiment",
+    },
+)
