@@ -40,14 +40,14 @@ def campaign(record_property):
 
 def pytest_terminal_summary(terminalreporter):
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    told = Counter()
+    counts = Counter()
     for report in reports:
         for key, value in report.user_properties:
             if key == "campaign":
-                told[value[0]] += value[1]
-    if told:
+                counts[value[0]] += value[1]
+    if counts:
         terminalreporter.section("fault campaign")
-        for what, count in sorted(told.items()):
+        for what, count in sorted(counts.items()):
             terminalreporter.line(f"{count:>7,}  {what}")
 
 
@@ -189,15 +189,15 @@ def run_folder(cells, tmp_path_factory):
 
 def contents(folder, leave=("run.json",)):
     """Bytes of all files under a folder; of records without their `seconds`."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in leave:
             raw = path.read_bytes()
             if path.name.endswith(".jsonl"):
                 rows = [json.loads(line) for line in raw.splitlines()]
                 raw = json.dumps([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
-            found[str(path.relative_to(folder))] = raw
-    return found
+            files[str(path.relative_to(folder))] = raw
+    return files
 
 
 def read_records(path):

@@ -59,11 +59,11 @@ def of_command(name):
 
 def shared_options():
     """The options of the shared panels, each once, by panel."""
-    found = {}
+    option_of_name = {}
     for name in COMMANDS:
         for option in filter(is_shared, options_of(name)):
-            found.setdefault(option.opts[0], option)
-    ordered = sorted(found.values(), key=lambda option: SHARED.index(option.rich_help_panel))
+            option_of_name.setdefault(option.opts[0], option)
+    ordered = sorted(option_of_name.values(), key=lambda option: SHARED.index(option.rich_help_panel))
     return table("Options that several commands have", ordered)
 
 

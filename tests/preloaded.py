@@ -28,14 +28,14 @@ PRELOADED += ["matplotlib.figure", "skimage.measure", "sklearn.linear_model", "t
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 words = sys.argv[1:] + ({more} if sys.argv[1:2] == ["train"] else [])
-asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+request = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as line:
     line.connect({address!r})
     streams = array.array("i", [0, 1, 2])
-    line.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+    line.sendmsg([len(request).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
     for stream in (0, 1, 2):
         os.close(stream)
-    line.sendall(asked)
+    line.sendall(request)
     os._exit(line.recv(1)[0])
 """
 
@@ -71,14 +71,14 @@ def _run(words, folder, environment, streams):
 
 def _answer(line):
     head, streams = socket.recv_fds(line, 8, 3)[:2]
-    asked = b""
-    while len(asked) < int.from_bytes(head, "big"):
-        asked += line.recv(1 << 20)
+    request = b""
+    while len(request) < int.from_bytes(head, "big"):
+        request += line.recv(1 << 20)
     command = os.fork()
     if not command:
         os.setpgid(0, 0)
         line.close()
-        _run(*json.loads(asked), streams)
+        _run(*json.loads(request), streams)
     for stream in streams:
         os.close(stream)
     ended, tell = os.pipe()

@@ -83,9 +83,9 @@ def test_a_cluster_gives_the_bytes_of_one_process_and_outlives_a_worker(drawn, m
         cluster.workers[-1].send_signal(signal.SIGKILL)
         shown = running.communicate(timeout=120)[0]
         log.seek(0)
-        said = log.read()
-        assert running.returncode == 0, said
-        assert "Traceback" not in said
+        log_text = log.read()
+        assert running.returncode == 0, log_text
+        assert "Traceback" not in log_text
         assert len(shown.splitlines()) == len(alone.records)
         assert contents(out) == contents(tmp_path / "one" / name)
         print(f"{name}: {len(alone.records)} records, a worker killed after {killed_at}")
@@ -103,9 +103,9 @@ def test_a_cluster_without_workers_is_waited_for_and_one_that_goes_is_named(draw
         until(lambda: lines(tmp_path / "m" / ".records.jsonl.part") >= 3)
         cluster.scheduler.kill()
         assert running.wait(timeout=60) == 3
-        said = (tmp_path / "err").read_text()
-        assert "start it and run the same command again" in said
-        assert "Traceback" not in said
+        log_text = (tmp_path / "err").read_text()
+        assert "start it and run the same command again" in log_text
+        assert "Traceback" not in log_text
     assert in_shell(*command[3:], "-q").code == 0
 
 

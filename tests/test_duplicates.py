@@ -58,10 +58,10 @@ def test_near_pairs_are_those_of_comparing_each_with_each(seed, within):
         bits[copy] = bits[rng.integers(0, 30)] ^ (rng.random(256) < rng.choice([0, 0.03, 0.08]))
     hashes = np.packbits(bits, axis=1).view(np.uint64)
     pairs = near_pairs(hashes, within)
-    found = {tuple(pair) for pair in pairs.tolist()}
+    found_pairs = {tuple(pair) for pair in pairs.tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=-1)
     near = {(i, j) for i in range(60) for j in range(i + 1, 60) if distance[i, j] <= within}
-    assert found <= near
+    assert found_pairs <= near
     family = Duplicates(60, pairs, np.zeros((60, 2))).families
     assert all(family[i] == family[j] for i, j in near)
 
@@ -82,20 +82,20 @@ def test_turned_and_sheared_copies_are_found_and_nothing_else(fields, change):
     images = [cv2.resize(image, (320, 320), interpolation=cv2.INTER_CUBIC) for image in fields[:16]]
     changed = [jpeg(affine(image, **change), 80) for image in images]
     features = [local_features(image) for image in [*images, *changed]]
-    found = {tuple(pair) for pair in find_copies(features).tolist()}
-    assert found <= {(i, i + 16) for i in range(16)}
-    assert len(found) >= 14
+    found_pairs = {tuple(pair) for pair in find_copies(features).tolist()}
+    assert found_pairs <= {(i, i + 16) for i in range(16)}
+    assert len(found_pairs) >= 14
 
 
 def test_images_of_one_colour_and_unreadable_ones_do_not_disturb(tmp_path):
     for name, value in (("a", 255), ("b", 255), ("c", 128)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
     (tmp_path / "d.png").write_bytes(b"no image")
-    found = find_duplicates([str(tmp_path / f"{name}.png") for name in "abcde"])
-    assert found.pairs.tolist() == [[0, 1]]
-    assert found.families[0] == found.families[1]
-    assert len(set(found.families)) == 4
-    assert sorted(found.failed) == [3, 4]
+    duplicates = find_duplicates([str(tmp_path / f"{name}.png") for name in "abcde"])
+    assert duplicates.pairs.tolist() == [[0, 1]]
+    assert duplicates.families[0] == duplicates.families[1]
+    assert len(set(duplicates.families)) == 4
+    assert sorted(duplicates.failed) == [3, 4]
     assert find_duplicates([]).pairs.shape == (0, 2)
 
 
@@ -120,10 +120,10 @@ def test_a_split_keeps_copies_on_one_side(cli, copied):
     assert "96 of 144 images are near-duplicates" in done.err
 
     def sides(records):
-        found = {}
+        sides_of_slide = {}
         for record in records:
-            found.setdefault(record["path"].rpartition("/")[2].partition("_")[0], set()).add(record["split"])
-        return found.values()
+            sides_of_slide.setdefault(record["path"].rpartition("/")[2].partition("_")[0], set()).add(record["split"])
+        return sides_of_slide.values()
 
     assert any(len(side) > 1 for side in sides(plain))
     assert all(len(side) == 1 for side in sides(done.records))
@@ -208,8 +208,8 @@ def audited(cli, predictions, known, tmp_path, *more):
     (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)))
     done = cli("evaluate", tmp_path / "p.jsonl", "--audit", "--trained-on", tmp_path / "known.jsonl", "--json", *more)
     assert done.code == 0, done.err
-    found = json.loads(done.out)["audit"]
-    return {check["name"]: check for check in found["checks"]}, found
+    audit = json.loads(done.out)["audit"]
+    return {check["name"]: check for check in audit["checks"]}, audit
 
 
 def predictions_of(paths, incorrect=()):

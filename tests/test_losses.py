@@ -118,14 +118,14 @@ def rates(name, steps, epochs=1, losses=(), **keys):
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([{"params": [parameter], "lr": 0.1}], lr=0.1)
     schedule = Schedule(optimizer, name, steps * epochs, with_values(Recipe(), keys))
-    found = []
+    learning_rates = []
     for epoch in range(epochs):
         for _ in range(steps):
-            found.append(schedule.learning_rate)
+            learning_rates.append(schedule.learning_rate)
             optimizer.step()
             schedule.after_step()
         schedule.after_epoch(losses[epoch] if losses else None)
-    return found
+    return learning_rates
 
 
 def test_schedules_equal_their_formulas():
@@ -208,8 +208,8 @@ def test_values_are_read_as_people_write_them():
     recipe = with_values(Recipe(), {"mean": "0.5", "dense": "256,128", "lr": 1, "std": [0.1, 0.2, 0.3], "alpha": 0.25})
     assert (recipe.mean, recipe.dense, recipe.lr) == ((0.5, 0.5, 0.5), (256, 128), 1.0)
     assert (recipe.std, recipe.alpha) == ((0.1, 0.2, 0.3), "0.25")
-    found = parse_pairs(["pad_type=same", "a=1", "b=0.5", "c=true", "d=None", "e=[1, 2]"], "--backbone-arg")
-    assert found == {"pad_type": "same", "a": 1, "b": 0.5, "c": True, "d": None, "e": [1, 2]}
+    values = parse_pairs(["pad_type=same", "a=1", "b=0.5", "c=true", "d=None", "e=[1, 2]"], "--backbone-arg")
+    assert values == {"pad_type": "same", "a": 1, "b": 0.5, "c": True, "d": None, "e": [1, 2]}
     with pytest.raises(UsageProblem, match="--set lr"):
         parse_pairs(["lr"], "--set")
 
@@ -230,6 +230,6 @@ def test_invalid_recipes_are_refused(tmp_path):
 
 def test_a_total_of_epochs_keeps_the_phases_in_proportion():
     two = Recipe(epochs=40, frozen_epochs=15, ce_epochs=10, loss="ce-then-focal")
-    found = {n: (of_length(two, n).frozen_epochs, of_length(two, n).ce_epochs) for n in (0, 1, 2, 8, 40, 80)}
-    assert found == {0: (0, 0), 1: (0, 0), 2: (1, 0), 8: (3, 2), 40: (15, 10), 80: (30, 20)}
+    phases = {n: (of_length(two, n).frozen_epochs, of_length(two, n).ce_epochs) for n in (0, 1, 2, 8, 40, 80)}
+    assert phases == {0: (0, 0), 1: (0, 0), 2: (1, 0), 8: (3, 2), 40: (15, 10), 80: (30, 20)}
     assert of_length(Recipe(frozen_epochs=0), 5).frozen_epochs == 0

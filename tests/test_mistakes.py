@@ -40,8 +40,8 @@ def test_a_group_pattern_that_matches_nothing_is_a_warning(cli, drawn):
 
 
 def test_a_class_folder_given_by_itself_is_explained(cli, drawn):
-    said = cli("split", drawn / "images" / "band").err
-    assert "the label is the sub-folder's name; give the folder above it" in said
+    message = cli("split", drawn / "images" / "band").err
+    assert "the label is the sub-folder's name; give the folder above it" in message
 
 
 def test_images_and_crops_are_no_masks(cli, drawn, cells, tmp_path):

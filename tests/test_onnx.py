@@ -30,8 +30,8 @@ def test_the_file_gives_the_probabilities_of_predict(cells, drawn, tmp_path, mor
     assert "within" in done.err
     rows = in_shell("predict", tmp_path / "run", drawn / "images", "--precision", "float32", "-q").records[:20]
     rows += in_shell("predict", tmp_path / "run", cells, "--precision", "float32", "-q").records[:20]
-    for row, found in zip(rows, probabilities(tmp_path / "run.onnx", [r["path"] for r in rows]), strict=True):
-        assert found == pytest.approx(row["probabilities"], abs=1e-4)
+    for row, computed in zip(rows, probabilities(tmp_path / "run.onnx", [r["path"] for r in rows]), strict=True):
+        assert computed == pytest.approx(row["probabilities"], abs=1e-4)
 
 
 def test_a_folder_that_is_not_a_run_is_refused(cli, cells, tmp_path):

@@ -97,8 +97,8 @@ def test_pipes_among_several_inputs_are_compared_too(tmp_path, other):
     command = f"echo '{line}' | {sys.executable} -m wbctool split - {second} --ratio 1/1 -q"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = [json.loads(line)["id"] for line in done.stdout.splitlines()]
-    assert found == (["stdin/x/1.jpg", "images/x/1.jpg", "images/x/2.jpg"] if other == "folder" else
+    ids = [json.loads(line)["id"] for line in done.stdout.splitlines()]
+    assert ids == (["stdin/x/1.jpg", "images/x/1.jpg", "images/x/2.jpg"] if other == "folder" else
                      ["stdin/x/1.jpg", "pipe/x/1.jpg"])  # fmt: skip
 
 

@@ -32,10 +32,10 @@ LABEL = "^(?P<label>BA|BNE|EO|ERB|LY|MMY|MO|MY|PLATELET|PMY|SNE)_"
 
 def colour(image):
     lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
-    found = []
+    statistics = []
     for values in (*cv2.split(image), *cv2.split(lab)):
-        found += [values.mean(), values.std(), *np.percentile(values, [1, 5, 10, 50, 90, 95, 99])]
-    return found + [np.corrcoef(image[..., a].ravel(), image[..., b].ravel())[0, 1] for a, b in ((0, 1), (1, 2))]
+        statistics += [values.mean(), values.std(), *np.percentile(values, [1, 5, 10, 50, 90, 95, 99])]
+    return statistics + [np.corrcoef(image[..., a].ravel(), image[..., b].ravel())[0, 1] for a, b in ((0, 1), (1, 2))]
 
 
 def spectrum(image):
@@ -43,35 +43,35 @@ def spectrum(image):
     window = np.outer(np.hanning(side), np.hanning(side))
     rows, columns = np.indices((side, side))
     radius = np.hypot(rows - side // 2, columns - side // 2) / (side / 2)
-    found = []
+    spectrum = []
     for plane in cv2.split(image[:side, :side].astype(np.float32)):
         power = np.fft.fftshift(np.abs(np.fft.fft2((plane - plane.mean()) * window)) ** 2)
         bands = np.minimum(radius * 16, 16).astype(int)
-        found += np.log(
+        spectrum += np.log(
             np.bincount(bands.ravel(), power.ravel())[:16] / np.bincount(bands.ravel())[:16] + 1e-9
         ).tolist()
-    return found
+    return spectrum
 
 
 def noise(image):
-    found = []
+    statistics = []
     for plane in cv2.split(image.astype(np.float32)):
         fine = plane - cv2.GaussianBlur(plane, (0, 0), 1.5)
         spread = fine.std()
-        found += [spread, np.median(np.abs(fine)), ((fine / spread) ** 4).mean()]
-        found += np.log(np.percentile(cv2.blur(fine * fine, (9, 9)), [1, 5, 10, 25, 50, 75, 90]) + 1e-3).tolist()
+        statistics += [spread, np.median(np.abs(fine)), ((fine / spread) ** 4).mean()]
+        statistics += np.log(np.percentile(cv2.blur(fine * fine, (9, 9)), [1, 5, 10, 25, 50, 75, 90]) + 1e-3).tolist()
         for a, b in ((fine[:, 1:], fine[:, :-1]), (fine[1:], fine[:-1]), (fine[:, 2:], fine[:, :-2])):
-            found.append((a * b).mean() / spread**2)
-    return found
+            statistics.append((a * b).mean() / spread**2)
+    return statistics
 
 
 def grid(image):
-    found = []
+    spectrum = []
     for plane in cv2.split(image.astype(np.float32)):
         for steps in (np.abs(np.diff(plane, axis=1)).mean(0), np.abs(np.diff(plane, axis=0)).mean(1)):
             phases = steps[: len(steps) // 8 * 8].reshape(-1, 8).mean(0)
-            found += (phases / phases.mean()).tolist()
-    return found
+            spectrum += (phases / phases.mean()).tolist()
+    return spectrum
 
 
 def features(path):

@@ -26,10 +26,10 @@ CLASSES = 8
 
 def samples(count):
     folders = sorted(path for path in (DATA / "pbc").iterdir() if path.is_dir())
-    found = []
+    images = []
     for number, folder in enumerate(folders[:CLASSES]):
-        found += [(str(p), number) for p in sorted(folder.glob("*.jpg"))[: count // CLASSES] if p.stem[0] != "."]
-    return found
+        images += [(str(p), number) for p in sorted(folder.glob("*.jpg"))[: count // CLASSES] if p.stem[0] != "."]
+    return images
 
 
 class Ours:

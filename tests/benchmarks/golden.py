@@ -88,11 +88,11 @@ def run_chain(work, tree, kept):
 
 def contents(folder):
     """What each file holds, by its path."""
-    found = {}
+    contents = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != "run.json" and path.suffix != ".keys":
-            found[str(path.relative_to(folder))] = without_seconds(path)
-    return found
+            contents[str(path.relative_to(folder))] = without_seconds(path)
+    return contents
 
 
 def without_seconds(path):

@@ -58,12 +58,12 @@ def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 
 def on_bccd(method: str) -> str:
-    hits = boxes = found = 0
+    hits = boxes = segmented = 0
     for path in sorted((DATA / "bccd" / "JPEGImages").iterdir()):
         image = read_image(path)
         _, cells = to_labels(find_objects(image, method), image.shape[:2])
         free = [(x, y, x + w, y + h) for c in cells if c["kind"] == "wbc" for x, y, w, h in [c["bbox"]]]
-        found += len(free)
+        segmented += len(free)
         for entry in ET.parse(DATA / "bccd" / "Annotations" / f"{path.stem}.xml").getroot().iter("object"):
             if entry.findtext("name") != "WBC":
                 continue
@@ -74,8 +74,8 @@ def on_bccd(method: str) -> str:
                 hits += 1
                 free.remove(best)
     figure(f"masks {method}: BCCD recall", hits / boxes)
-    figure(f"masks {method}: BCCD precision", hits / max(1, found))
-    return f"BCCD white cells: recall {hits / boxes:.3f}, precision {hits / max(1, found):.3f} of {boxes} boxes"
+    figure(f"masks {method}: BCCD precision", hits / max(1, segmented))
+    return f"BCCD white cells: recall {hits / boxes:.3f}, precision {hits / max(1, segmented):.3f} of {boxes} boxes"
 
 
 def on_pbc(method: str) -> str:

@@ -112,8 +112,8 @@ def device() -> str:
 
 
 def commit() -> str:
-    said = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
-    return said.stdout.strip() or "unknown"
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
+    return described.stdout.strip() or "unknown"
 
 
 def digest(words: str) -> str:

@@ -69,10 +69,10 @@ def backbones(_incomplete: str = "") -> Iterable[str]:
     """`custom-cnn` and timm's models, read from its source, as importing it takes seconds."""
     spec = find_spec("timm")
     folder = Path(spec.origin).parent / "models" if spec and spec.origin else Path()
-    found = {"custom-cnn"}
+    names = {"custom-cnn"}
     for file in folder.glob("*.py"):
-        found.update(re.findall(r"^@register_model\s+def (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE))
-    return sorted(found)
+        names.update(re.findall(r"^@register_model\s+def (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE))
+    return sorted(names)
 
 
 def run_folders(incomplete: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ def split(
     selection: SelectionOptions,
     execution: Annotated[CommandExecution, Only(("skip_bad", "quiet", "json_"))],
 ) -> None:
-    """Add train, val and test to records: stratified by class, no group parted."""
+    """Add train, val and test to records: stratified by class, groups kept whole."""
     from wbctool.console import emit_all, note, records_wanted, table
     from wbctool.errors import DONE, SOME_FAILED, counted
     from wbctool.splitting import split_records

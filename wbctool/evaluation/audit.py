@@ -169,7 +169,7 @@ def _features(
     tested: Predictions, trained: Sequence[Record], sizes: np.ndarray
 ) -> dict[str, tuple[list[Any], list[Any]]]:
     count = len(tested.ids)
-    if (sizes == 0).any() and (sizes > 0).any():  # an unreadable image must not be told by its size
+    if (sizes == 0).any() and (sizes > 0).any():  # an unreadable image must not be recognised by its size
         known_sizes, often = np.unique(sizes[sizes[:, 0] > 0], axis=0, return_counts=True)
         sizes = np.where(sizes > 0, sizes, known_sizes[often.argmax()])
     pairs = [tuple(size) for size in sizes.tolist()]

@@ -191,9 +191,9 @@ class _Explaining:
 
     def _make(self, prepared: _Prepared, findings: Sequence[Explanation]) -> Record:
         """Write the files of one image; what is added to its record."""
-        first, found = self.subjects[0], findings[0]
+        first, shown = self.subjects[0], findings[0]
         regions, classes = prepared.regions[first.size], first.run.classes
-        made = prediction_record({}, first.name, classes, found.probabilities, first.run.temperature)
+        made = prediction_record({}, first.name, classes, shown.probabilities, first.run.temperature)
         made["explain"] = self._explanation(regions, findings)
         if not self.output.no_panels:
             panel = self.folder / f"{prepared.name}.png"
@@ -213,8 +213,8 @@ class _Explaining:
 
     def _explanation(self, regions: Regions | None, findings: Sequence[Explanation]) -> dict[str, Any]:
         """The `explain` object of a record."""
-        first, found = self.subjects[0], findings[0]
-        explanation: dict[str, Any] = {"class": first.run.classes[found.class_number], **_scores(first, found)}
+        first, shown = self.subjects[0], findings[0]
+        explanation: dict[str, Any] = {"class": first.run.classes[shown.class_number], **_scores(first, shown)}
         if regions:
             areas = {name: float(region.mean(dtype=np.float64)) for name, region in regions.items()}
             explanation["area"] = {name: rounded(area) for name, area in areas.items()}
@@ -229,14 +229,14 @@ class _Explaining:
         return explanation
 
 
-def _scores(subject: ExplainedRun, found: Explanation) -> dict[str, Any]:
+def _scores(subject: ExplainedRun, explanation: Explanation) -> dict[str, Any]:
     explainer = subject.explainer
     scores: dict[str, Any] = {
-        "probability": rounded(found.probabilities[found.class_number]),
+        "probability": rounded(explanation.probabilities[explanation.class_number]),
         "layers": list(explainer.layers),
     }
     if explainer.views != 1:
         scores["views"] = explainer.views
     scores |= subject.options.parameters
-    scores["methods"] = found.scores
-    return {**scores, "agreement": found.agreement} if found.agreement else scores
+    scores["methods"] = explanation.scores
+    return {**scores, "agreement": explanation.agreement} if explanation.agreement else scores

@@ -71,8 +71,8 @@ class FusionResult:
         """Return family, features used, fraction of SHAP, and of gain."""
         rows = []
         for row in self.importance["families"]:
-            shares = (row["shap_share"], row["gain_share"])
-            percentages = ("–" if share is None else f"{share:.1%}" for share in shares)
+            fractions = (row["shap_share"], row["gain_share"])
+            percentages = ("–" if share is None else f"{share:.1%}" for share in fractions)
             rows.append((row["family"], f"{row['used']:,} of {row['features']:,}", *percentages))
         return rows
 

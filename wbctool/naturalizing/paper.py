@@ -1,7 +1,7 @@
 """`paper`: Algorithm 1 of the Naturalize paper, as published.
 
 Red cells and one white cell are laid at random on a background without cells, with hard edges, and no bounding boxes
-overlap. Kept for comparison: these composites are easily told from real fields.
+overlap. Kept for comparison: these composites are easily distinguished from real fields.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def take_lock(file: Path, busy: str) -> IO[bytes]:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), os.stat(file)):
                 return stream
-        stream.close()  # who held it has put it elsewhere before it was locked here
+        stream.close()  # its former owner has put it elsewhere before it was locked here
 
 
 @contextmanager

@@ -14,12 +14,12 @@ class Names:
 
     Where two inputs would share a name, the later one keeps its old suffix; where even that is
     taken, or the same id comes twice, it is an error. Folders that the step makes for itself are
-    reserved: a name in one gets an underscore before. Only digests are held, and not in memory.
+    reserved: a name in one gets an underscore before. Only digests are kept, and not in memory.
     """
 
     def __init__(self, reserved: tuple[str, ...] = ()) -> None:
         self._reserved = reserved
-        self._held = temporary_table("CREATE TABLE held (digest INTEGER PRIMARY KEY)")
+        self._taken = temporary_table("CREATE TABLE taken (digest INTEGER PRIMARY KEY)")
 
     def take(self, image_id: str) -> str:
         """The name, with folders, for an id.
@@ -44,7 +44,7 @@ class Names:
 
     def _is_new(self, kind: str, text: str) -> bool:
         """Whether this was not met before; from now on it was."""
-        return self._held.execute("INSERT OR IGNORE INTO held VALUES (?)", (text_digest(text, kind),)).rowcount == 1
+        return self._taken.execute("INSERT OR IGNORE INTO taken VALUES (?)", (text_digest(text, kind),)).rowcount == 1
 
 
 def safe_name(text: str) -> str:

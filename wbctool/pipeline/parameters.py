@@ -65,7 +65,7 @@ def parameter(
 
 
 def about(field: FieldInfo, key: str) -> Any:
-    """What `parameter` was told of a field: `choices`, `form`, `panel`, `flags` or `option`."""
+    """What `parameter` declares of a field: `choices`, `form`, `panel`, `flags` or `option`."""
     extra = field.json_schema_extra
     return extra.get(key) if isinstance(extra, dict) else None
 

@@ -159,8 +159,8 @@ def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], bool]:
             stream.seek(0)
             reader = csv.DictReader(stream, delimiter=max(",;\t", key=first.count))
             names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-            found = {role: next(filter(names.get, keys), None) for role, keys in _COLUMNS.items()}
-            columns = {role: names[key] for role, key in found.items() if key}
+            column_keys = {role: next(filter(names.get, keys), None) for role, keys in _COLUMNS.items()}
+            columns = {role: names[key] for role, key in column_keys.items() if key}
             if "image" not in columns or len(columns) < 2:
                 raise InputError(
                     f"{path}: needs a column `image` and a column `label` or `group`; has {', '.join(names) or 'none'}"
