@@ -95,7 +95,7 @@ def trained_precision(info: dict[str, Any]) -> str:
 
 
 def load(path: Path, device: torch.device) -> Run:
-    """Load a run folder, ready to predict; InputError where it is none, or its files do not fit together."""
+    """Load a run folder, ready to predict; `InputError` if it is no run folder or its files do not match."""
     from safetensors.torch import load_file
 
     info = read_info(path)

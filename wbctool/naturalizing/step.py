@@ -56,7 +56,7 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class CompositeResult:
-    """What `make_composites` has made: numbers of each class, of fields in the pool, and the outcome of the step."""
+    """The result of `make_composites`: numbers of each class, of fields in the pool, and the outcome of the step."""
 
     classes: list[ClassCounts]
     fields: int

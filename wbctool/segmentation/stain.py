@@ -28,7 +28,7 @@ from wbctool.segmentation.regions import components, disk, fill_holes, gather_lo
 
 WORKING = 180  # side of the working copy, pixels; but never less than half of the image's
 BACKGROUND = 0.12  # absorbance under which a pixel is background
-# In radii of the nearest nucleus: what is farther may be no cytoplasm, and certainly is none.
+# In radii of the nearest nucleus: farther pixels are perhaps, and then certainly, no cytoplasm.
 FAR, FARTHEST = 0.9, 2.0
 LONE = 3  # an isolated region of fewer areas of the nuclei in it is a single white cell
 AMPLE = 0.03  # fraction of the image from which the colours of red cells are learnt
