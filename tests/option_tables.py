@@ -1,11 +1,12 @@
-"""The option tables of the README, made from the commands themselves.
+"""The option tables of the README, and the table that shells complete from, made from the commands themselves.
 
     uv run python tests/option_tables.py
 
-writes them: one under each command, and one of the options that commands share. A test fails where they are not
-current.
+writes them: a table under each command, one of the options that commands share, and `completion.json`. A test fails
+where they are not current.
 """
 
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -13,17 +14,32 @@ from pathlib import Path
 import typer
 
 from wbctool.cli import COMMANDS
+from wbctool.commands import completion
+from wbctool.explaining import METHODS as EXPLANATION_METHODS
+from wbctool.segmentation import METHODS as SEGMENTATION_METHODS
+from wbctool.statistics.metrics import METRICS
+from wbctool.training.recipe_files import recipe_names
 
 README = Path(__file__).parents[1] / "README.md"
+COMPLETION = Path(completion.__file__).with_name(completion.TABLE)
+CHOICES = {  # of options whose help does not list them
+    ("segment", "method"): SEGMENTATION_METHODS.names(),
+    ("explain", "methods"): EXPLANATION_METHODS.names(),
+    ("train", "recipe"): recipe_names(),
+    ("evaluate", "columns"): METRICS.names(),
+}
 SHARED = ("Labels and groups", "Running")  # panels of the help
 START = "<details><summary>"
 
 
+def parameters_of(name):
+    """The options and arguments of a command, without `--help`."""
+    return typer.main.get_command(import_module(f"wbctool.commands.{name.replace('-', '_')}").app).params
+
+
 def options_of(name):
     """The options of a command, without `--help`."""
-    module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
-    command = typer.main.get_command(module.app)
-    return [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    return [parameter for parameter in parameters_of(name) if parameter.param_type_name == "option"]
 
 
 def is_shared(option):
@@ -78,5 +94,29 @@ def with_tables(text):
     return text
 
 
+def completion_entry(command, parameter):
+    """What a shell needs to complete a parameter of a command."""
+    is_option = parameter.param_type_name == "option"
+    several = parameter.multiple if is_option else parameter.nargs != 1
+    return {
+        "name": parameter.name,
+        "type": "flag" if is_option and parameter.is_flag else "values" if several else "value",
+        "flags": [*parameter.opts, *parameter.secondary_opts] if is_option else [],
+        "help": parameter.help or "",
+        "form": parameter.metavar or "",
+        **({"choices": choices} if (choices := CHOICES.get((command, parameter.name))) else {}),
+    }
+
+
+def completion_table():
+    """The text of `completion.json`: the parameters of each command, one a line."""
+    entries = {
+        name: ",\n".join(json.dumps(completion_entry(name, parameter)) for parameter in parameters_of(name))
+        for name in COMMANDS
+    }
+    return "{\n" + ",\n".join(f'"{name}": [\n{text}\n]' for name, text in entries.items()) + "\n}\n"
+
+
 if __name__ == "__main__":
     README.write_text(with_tables(README.read_text()))
+    COMPLETION.write_text(completion_table())

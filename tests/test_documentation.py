@@ -50,6 +50,7 @@ def test_every_command_has_its_page():
 def test_the_option_tables_are_current():
     message = "an option changed: run `uv run python tests/option_tables.py`"
     assert option_tables.with_tables(README) == README, message
+    assert option_tables.completion_table() == option_tables.COMPLETION.read_text(), message
 
 
 def test_every_command_line_of_the_readme_runs(workplace):

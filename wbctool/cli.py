@@ -108,17 +108,26 @@ class Subcommands(TyperGroup):
             raise errors.UsageProblem(f"{args[0]}: no such command; {hint}")
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            module = import_module(f"wbctool.commands.{name.replace('-', '_')}")
-            command = typer.main.get_command(module.app)
+            command = _completed(name, ctx) if ctx.resilient_parsing else _imported(name, ctx)
             command.name = name
-            for parameter in command.get_params(ctx):
-                _leave_out_python_types(parameter)
-            if ctx.resilient_parsing:
-                from wbctool.commands.completion import attach
-
-                _take_values_unread(command, ctx)
-                attach(command, ctx)
         return name, command, rest
+
+
+def _imported(name: str, ctx: Any) -> Any:
+    """The command of a subcommand's module."""
+    command = typer.main.get_command(import_module(f"wbctool.commands.{name.replace('-', '_')}").app)
+    for parameter in command.get_params(ctx):
+        _leave_out_python_types(parameter)
+    return command
+
+
+def _completed(name: str, ctx: Any) -> Any:
+    """The command of a subcommand for a shell that completes it."""
+    from wbctool.commands.completion import command_of
+
+    command = command_of(name)
+    _take_values_unread(command, ctx)
+    return command
 
 
 def _leave_out_python_types(parameter: Any) -> None:

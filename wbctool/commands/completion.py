@@ -1,68 +1,69 @@
-"""What the shell completes beside options: methods, recipes, backbones, run folders, and choices.
+"""What the shell completes after a command: options and their values.
 
-Imported only while a shell completes; nothing here imports more than a list of names needs.
+Imported only while a shell completes. Options are read from `completion.json`, which `tests/option_tables.py` writes:
+importing a command takes too long.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.resources import files
 from importlib.util import find_spec
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+TABLE = "completion.json"
 _CHOICES = re.compile(r"[\w.+-]+(\|[\w.+-]+)+")
+_TYPES: dict[str, Any] = {"flag": bool, "value": str, "values": list[str]}
 _DEPTH, _ENTRIES = 3, 5000  # how far run folders are looked for
 
 
-def attach(command: Any, ctx: Any) -> None:
-    """Give the parameters of a command their completions.
+def command_of(name: str) -> Any:
+    """A command with the options and arguments of `wbctool NAME`, their help and completions, that does nothing."""
 
-    Args:
-        command: a click command.
-        ctx: its context.
-    """
-    for parameter in command.get_params(ctx):
-        source = _SOURCES.get((command.name, parameter.name))
-        form = parameter.metavar or ""
-        if source is None and _CHOICES.fullmatch(form):
-            source = _one_of(form.split("|"))
-        if source:
-            parameter._custom_shell_complete = _matching(source)
+    def command(**_values: Any) -> None:
+        """Stand for the command."""
 
-
-def _matching(source: Callable[[str], Iterable[str]]) -> Callable[[Any, Any, str], list[str]]:
-    return lambda _ctx, _parameter, incomplete: [name for name in source(incomplete) if name.startswith(incomplete)]
+    parameters = json.loads(files("wbctool.commands").joinpath(TABLE).read_text("utf-8"))[name]
+    annotations = {one["name"]: _annotation(name, **one) for one in parameters}
+    kinds = [Parameter(key, Parameter.KEYWORD_ONLY, annotation=kind, default=None) for key, kind in annotations.items()]
+    command.__signature__ = Signature(kinds)  # type: ignore[attr-defined]
+    command.__annotations__ = annotations
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    return typer.main.get_command(app)
 
 
-def _one_of(names: list[str]) -> Callable[[str], Iterable[str]]:
-    return lambda _incomplete: names
+def _annotation(
+    command: str, name: str, type: str, flags: list[str], help: str, form: str, choices: list[str] | None = None
+) -> Any:
+    """The annotation that makes typer's parameter of an entry of the table."""
+    choices = choices or (form.split("|") if _CHOICES.fullmatch(form) else [])
+    source = _FROM_DISK.get((command, name)) or (partial(_listed, choices) if choices else None)
+    complete = _matching(source) if source else None
+    if not flags:
+        return Annotated[_TYPES[type], typer.Argument(metavar=form, autocompletion=complete)]
+    return Annotated[_TYPES[type], typer.Option(*flags, metavar=form, help=help, autocompletion=complete)]
 
 
-def _segmentation_methods(_incomplete: str) -> Iterable[str]:
-    from wbctool.segmentation import METHODS
+def _matching(source: Callable[[str], Iterable[str]]) -> Callable[[str], list[str]]:
+    def matching(incomplete: str) -> list[str]:
+        return [name for name in source(incomplete) if name.startswith(incomplete)]
 
-    return METHODS.names()
-
-
-def _explanation_methods(_incomplete: str) -> Iterable[str]:
-    from wbctool.explaining import METHODS
-
-    return METHODS.names()
+    return matching
 
 
-def _metrics(incomplete: str) -> Iterable[str]:
-    from wbctool.statistics.metrics import METRICS
-
+def _listed(names: list[str], incomplete: str) -> Iterable[str]:
+    """Names of a list; after a comma those that are not there yet."""
     before = incomplete[: incomplete.rfind(",") + 1]
-    return [before + name for name in METRICS.names() if name not in before.split(",")]
-
-
-def _recipes(_incomplete: str) -> Iterable[str]:
-    from wbctool.training.recipe_files import recipe_names
-
-    return recipe_names()
+    return [before + name for name in names if name not in before.split(",")]
 
 
 def backbones(_incomplete: str = "") -> Iterable[str]:
@@ -100,15 +101,11 @@ def run_folders(incomplete: str) -> Iterator[str]:
                 waiting.append((path, depth + 1))
 
 
-_SOURCES: dict[tuple[str, str], Callable[[str], Iterable[str]]] = {
-    ("segment", "method"): _segmentation_methods,
-    ("explain", "methods"): _explanation_methods,
-    ("train", "recipe"): _recipes,
+_FROM_DISK: dict[tuple[str, str], Callable[[str], Iterable[str]]] = {
     ("train", "backbone"): backbones,
     ("predict", "arguments"): run_folders,
     ("evaluate", "inputs"): run_folders,
     ("evaluate", "baseline"): run_folders,
-    ("evaluate", "columns"): _metrics,
     ("evaluate", "trained_on"): run_folders,
     ("explain", "run"): run_folders,
     ("explain", "compare"): run_folders,

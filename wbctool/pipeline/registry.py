@@ -25,7 +25,7 @@ E = TypeVar("E", bound=Entry)
 class Registry(Generic[E]):
     """The entries that the modules of a package declare as constants, in alphabetical order.
 
-    To add an entry is to add a module. Help and completion import all of them, so these modules import torch, OpenCV
+    To add an entry is to add a module. Help imports all of them, so these modules import torch, OpenCV
     and the like inside their functions only.
 
     Args:
