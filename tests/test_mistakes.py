@@ -20,8 +20,7 @@ from wbctool.pipeline.output_folder import OutputFolder
 
 def test_a_class_or_a_renaming_that_no_image_has_is_named(cli, drawn):
     done = cli("split", drawn / "images", "--classes", "band,basofil", "--map", "monocite=x")
-    assert "warning: --classes basofil: no image has this class; there are band, basophil" in done.err
-    assert "warning: --map monocite: no image has this class" in done.err
+    assert all(name in done.err for name in ("--classes basofil", "there are band", "--map monocite"))
     assert {record["label"] for record in done.records} == {"band"}
     assert "--classes" not in cli("split", drawn / "images", "--classes", "band").err.replace("(--classes)", "")
 
@@ -31,24 +30,24 @@ def test_rows_of_a_table_that_match_nothing_are_counted_and_semicolons_are_read(
     (tmp_path / "l.csv").write_text(f"image;label\n{name};here\nelsewhere.jpg;there\n")
     done = cli("split", drawn / "images" / "band", "--labels", tmp_path / "l.csv")
     assert [record.get("label") for record in done.records].count("here") == 1
-    assert "1 of 2 rows of --labels match no image (such as elsewhere.jpg)" in done.err
-    assert "--labels gone.csv: No such file" in cli("split", drawn / "images", "--labels", "gone.csv").err
+    assert "1 of 2 rows" in done.err
+    assert "elsewhere.jpg" in done.err
+    assert "--labels gone.csv" in cli("split", drawn / "images", "--labels", "gone.csv").err
 
 
 def test_a_group_pattern_that_matches_nothing_is_a_warning(cli, drawn):
-    assert "warning: --group-regex matches no id at all" in cli("split", drawn / "images", "--group-regex", "q+z").err
+    assert "--group-regex" in cli("split", drawn / "images", "--group-regex", "q+z").err
 
 
 def test_a_class_folder_given_by_itself_is_explained(cli, drawn):
-    message = cli("split", drawn / "images" / "band").err
-    assert "the label is the sub-folder's name; give the folder above it" in message
+    assert "give the folder above it" in cli("split", drawn / "images" / "band").err
 
 
 def test_images_and_crops_are_no_masks(cli, drawn, cells, tmp_path):
     images = cli("crop", drawn / "images", "-o", tmp_path / "c")
-    assert (images.code, "has no mask; run `wbctool segment IN -o masks/`" in images.err) == (3, True)
+    assert (images.code, "wbctool segment" in images.err) == (3, True)
     again = cli("crop", cells, "-o", tmp_path / "c")
-    assert (again.code, "is a cropped cell already" in again.err) == (3, True)
+    assert (again.code, "already" in again.err) == (3, True)
     assert not (tmp_path / "c").exists()
 
 
@@ -85,7 +84,7 @@ def test_a_terminal_is_no_input():
 
 def test_split_writes_a_file(cli, drawn, tmp_path):
     done = cli("split", drawn / "images", "-o", tmp_path)
-    assert (done.code, f"the records go to a file, such as {tmp_path}/split.jsonl" in done.err) == (2, True)
+    assert (done.code, f"{tmp_path}/split.jsonl" in done.err) == (2, True)
 
 
 def test_a_reader_that_goes_away_leaves_the_output_whole(drawn, tmp_path):
@@ -282,7 +281,8 @@ def test_a_run_folder_is_no_folder_of_images_finished_or_not(cli, run_folder, tm
     for words in (("info", copy), ("evaluate", copy), ("segment", copy, "-o", tmp_path / "m")):
         done = cli(*words)
         assert (done.code, done.out) == (3, "")
-        assert "`wbctool train` has not finished it; run the same command again to go on" in done.err
+        assert "not finished" in done.err
+        assert "same command again" in done.err
 
 
 def test_another_method_is_named_first_and_flags_are_said_in_words(cli, masks, drawn, tmp_path):

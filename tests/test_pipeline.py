@@ -217,7 +217,8 @@ def test_the_output_is_made_whole_where_nobody_reads_the_records(drawn, tmp_path
     line = f"{' '.join(WBCTOOL)} segment {drawn}/images -o {tmp_path}/m | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert done.stderr == "wbctool: nobody reads the records any more; the output files are still written\n"
+    assert done.stderr.count("\n") == 1
+    assert "still written" in done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert len((tmp_path / "m" / "records.jsonl").read_text().splitlines()) == 48
 

@@ -160,9 +160,9 @@ def read_images(
     if not inputs:
         names = " ".join(map(str, runs))
         raise UsageProblem(f"give images after the run folders: wbctool xgboost-fuse {names} cells/")
+    source = Source(inputs, selection)  # names inputs that do not exist
     if not runs and not options.morphology:
         raise UsageProblem("nothing to fuse: give a run folder before the images, or --morphology")
-    source = Source(inputs, selection)
     records = list(source)
     refuse_replacing("-o", out, [*runs, *inputs], records)
     return records, source, features or out / "features"
