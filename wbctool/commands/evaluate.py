@@ -98,7 +98,8 @@ def evaluate(
         typer.Option(metavar="NAME|all", help="train, val, test or all. (test where records carry splits)"),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measure masks against truth masks of the same path and stem.")
+        Path | None,
+        typer.Option(metavar="DIR|FILE", help="Masks against truth masks, or boxes: VOC, YOLO, COCO."),
     ] = None,
     which: Annotated[str, typer.Option(metavar="all|central", help="With --truth: which white cells.")] = "all",
     truth_values: Annotated[
@@ -106,6 +107,9 @@ def evaluate(
         typer.Option(
             metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. (nucleus=255,cell=128)"
         ),
+    ] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="CLASS=KIND,...", help="Kinds of boxes: 0=wbc,1=rbc,2=platelet,x=ignore.")
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -119,12 +123,13 @@ def evaluate(
         if used := shown.used():
             raise UsageProblem(f"--truth measures masks; --{used[0]} is for predictions")
         from wbctool.evaluation.agreement import parse_grey_values
+        from wbctool.inputs.boxes import parse_kinds
 
         values = parse_grey_values(truth_values)
-        _print(evaluate_masks(inputs, truth, which, values, selection.selection(), quiet), json)
+        _print(evaluate_masks(inputs, truth, which, values, selection.selection(), quiet, parse_kinds(kinds)), json)
         return
-    if truth_values or which != "all":
-        raise UsageProblem("--which and --truth-values go with --truth DIR")
+    if truth_values or kinds or which != "all":
+        raise UsageProblem("--which, --truth-values and --kinds go with --truth")
     shown.check()
     result: Result | Evaluation
     if shown.differential:

@@ -25,7 +25,7 @@ from wbctool.records.selection import Selection
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the image
 # Keys of a field's record that do not hold for a cell cropped from it.
-_OF_THE_FIELD = ("size", "seconds", "mask", "cells")
+_OF_THE_FIELD = ("size", "seconds", "mask", "cells", "warnings")
 
 
 @dataclass
@@ -87,11 +87,11 @@ def crop_step(parameters: CropParameters) -> Step:
         parameters = parameters.model_copy(update={"margin": MARGINS[parameters.method]})
     return Step(
         name="crop",
-        settings=parameters.model_dump(),
+        settings=parameters.model_dump(exclude=set() if parameters.min_quality else {"min_quality"}),
         expected=partial(_expected, parameters),
         work=partial(_crop, parameters),
         compose=_compose,
-        made=("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nucleus", "crop", "cells"),
+        made=("schema", "id", "path", "mask", "source", "bbox", "value", "kind", "nucleus", "quality", "crop", "cells"),
         reserved=("masks",),
         check=_check,
     )
@@ -105,7 +105,7 @@ def _check(record: Record) -> None:
 
 
 def _chosen(parameters: CropParameters, record: Record) -> list[dict[str, Any]]:
-    return choose_cells(record, parameters.kind, parameters.which, parameters.edge)
+    return choose_cells(record, parameters.kind, parameters.which, parameters.edge, parameters.min_quality)
 
 
 def _expected(parameters: CropParameters, record: Record) -> set[str]:
@@ -146,8 +146,8 @@ def _crop(parameters: CropParameters, record: Record, folder: Path, name: str) -
             "value": cell["value"],
             "kind": cell["kind"],
         }
-        nucleus = {"nucleus": cell["nucleus"]} if cell.get("nucleus") else {}
-        records.append({**cell_record, **nucleus, "crop": recorded})
+        optional = {key: cell[key] for key in ("nucleus", "quality") if cell.get(key) is not None}
+        records.append({**cell_record, **optional, "crop": recorded})
     return records
 
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from wbctool.console import note
 from wbctool.errors import ImageError, InputError, UsageProblem, check_choice
+from wbctool.evaluation.detection import evaluate_boxes
 from wbctool.evaluation.document import Block, Result, Section, Table
 from wbctool.evaluation.sources import reading
 from wbctool.imaging.files import decode_unchanged, read_labels
+from wbctool.inputs.boxes import find_boxes
 from wbctool.inputs.images import IMAGE_SUFFIXES
 from wbctool.records import ERROR, MASK, Record
 from wbctool.records.cells import central
@@ -35,16 +37,19 @@ def evaluate_masks(
     grey_values: Mapping[str, int] | None = None,
     selection: Selection | None = None,
     quiet: bool = True,
+    kinds: Mapping[str, str] | None = None,
 ) -> Result:
-    """Compare masks with truth masks of the same relative path and stem.
+    """Compare masks with truth masks, or with boxes, of the same relative path and stem.
 
     Args:
         inputs: folders or record files of masks, or `-` for stdin.
-        truth: folder of grey images.
+        truth: folder of grey images; or a COCO file, or a folder of Pascal VOC or YOLO files, whose boxes are compared
+            with those of the cells (`detection.evaluate_boxes`).
         which: `all` white cells, or the `central` one.
         grey_values: of `nucleus`, `cell`, `rbc` and `platelet` in the truth; by default `DEFAULT_VALUES`.
         selection: of labels and groups; by default those of the records.
         quiet: no notes on stderr.
+        kinds: of boxes: kind by class name, where the name does not say it.
 
     Returns:
         A report for each input.
@@ -55,6 +60,12 @@ def evaluate_masks(
         UsageProblem: no such choice of cells.
     """
     check_choice("--which", which, ("all", "central"))
+    if boxes := find_boxes(truth, kinds):
+        if grey_values or which != "all":
+            raise UsageProblem("--which and --truth-values go with truth masks, not with boxes")
+        return evaluate_boxes(inputs, boxes, selection, quiet)
+    if kinds:
+        raise UsageProblem(f"--kinds goes with boxes; {truth} has none (.xml, .txt or .json)")
     values = dict(grey_values or DEFAULT_VALUES)
     paths = find_truth(truth)
     reports = []

@@ -19,6 +19,7 @@ class Region:
     y: int  # row of it
     mask: np.ndarray  # of the window, uint8, 0 or 1
     overlapped: bool = False  # touches or covers another object, so that its outline is uncertain
+    quality: float | None = None  # expected Dice with an expert's mask, 0 to 1, where the method knows it
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> Region:
@@ -90,7 +91,7 @@ class Region:
         matrix = np.array([[scale, 0, x0 + 1], [0, scale, y0 + 1]], np.float32)
         size, flags = (right - left, bottom - top), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         large = cv2.warpAffine(small, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return Region(left, top, (large > 127).astype(np.uint8), self.overlapped)
+        return Region(left, top, (large > 127).astype(np.uint8), self.overlapped, self.quality)
 
 
 @dataclass
@@ -120,6 +121,8 @@ def to_labels(objects: Objects, shape: tuple[int, int]) -> tuple[np.ndarray, lis
         nucleus_mask = nucleus.in_window(whole.x, whole.y, visible.shape) & visible
         labels[whole.window][nucleus_mask > 0] = value + 1
         if entry := cell_entry(visible, whole, value, "wbc", shape):
+            if "quality" in entry and nucleus.quality is not None:
+                entry["quality"] = min(entry["quality"], round(nucleus.quality, 3))
             cells.append({**entry, "nucleus": {"value": value + 1, "area": int(cv2.countNonZero(nucleus_mask))}})
         value += 2
     for kind, regions in (("platelet", objects.platelets), ("rbc", objects.red_cells)):
@@ -150,6 +153,7 @@ def cell_entry(visible: np.ndarray, region: Region, value: int, kind: str, shape
         return {}
     x, y, width, height = cv2.boundingRect(visible)
     drawn = Region(region.x + x, region.y + y, visible[y : y + height, x : x + width])
+    quality = {} if region.quality is None else {"quality": round(region.quality, 3)}
     return {
         "value": value,
         "kind": kind,
@@ -157,4 +161,5 @@ def cell_entry(visible: np.ndarray, region: Region, value: int, kind: str, shape
         "area": area,
         "centroid": [round(region.x + moments["m10"] / area, 1), round(region.y + moments["m01"] / area, 1)],
         "edge": drawn.touches_edge(shape),
+        **quality,
     }

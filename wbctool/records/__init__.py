@@ -52,7 +52,8 @@ class Nucleus(_Base):
 class CellOutline(_Base):
     """One object of a mask record; `area` includes the nucleus, `bbox` is x, y, width, height.
 
-    `edge`: cut by the image's edge. `whole`, of red cells: one entire cell that touches no other.
+    `edge`: cut by the image's edge. `whole`, of red cells: one entire cell that touches no other. `quality`: how well
+    outline and nucleus are expected to agree with an expert's, as Dice; absent where the method cannot tell.
     """
 
     value: Value
@@ -63,6 +64,7 @@ class CellOutline(_Base):
     edge: bool = False
     nucleus: Nucleus | None = None
     whole: bool | None = None
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class _Sample(_Base):
@@ -90,11 +92,15 @@ class ImageRecord(_Sample):
 
 
 class MaskRecord(_Sample):
-    """An image and its label image. `size` is width and height in pixels."""
+    """An image and its label image. `size` is width and height in pixels.
+
+    `warnings`: counts of what is doubtful, such as `no_white_cell`, `giant_platelets`, `implausible_nuclei`.
+    """
 
     schema_: Literal["wbctool.mask/1"] = Field(alias="schema")
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     seconds: float | None = None
+    warnings: dict[str, Annotated[int, Field(ge=1)]] | None = None
     cells: list[CellOutline]
 
 
@@ -106,6 +112,7 @@ class CellRecord(_Sample):
     bbox: Box
     value: Value
     kind: Literal["wbc", "rbc", "platelet"]
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None
     crop: dict[str, Any]
 
 

@@ -10,12 +10,15 @@ from wbctool.errors import ImageError
 from wbctool.records import Record
 
 
-def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep") -> list[dict[str, Any]]:
+def choose_cells(
+    record: Record, kind: str | None, which: str, edge: str = "keep", min_quality: float = 0.0
+) -> list[dict[str, Any]]:
     """Return the cells of a mask record that are to be cropped, in its order.
 
     `kind` is `wbc`, `platelet`, `rbc` or `any`; None takes white cells, or platelets where there are none. `which` is
     `central` (nearest the image's centre), `largest` or `all`; `edge` keeps or drops cells that the image's edge cuts.
-    A record without a mask is an `ImageError`.
+    Cells of less than `min_quality` are left out; those without a quality stay. A record without a mask is an
+    `ImageError`.
     """
     if "cells" not in record or not record.get("mask") or not record.get("size"):
         raise ImageError(f"{record['id']}: has no mask; run `wbctool segment` on it first")
@@ -24,11 +27,11 @@ def choose_cells(record: Record, kind: str | None, which: str, edge: str = "keep
         chosen = [c for c in cells if c["kind"] == "wbc"] or [c for c in cells if c["kind"] == "platelet"]
     else:
         chosen = [c for c in cells if kind in ("any", c["kind"])]
-    if which == "all" or len(chosen) < 2:
-        return chosen
-    if which == "largest":
-        return [max(chosen, key=lambda cell: cell["area"])]
-    return [central(chosen, record["size"])]
+    if which == "largest" and chosen:
+        chosen = [max(chosen, key=lambda cell: cell["area"])]
+    elif which == "central" and chosen:
+        chosen = [central(chosen, record["size"])]
+    return [cell for cell in chosen if cell.get("quality", 1.0) >= min_quality]
 
 
 def central(cells: Sequence[dict[str, Any]], size: Sequence[int]) -> dict[str, Any]:

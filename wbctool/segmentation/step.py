@@ -18,6 +18,7 @@ from wbctool.pipeline.step import Execution, Outcome, Step, added, parse_shard, 
 from wbctool.records import MASK, Record
 from wbctool.records.selection import Selection
 from wbctool.segmentation.coco import CocoFile
+from wbctool.segmentation.doubts import warnings_of
 from wbctool.segmentation.method import METHODS, Method, Splitting
 from wbctool.segmentation.overlay import overlay
 
@@ -28,7 +29,8 @@ class SegmentationResult:
 
     outcome: Outcome = field(default_factory=Outcome)
     objects: Counter[str] = field(default_factory=Counter)  # of each kind: `wbc`, `platelet`, `rbc`
-    images: Counter[str] = field(default_factory=Counter)  # with such an object; `none`: without a white cell
+    images: Counter[str] = field(default_factory=Counter)  # with such an object, or such a warning
+    warnings: Counter[str] = field(default_factory=Counter)  # counts of `doubts.warnings_of`
 
     def count(self, record: Record) -> None:
         """Count the objects of a mask record; others are ignored."""
@@ -36,7 +38,8 @@ class SegmentationResult:
             kinds = Counter(cell["kind"] for cell in record["cells"])
             self.objects.update(kinds)
             self.images.update(kinds.keys())
-            self.images["none"] += not kinds["wbc"]
+            self.warnings.update(record.get("warnings", {}))
+            self.images.update(record.get("warnings", {}).keys())
 
 
 def segment_images(
@@ -106,7 +109,7 @@ def _step(method: Method, parameters: Parameters, overlays: bool) -> Step:
         expected=same_id,
         work=partial(_segment, method, parameters, overlays),
         compose=added,
-        made=("schema", "size", "method", "seconds", "mask", "cells", "constants"),
+        made=("schema", "size", "method", "seconds", "mask", "warnings", "cells", "constants"),
         reserved=("overlays",),
     )
 
@@ -123,13 +126,15 @@ def _segment(
     write_png(mask, labels)
     if overlays:
         write_png(folder / "overlays" / f"{name}.png", overlay(image, objects))
-    result = {
+    result: Record = {
         "schema": MASK,
         "size": [image.shape[1], image.shape[0]],
         "method": method.name,
         "seconds": seconds,
         "mask": str(mask),
-        "cells": cells,
     }
+    if warnings := warnings_of(cells):
+        result["warnings"] = warnings
+    result["cells"] = cells
     constants = method.constants(parameters)
     return [{**result, "constants": constants} if constants else result]

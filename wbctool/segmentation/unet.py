@@ -1,0 +1,304 @@
+"""White cells with nuclei, red cells and platelets by a small U-Net.
+
+1. The network (`unet.onnx`, described in `unet.md`) sees a copy of the image in which a red cell is about 40 pixels
+   wide; where the first copy turns out to be far from that, a second one is made.
+2. For each pixel at half the size of the copy it gives the probability of five classes, and the depth in the cell: 0 at
+   the border, 1 in the middle.
+3. Touching cells of one kind are split by a watershed on the depth (`Instances`).
+4. Borders are drawn at full size where the probabilities, interpolated, are equal.
+
+OpenCV runs the network. `tests/benchmarks/masks.py` prints the agreement with experts, and
+`examples/cell_network/train.py` trains it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import as_file, files
+
+import cv2
+import numpy as np
+
+from wbctool.imaging.label_image import Objects, Region
+from wbctool.segmentation.regions import fill_holes
+
+SIDE = 224  # longer side of the first copy, pixels
+ENLARGED = 1.5  # factor by which a small image is enlarged at most
+USUAL, NARROWEST, WIDEST = 40.0, 22.0, 90.0  # diameter of a red cell in a copy, pixels
+STRIDE = 16  # sides of a copy are multiples of it
+TILE, OVERLAP = 768, 64  # larger copies are cut into tiles, pixels
+CORE = 0.5  # depth from which a pixel belongs to the core of a cell
+SMALLEST_CORE = 0.02  # area of a core, in areas of a red cell
+SMALLEST_WHITE = 0.12  # area of a white cell at least, in areas of a red cell
+SMALLEST_RED = 0.12
+SMALLEST_PLATELET = 4  # pixels of the maps
+WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where no red cell is visible
+
+_lock = threading.Lock()
+_networks: dict[int, cv2.dnn.Net] = {}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network gives for an image, at a fraction of its size.
+
+    Attributes:
+        probabilities: of background, red cell, cytoplasm, nucleus and platelet, (5, height, width), float32.
+        depth: in the cell, 0 to 1, (height, width), float32.
+        scale: pixels of the maps per pixel of the image, across and down.
+    """
+
+    probabilities: np.ndarray
+    depth: np.ndarray
+    scale: tuple[float, float]
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """Probabilities of background, red cell, white cell and platelet, (4, height, width)."""
+        p = self.probabilities
+        return np.stack([p[0], p[1], p[2] + p[3], p[4]])
+
+    def margin(self, kind: int) -> np.ndarray:
+        """Log-odds of a kind of `kinds` against the most probable other one."""
+        others = np.delete(self.kinds, kind, axis=0).max(axis=0)
+        return np.log((self.kinds[kind] + 1e-4) / (others + 1e-4))
+
+    @cached_property
+    def nucleus(self) -> np.ndarray:
+        """Log-odds of nucleus against cytoplasm."""
+        return np.log((self.probabilities[3] + 1e-4) / (self.probabilities[2] + 1e-4))
+
+
+RED, WHITE, PLATELET = 1, 2, 3
+
+
+def segment(image: np.ndarray) -> Objects:
+    """Find the cells of an RGB image, uint8."""
+    maps, cells = read(image)
+    objects = Objects()
+    shape = image.shape[:2]
+    white = Borders(maps, WHITE, cells[WHITE], shape)
+    for number in range(1, white.count + 1):
+        whole = white.region(number)
+        if whole is not None:
+            objects.cells.append((whole, _nucleus(maps, whole, shape)))
+    for kind, found in ((PLATELET, objects.platelets), (RED, objects.red_cells)):
+        borders = Borders(maps, kind, cells[kind], shape)
+        found += [region for number in range(1, borders.count + 1) if (region := borders.region(number)) is not None]
+    return objects
+
+
+def read(image: np.ndarray) -> tuple[Maps, dict[int, np.ndarray]]:
+    """The maps of an image, from a copy of a suitable size, and the label map of each kind of cell."""
+    scale = min(ENLARGED, SIDE / max(image.shape[:2]))
+    tried: list[float] = []
+    while True:
+        maps = maps_of(image, scale)
+        diameter, cells = measured(maps)
+        tried.append(scale)
+        if NARROWEST <= diameter <= WIDEST or len(tried) == 3:
+            return maps, cells
+        better = min(ENLARGED, scale * min(4.0, USUAL / diameter)) if diameter else min(1.0, 2.5 * scale)
+        if any(abs(np.log(better / other)) < 0.2 for other in tried):
+            return maps, cells
+        scale = better
+
+
+def maps_of(image: np.ndarray, scale: float) -> Maps:
+    """Run the network on a copy of an image at some scale."""
+    height, width = (max(STRIDE, round(side * scale)) for side in image.shape[:2])
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    copy = cv2.resize(image, (width, height), interpolation=how)
+    down, across = -height % STRIDE, -width % STRIDE
+    copy = cv2.copyMakeBorder(copy, 0, down, 0, across, cv2.BORDER_REFLECT_101)
+    logits = _logits(copy)[:, : (height + 1) // 2, : (width + 1) // 2]
+    exponents = np.exp(logits[:5] - logits[:5].max(axis=0))
+    depth = 1 / (1 + np.exp(-logits[5]))
+    scales = (0.5 * width / image.shape[1], 0.5 * height / image.shape[0])
+    return Maps(exponents / exponents.sum(axis=0), depth, scales)
+
+
+def _logits(copy: np.ndarray) -> np.ndarray:
+    """Logits (6, height / 2, width / 2) of an image; a large one in tiles, so that memory stays flat."""
+    height, width = copy.shape[:2]
+    if max(height, width) <= TILE:
+        return _forward(copy)
+    logits = np.empty((6, height // 2, width // 2), np.float32)
+    step = TILE - 2 * OVERLAP
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            y, x = max(0, top - OVERLAP), max(0, left - OVERLAP)
+            tile = _forward(copy[y : top + step + OVERLAP, x : left + step + OVERLAP])
+            part = tile[:, (top - y) // 2 :, (left - x) // 2 :][:, : step // 2, : step // 2]
+            logits[:, top // 2 : top // 2 + part.shape[1], left // 2 : left // 2 + part.shape[2]] = part
+    return logits
+
+
+def _forward(copy: np.ndarray) -> np.ndarray:
+    network = _network()
+    network.setInput(cv2.dnn.blobFromImage(np.ascontiguousarray(copy)))
+    return network.forward()[0]
+
+
+def _network() -> cv2.dnn.Net:
+    """The network of this thread, as one cannot be used by two at a time."""
+    key = threading.get_ident()
+    if key not in _networks:
+        with _lock, as_file(files("wbctool.segmentation").joinpath("unet.onnx")) as file:
+            _networks[key] = cv2.dnn.readNetFromONNX(str(file))
+    return _networks[key]
+
+
+def measured(maps: Maps) -> tuple[float, dict[int, np.ndarray]]:
+    """The diameter of a red cell in the network's copy, 0 where there are no cells, and the label map of each kind."""
+    kind = maps.kinds.argmax(axis=0)
+    red = instances((kind == RED).astype(np.uint8), maps.depth, 12)
+    areas = _areas(red)
+    if len(areas) >= 3:
+        diameter = 2 * np.sqrt(np.median(areas[areas >= 0.3 * np.median(areas)]) / np.pi)
+    else:
+        whites = _areas(instances((kind == WHITE).astype(np.uint8), maps.depth, 12))
+        diameter = 2 * np.sqrt(np.max(whites) / np.pi) / WHITE_TO_RED if len(whites) else 0.0
+    unit = np.pi / 4 * max(diameter, 4.0) ** 2
+    cells = {
+        WHITE: instances((kind == WHITE).astype(np.uint8), maps.depth, SMALLEST_WHITE * unit),
+        RED: instances((kind == RED).astype(np.uint8), maps.depth, SMALLEST_RED * unit),
+        PLATELET: cv2.connectedComponents((kind == PLATELET).astype(np.uint8))[1],
+    }
+    return 2 * float(diameter), cells
+
+
+def _areas(labels: np.ndarray) -> np.ndarray:
+    """Areas of labels that do not touch the edge; of all where none is inside."""
+    areas = np.bincount(labels.ravel())
+    inner = areas.copy()
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        inner[edge] = 0
+    inner, areas = inner[1:][inner[1:] > 0], areas[1:][areas[1:] > 0]
+    return inner if len(inner) else areas
+
+
+def instances(mask: np.ndarray, depth: np.ndarray, smallest: float) -> np.ndarray:
+    """Split a mask by a watershed on the depth; label map, int32, with 0 outside and of what is too small."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
+    keep[0] = False
+    inside = keep[parts]
+    cores = (inside & (depth > CORE)).astype(np.uint8)
+    core_count, core_labels, core_stats, _ = cv2.connectedComponentsWithStats(cores, connectivity=4)
+    small = core_stats[:, cv2.CC_STAT_AREA] < max(2.0, 0.15 * smallest)
+    core_labels[small[core_labels]] = 0
+    with_core = np.zeros(count, bool)
+    with_core[parts[core_labels > 0]] = True
+    alone = inside & ~with_core[parts]  # without a core a piece is one cell
+    markers = np.where(alone, parts + core_count, core_labels)
+    markers[mask == 0] = count + core_count
+    hills = cv2.merge([np.clip(255 - 255 * depth, 0, 255).astype(np.uint8)] * 3)
+    labels = cv2.watershed(hills, markers.astype(np.int32))
+    labels = _without_ridges(labels)
+    labels[~inside] = 0
+    _, numbers = np.unique(labels, return_inverse=True)
+    numbers = numbers.reshape(labels.shape)
+    return (numbers + (0 if (labels == 0).any() else 1)).astype(np.int32)
+
+
+def _without_ridges(labels: np.ndarray) -> np.ndarray:
+    """Give the lines that a watershed leaves to one of their neighbours."""
+    labels = labels.copy()
+    ridge = labels < 0
+    labels[ridge] = 0
+    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
+    labels[ridge] = grown[ridge]
+    return labels
+
+
+class Borders:
+    """Outlines at full size of the cells of one kind."""
+
+    def __init__(self, maps: Maps, kind: int, labels: np.ndarray, shape: tuple[int, int]) -> None:
+        self._maps, self._labels, self._shape = maps, labels, shape
+        self._margin = maps.margin(kind)
+        self.count = int(labels.max())
+        self._windows = _windows(labels, self.count)
+
+    def region(self, number: int) -> Region | None:
+        """A cell, holes filled; None where nothing is left of it."""
+        top, bottom, left, right = self._windows[number - 1]
+        across, down = self._maps.scale
+        x0, x1 = max(0, int((left - 1.5) / across)), min(self._shape[1], int((right + 2.5) / across) + 1)
+        y0, y1 = max(0, int((top - 1.5) / down)), min(self._shape[0], int((bottom + 2.5) / down) + 1)
+        if x1 <= x0 or y1 <= y0:
+            return None
+        rows, columns = slice(max(0, top - 2), bottom + 3), slice(max(0, left - 2), right + 3)
+        labels = self._labels[rows, columns]
+        own = (labels == number).astype(np.float32)
+        other = ((labels > 0) & (labels != number)).astype(np.float32)
+        # free pixels about the cell are its own as far as the margin says
+        near = cv2.dilate(own, np.ones((3, 3), np.uint8)) * (1 - other)
+        margin = np.where(near > 0, self._margin[rows, columns], np.minimum(self._margin[rows, columns], -1.0))
+        margin = np.where(other > 0, -np.abs(margin) - 0.5, margin).astype(np.float32)
+        matrix = np.array(
+            [
+                [across, 0, (x0 + 0.5) * across - 0.5 - columns.start],
+                [0, down, (y0 + 0.5) * down - 0.5 - rows.start],
+            ]
+        )
+        large = cv2.warpAffine(
+            margin,
+            matrix,
+            (x1 - x0, y1 - y0),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mask = fill_holes(_largest((large > 0).astype(np.uint8)))
+        if not mask.any():
+            return None
+        tight = Region.from_mask(mask)
+        return Region(x0 + tight.x, y0 + tight.y, tight.mask)
+
+
+def _windows(labels: np.ndarray, count: int) -> np.ndarray:
+    """First and last row, first and last column of each label, (count, 4)."""
+    rows, columns = np.nonzero(labels)
+    values = labels[rows, columns] - 1
+    windows = np.empty((count, 4), int)
+    for index, (operation, start, positions) in enumerate(
+        (
+            (np.minimum, labels.size, rows),
+            (np.maximum, -1, rows),
+            (np.minimum, labels.size, columns),
+            (np.maximum, -1, columns),
+        )
+    ):
+        column = np.full(count, start)
+        operation.at(column, values, positions)
+        windows[:, index] = column
+    return windows
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """The largest piece of a mask."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    if count <= 2:
+        return mask
+    return (labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
+
+
+def _nucleus(maps: Maps, whole: Region, shape: tuple[int, int]) -> Region:
+    """The nucleus of a cell; all of it where no nucleus is seen."""
+    across, down = maps.scale
+    height, width = whole.mask.shape
+    matrix = np.array([[across, 0, (whole.x + 0.5) * across - 0.5], [0, down, (whole.y + 0.5) * down - 0.5]])
+    odds = cv2.warpAffine(
+        maps.nucleus,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    mask = ((odds > 0) & (whole.mask > 0)).astype(np.uint8)
+    if not mask.any():
+        return whole
+    return Region(whole.x, whole.y, mask)
