@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from labels import ANY, WHITE_CELL, Sample
+from labels import ANY, BACKGROUND, WHITE_CELL, Sample
 
 from wbctool.imaging.colour import background_colour
 
 SIDE = 160  # of a view, pixels
 DIAMETERS = (18.0, 60.0)  # of red cells in a view, pixels
 PASTED = 0.35  # fraction of views with pasted cells
+BLACKENED = 0.06  # fraction of views with a black corner
 
 
 @dataclass
@@ -209,6 +210,16 @@ def photographed(rng: np.random.Generator, density: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def blacken(rng: np.random.Generator, image: np.ndarray, view: View) -> None:
+    """Blacken what lies beyond a random line, as where a turned image or a round field of view ends."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    beyond = x * np.cos(angle) + y * np.sin(angle) > rng.uniform(0.2, 0.65) * SIDE
+    image[beyond] = rng.integers(0, 12)
+    view.allowed[beyond] = BACKGROUND
+    view.depth[beyond] = 0
+
+
 def augmented(
     rng: np.random.Generator, source: Source, sources: Sequence[Source]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,4 +234,7 @@ def augmented(
             crowd(rng, view, diameter, sources, stain)
     elif rng.random() < 0.7:
         view.density = recoloured(rng, view, jittered_stain(rng, means))
-    return photographed(rng, view.density), view.allowed, view.depth
+    image = photographed(rng, view.density)
+    if rng.random() < BLACKENED:
+        blacken(rng, image, view)
+    return image, view.allowed, view.depth

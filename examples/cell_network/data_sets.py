@@ -1,8 +1,9 @@
 """The data sets that the cell network learns from, as samples with labels.
 
-    python examples/cell_network/data_sets.py DATA CACHE
+    python examples/cell_network/data_sets.py DATA CACHE [--refine]
 
-reads the folders of DATA and writes CACHE. Licences are in the model card, `wbctool/segmentation/network/README.md`.
+reads the folders of DATA and writes CACHE. With `--refine` the network of the package tells nucleus from cytoplasm
+where nobody else does. Licences are in the model card, `wbctool/segmentation/unet.md`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from labels import Sample, from_boxes, of_masks, of_pbc, tile_boxes, voc_boxes, yolo_boxes
+from labels import (
+    BACKGROUND,
+    PLATELET,
+    RED_CELL,
+    Labels,
+    Sample,
+    from_boxes,
+    of_masks,
+    of_pbc,
+    refined,
+    tile_boxes,
+    voc_boxes,
+    yolo_boxes,
+)
 
+from wbctool.drawing.smear import CLASSES, Slide, draw_field
 from wbctool.imaging.files import read_image
 from wbctool.imaging.label_image import Objects
-from wbctool.segmentation import find_objects
+from wbctool.segmentation import find_objects, unet
 from wbctool.segmentation.stain import Field
 
 # of a red cell, pixels, where it is not measured
@@ -34,9 +49,10 @@ def diameter_of(image: np.ndarray, laboratory: str) -> float:
     return float(measured) if 0.75 < measured / usual < 1.33 else usual
 
 
-def pbc(path: Path) -> Sample:
+def pbc(refine: bool, path: Path) -> Sample:
     image = read_image(path)
-    return of_pbc(path, find_objects(image, "stain")).sample(path.name, "pbc", diameter_of(image, "pbc"))
+    labels = of_pbc(path, find_objects(image, "stain"), untrusted=refine)
+    return labels.sample(path.name, "pbc", diameter_of(image, "pbc"))
 
 
 def expert(laboratory: str, path: Path) -> Sample:
@@ -65,9 +81,35 @@ def boxed(laboratory: str, path: Path) -> Sample:
     return from_boxes(image, boxes, whole).sample(path.name, laboratory, usual)
 
 
-def sources(data: Path) -> Iterator[tuple[Callable[[Path], Sample], list[Path]]]:
+def drawn(seed: int) -> Sample:
+    """A drawn field, with its exact truth."""
+    rng = np.random.default_rng(seed)
+    name = CLASSES[seed % len(CLASSES)]
+    image, objects = draw_field(name, rng, Slide.random(rng), red_cells=int(rng.integers(4, 14)))
+    labels, shape = Labels(image), image.shape[:2]
+    labels.allowed[:] = BACKGROUND
+    labels.depth[:] = 0
+    for region in objects.red_cells:
+        labels.draw(region.to_mask(shape), RED_CELL)
+    for region in objects.platelets:
+        labels.draw(region.to_mask(shape), PLATELET)
+    for whole, nucleus in objects.cells:
+        labels.draw_white(whole.to_mask(shape), nucleus.to_mask(shape))
+    sizes = [region.area for region in objects.red_cells if not region.touches_edge(shape)]
+    return labels.sample(f"{seed}.png", "drawn", 2 * float(np.sqrt(np.median(sizes) / np.pi)) if sizes else 36.0)
+
+
+def parted(sample: Sample) -> Sample:
+    """A sample refined by the package's network."""
+    height, width = sample.allowed.shape
+    maps = unet.maps_of(sample.image, min(1.0, 40 / sample.diameter), unet.load())
+    white = cv2.resize(maps.kinds[unet.WHITE], (width, height), interpolation=cv2.INTER_LINEAR)
+    return refined(sample, white, cv2.resize(maps.nucleus, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def sources(data: Path, refine: bool) -> Iterator[tuple[Callable[[Path], Sample], list[Path]]]:
     """What makes a sample of each file, and the files."""
-    yield pbc, files(data / "pbc") + files(data / "pbc-more")[::3]
+    yield partial(pbc, refine), files(data / "pbc") + files(data / "pbc-more")[::3]
     for laboratory, folder in (("set-1", "wbc-masks/dataset1"), ("set-2", "wbc-masks/dataset2"), ("bcisc", "bcisc")):
         yield partial(expert, laboratory), files(data / folder / "images")
     yield partial(boxed, "bccd"), files(data / "bccd" / "JPEGImages")
@@ -81,14 +123,17 @@ def files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and not p.name.startswith("."))
 
 
-def read_samples(data: Path, processes: int = 2) -> list[Sample]:
+def read_samples(data: Path, refine: bool, processes: int = 2) -> list[Sample]:
     """All samples."""
     with ProcessPoolExecutor(processes) as pool:
-        return [sample for make, paths in sources(data) for sample in pool.map(make, paths, chunksize=8)]
+        samples = [s for make, paths in sources(data, refine) for s in pool.map(make, paths, chunksize=8)]
+        if refine:
+            samples = list(pool.map(parted, samples, chunksize=8))
+        return samples + list(pool.map(drawn, range(200), chunksize=8))
 
 
 if __name__ == "__main__":
-    samples = read_samples(Path(sys.argv[1]))
+    samples = read_samples(Path(sys.argv[1]), "--refine" in sys.argv)
     with open(sys.argv[2], "wb") as stream:
         pickle.dump(samples, stream)
     print(f"{len(samples):,} samples")

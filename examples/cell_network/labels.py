@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -239,11 +239,14 @@ def solidity(mask: np.ndarray) -> float:
     return areas[0] / max(cv2.contourArea(cv2.convexHull(largest)), 1.0)
 
 
-def of_pbc(path: Path, objects: Objects) -> Labels:
-    """Labels of a PBC image, whose name says what is in its centre, from the objects of another method."""
+def of_pbc(path: Path, objects: Objects, untrusted: bool = False) -> Labels:
+    """Labels of a PBC image, whose name says what is in its centre, from the objects of another method.
+
+    With `untrusted` its nuclei are left open.
+    """
     image = read_image(path)
     labels, shape = Labels(image), image.shape[:2]
-    kind = re.match(r"[A-Z]+", path.name).group()  # type: ignore[union-attr]
+    kind = _class_of(path.name)
     middle = np.array(shape[::-1]) / 2
     pairs: list[tuple[Region, Region | None]] = [*objects.cells, *((region, None) for region in objects.platelets)]
     pairs.sort(key=lambda pair: float(np.hypot(*(_centre(pair[0]) - middle))))
@@ -260,7 +263,7 @@ def of_pbc(path: Path, objects: Objects) -> Labels:
         if kind == "PLATELET":
             labels.draw(mask, PLATELET)
             continue
-        inner = nucleus.to_mask(shape) if nucleus else None
+        inner = nucleus.to_mask(shape) if nucleus and not untrusted else None
         trusted = inner is not None and (
             solidity(inner) > 0.85 if kind in COMPACT else kind in {"SNE", "BNE", "MY", "MMY", "NEUTROPHIL"}
         )
@@ -317,3 +320,49 @@ def tile_boxes(file: Path, side: int) -> dict[str, list[tuple[str, tuple[float, 
             corners = tuple(side * float(row[edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
             boxes.setdefault(row["image"], []).append((row["label"], corners))
     return boxes
+
+
+def refined(sample: Sample, white: np.ndarray, nucleus: np.ndarray) -> Sample:
+    """A sample whose open white cells are parted into nucleus and cytoplasm by an earlier network.
+
+    Args:
+        sample: with pixels that may be either.
+        white: probability of a white cell, (height, width).
+        nucleus: log-odds of nucleus against cytoplasm, (height, width).
+    """
+    allowed = sample.allowed.copy()
+    white_cells = (allowed == WHITE_CELL).astype(np.uint8)
+    is_compact = sample.laboratory == "pbc" and _class_of(sample.name) in COMPACT
+    count, parts = cv2.connectedComponents(white_cells, connectivity=4)
+    for number in range(1, count):
+        cell = parts == number
+        inner = (nucleus > 0) & cell
+        if is_compact:
+            inner = _compacted(inner.astype(np.uint8)) & cell
+        if not inner.any() or inner.sum() < 0.1 * cell.sum():
+            continue
+        sure = (np.abs(nucleus) > 0.7) | (is_compact & (inner == (nucleus > 0)))
+        allowed[cell & inner & sure] = NUCLEUS
+        allowed[cell & ~inner & sure] = CYTOPLASM
+    # outlines of boxed cells, which have an ellipse only
+    unknown = (allowed == ANY) & (np.abs(white - 0.5) > 0.45)
+    near = cv2.dilate(white_cells, np.ones((9, 9), np.uint8)) > 0
+    allowed[unknown & near & (white > 0.5)] = WHITE_CELL
+    allowed[unknown & near & (white < 0.5)] = NO_WHITE_CELL
+    return replace(sample, allowed=allowed)
+
+
+def _class_of(name: str) -> str:
+    return re.match(r"[A-Z]+", name).group()  # type: ignore[union-attr]
+
+
+def _compacted(mask: np.ndarray) -> np.ndarray:
+    """The largest piece of a mask, closed and filled, bool."""
+    radius = max(1, round(0.12 * float(np.sqrt(mask.sum() / np.pi))))
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, element)
+    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(mask)
+    if contours:
+        cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return cv2.morphologyEx(filled, cv2.MORPH_OPEN, element) > 0

@@ -6,6 +6,7 @@
 - recall and precision of white and red cells at IoU 0.5, where they drew boxes;
 - PBC, whose classes say what is in the centre: nuclei that have the shape of their class, images without a white cell.
 
+A method may be a network file of `examples/cell_network/train.py`, such as one trained without a laboratory.
 `--changed` measures the same images in other stains, lamps, densities and sizes, as losses of Dice. `--worst` names the
 ten worst images of each row. `--every 3` takes every third image.
 """
@@ -102,7 +103,11 @@ CHANGES = {
 
 
 def segmented(method, image):
-    return to_labels(find_objects(image, method), image.shape[:2])
+    """Label image and cells of a method, or of `unet` with the network in a file."""
+    given = (
+        {"method": "unet", "parameters": {"unet_network": method}} if method.endswith(".onnx") else {"method": method}
+    )
+    return to_labels(find_objects(image, **given), image.shape[:2])
 
 
 def central(method, laboratory, change, path):
@@ -211,7 +216,9 @@ def worst(names, values):
 
 def table_of_masks(pool, method, options):
     heads = ("nucleus", "< 0.8", "even", "odd", "cell", "< 0.8", "none", "ms")
-    print(f"\n{method:12} " + " ".join(f"{head:>{8 if head in ('nucleus', 'cell') else 6}}" for head in heads))
+    print(
+        f"\n{Path(method).stem:12} " + " ".join(f"{head:>{8 if head in ('nucleus', 'cell') else 6}}" for head in heads)
+    )
     for laboratory, folder in {**MASKS, **FIELDS}.items():
         if laboratory not in options.laboratories:
             continue
@@ -251,7 +258,7 @@ def table_of_changes(pool, method, options):
 
 
 def table_of_boxes(pool, method, options):
-    print(f"\n{method:12} {'white cells':>16}       {'red cells':>16}")
+    print(f"\n{Path(method).stem:12} {'white cells':>16}       {'red cells':>16}")
     print(f"{'':12} {'recall':>6} {'precision':>9}       {'recall':>6} {'precision':>9}")
     for laboratory, folder in BOXES.items():
         if laboratory not in options.laboratories:

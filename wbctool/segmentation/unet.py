@@ -14,13 +14,15 @@ OpenCV runs the network. `tests/benchmarks/masks.py` prints the agreement with e
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from wbctool.errors import InputError
 from wbctool.imaging.label_image import Objects, Region
 from wbctool.segmentation.regions import fill_holes
 
@@ -34,10 +36,12 @@ SMALLEST_CORE = 0.02  # area of a core, in areas of a red cell
 SMALLEST_WHITE = 0.12  # area of a white cell at least, in areas of a red cell
 SMALLEST_RED = 0.12
 SMALLEST_PLATELET = 4  # pixels of the maps
+FRAGMENT = 0.05  # a piece smaller than this fraction of the largest is no lobe
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where no red cell is visible
 
-_lock = threading.Lock()
-_networks: dict[int, cv2.dnn.Net] = {}
+OUTPUTS = 6
+
+_networks: dict[tuple[int, str | None], cv2.dnn.Net] = {}
 
 
 @dataclass(frozen=True)
@@ -74,28 +78,20 @@ class Maps:
 RED, WHITE, PLATELET = 1, 2, 3
 
 
-def segment(image: np.ndarray) -> Objects:
-    """Find the cells of an RGB image, uint8."""
-    maps, cells = read(image)
-    objects = Objects()
+def segment(image: np.ndarray, file: str | None = None) -> Objects:
+    """Find the cells of an RGB image, uint8, by the network of the package or of a file."""
+    maps, cells = read(image, load(file))
     shape = image.shape[:2]
-    white = Borders(maps, WHITE, cells[WHITE], shape)
-    for number in range(1, white.count + 1):
-        whole = white.region(number)
-        if whole is not None:
-            objects.cells.append((whole, _nucleus(maps, whole, shape)))
-    for kind, found in ((PLATELET, objects.platelets), (RED, objects.red_cells)):
-        borders = Borders(maps, kind, cells[kind], shape)
-        found += [region for number in range(1, borders.count + 1) if (region := borders.region(number)) is not None]
-    return objects
+    white, platelets, red = (Borders(maps, kind, cells[kind], shape).regions() for kind in (WHITE, PLATELET, RED))
+    return Objects([(whole, _nucleus(maps, whole)) for whole in white], platelets, red)
 
 
-def read(image: np.ndarray) -> tuple[Maps, dict[int, np.ndarray]]:
+def read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, dict[int, np.ndarray]]:
     """The maps of an image, from a copy of a suitable size, and the label map of each kind of cell."""
     scale = min(ENLARGED, SIDE / max(image.shape[:2]))
     tried: list[float] = []
     while True:
-        maps = maps_of(image, scale)
+        maps = maps_of(image, scale, network)
         diameter, cells = measured(maps)
         tried.append(scale)
         if NARROWEST <= diameter <= WIDEST or len(tried) == 3:
@@ -106,25 +102,25 @@ def read(image: np.ndarray) -> tuple[Maps, dict[int, np.ndarray]]:
         scale = better
 
 
-def maps_of(image: np.ndarray, scale: float) -> Maps:
+def maps_of(image: np.ndarray, scale: float, network: cv2.dnn.Net) -> Maps:
     """Run the network on a copy of an image at some scale."""
     height, width = (max(STRIDE, round(side * scale)) for side in image.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     copy = cv2.resize(image, (width, height), interpolation=how)
     down, across = -height % STRIDE, -width % STRIDE
     copy = cv2.copyMakeBorder(copy, 0, down, 0, across, cv2.BORDER_REFLECT_101)
-    logits = _logits(copy)[:, : (height + 1) // 2, : (width + 1) // 2]
+    logits = _logits(copy, network)[:, : (height + 1) // 2, : (width + 1) // 2]
     exponents = np.exp(logits[:5] - logits[:5].max(axis=0))
     depth = 1 / (1 + np.exp(-logits[5]))
     scales = (0.5 * width / image.shape[1], 0.5 * height / image.shape[0])
     return Maps(exponents / exponents.sum(axis=0), depth, scales)
 
 
-def _logits(copy: np.ndarray) -> np.ndarray:
+def _logits(copy: np.ndarray, network: cv2.dnn.Net) -> np.ndarray:
     """Logits (6, height / 2, width / 2) of an image; a large one in tiles, so that memory stays flat."""
     height, width = copy.shape[:2]
     if max(height, width) <= TILE:
-        return _forward(copy)
+        return _forward(copy, network)
     logits = np.empty((6, height // 2, width // 2), np.float32)
     step = TILE - 2 * OVERLAP
     for top in range(0, height, step):
@@ -136,18 +132,31 @@ def _logits(copy: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _forward(copy: np.ndarray) -> np.ndarray:
-    network = _network()
+def _forward(copy: np.ndarray, network: cv2.dnn.Net) -> np.ndarray:
     network.setInput(cv2.dnn.blobFromImage(np.ascontiguousarray(copy)))
     return network.forward()[0]
 
 
-def _network() -> cv2.dnn.Net:
-    """The network of this thread, as one cannot be used by two at a time."""
-    key = threading.get_ident()
+def load(file: str | None = None) -> cv2.dnn.Net:
+    """Return the network of the package or of an ONNX file; each thread has its own, as two cannot share one.
+
+    Raises:
+        InputError: the file cannot be read, or is another network.
+    """
+    key = (threading.get_ident(), file)
     if key not in _networks:
-        with _lock, as_file(files("wbctool.segmentation").joinpath("unet.onnx")) as file:
-            _networks[key] = cv2.dnn.readNetFromONNX(str(file))
+        if file and not Path(file).is_file():
+            raise InputError(f"{file}: no such file; give a network as examples/cell_network/train.py writes it")
+        try:
+            with as_file(files("wbctool.segmentation").joinpath("unet.onnx")) as own:
+                network = cv2.dnn.readNetFromONNX(file or str(own))
+            network.setInput(np.zeros((1, 3, STRIDE, STRIDE), np.float32))
+            shape = network.forward().shape
+        except cv2.error as error:
+            raise InputError(f"{file}: not an ONNX network that OpenCV runs ({error.err})") from None
+        if shape != (1, OUTPUTS, STRIDE // 2, STRIDE // 2):
+            raise InputError(f"{file}: gives {shape} for 16 × 16 pixels; give a network of examples/cell_network")
+        _networks[key] = network
     return _networks[key]
 
 
@@ -219,63 +228,65 @@ class Borders:
 
     def __init__(self, maps: Maps, kind: int, labels: np.ndarray, shape: tuple[int, int]) -> None:
         self._maps, self._labels, self._shape = maps, labels, shape
-        self._margin = maps.margin(kind)
-        self.count = int(labels.max())
-        self._windows = _windows(labels, self.count)
+        self._margin, self._chance = maps.margin(kind), maps.kinds[kind]
+        self._windows = _windows(labels)
 
-    def region(self, number: int) -> Region | None:
-        """A cell, holes filled; None where nothing is left of it."""
-        top, bottom, left, right = self._windows[number - 1]
+    def regions(self) -> list[Region]:
+        """All cells, holes filled."""
+        found = (self._region(number, *window) for number, window in enumerate(self._windows, start=1))
+        return [region for region in found if region is not None]
+
+    def _region(self, number: int, left: int, top: int, right: int, bottom: int) -> Region | None:
+        """The cell of a label, from its window in the maps; None where nothing is left of it."""
+        rows, columns = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
+        labels, margin = self._labels[rows, columns], self._margin[rows, columns]
+        own, other = labels == number, (labels > 0) & (labels != number)
+        near = (cv2.dilate(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~other
+        margin = np.where(near, margin, np.where(other, -np.abs(margin) - 0.5, np.minimum(margin, -1.0)))
         across, down = self._maps.scale
-        x0, x1 = max(0, int((left - 1.5) / across)), min(self._shape[1], int((right + 2.5) / across) + 1)
-        y0, y1 = max(0, int((top - 1.5) / down)), min(self._shape[0], int((bottom + 2.5) / down) + 1)
-        if x1 <= x0 or y1 <= y0:
-            return None
-        rows, columns = slice(max(0, top - 2), bottom + 3), slice(max(0, left - 2), right + 3)
-        labels = self._labels[rows, columns]
-        own = (labels == number).astype(np.float32)
-        other = ((labels > 0) & (labels != number)).astype(np.float32)
-        # free pixels about the cell are its own as far as the margin says
-        near = cv2.dilate(own, np.ones((3, 3), np.uint8)) * (1 - other)
-        margin = np.where(near > 0, self._margin[rows, columns], np.minimum(self._margin[rows, columns], -1.0))
-        margin = np.where(other > 0, -np.abs(margin) - 0.5, margin).astype(np.float32)
-        matrix = np.array(
-            [
-                [across, 0, (x0 + 0.5) * across - 0.5 - columns.start],
-                [0, down, (y0 + 0.5) * down - 0.5 - rows.start],
-            ]
+        x, y = max(0, int((left - 1.5) / across)), max(0, int((top - 1.5) / down))
+        shape = (
+            min(self._shape[0], int((bottom + 1.5) / down) + 1) - y,
+            min(self._shape[1], int((right + 1.5) / across) + 1) - x,
         )
-        large = cv2.warpAffine(
-            margin,
-            matrix,
-            (x1 - x0, y1 - y0),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        mask = fill_holes(_largest((large > 0).astype(np.uint8)))
+        odds = enlarged(self._maps, margin.astype(np.float32), (x, y), shape, (columns.start, rows.start))
+        mask = fill_holes(_largest((odds > 0).astype(np.uint8)))
         if not mask.any():
             return None
+        quality = expected_dice(own, np.where(other, 0, self._chance[rows, columns]))
         tight = Region.from_mask(mask)
-        return Region(x0 + tight.x, y0 + tight.y, tight.mask)
+        return Region(x + tight.x, y + tight.y, tight.mask, quality=quality)
 
 
-def _windows(labels: np.ndarray, count: int) -> np.ndarray:
-    """First and last row, first and last column of each label, (count, 4)."""
+def _windows(labels: np.ndarray) -> list[list[int]]:
+    """Left, top, right and bottom of each label, the last two not included."""
     rows, columns = np.nonzero(labels)
     values = labels[rows, columns] - 1
-    windows = np.empty((count, 4), int)
-    for index, (operation, start, positions) in enumerate(
-        (
-            (np.minimum, labels.size, rows),
-            (np.maximum, -1, rows),
-            (np.minimum, labels.size, columns),
-            (np.maximum, -1, columns),
-        )
-    ):
-        column = np.full(count, start)
-        operation.at(column, values, positions)
-        windows[:, index] = column
-    return windows
+    low = np.full((2, int(labels.max())), labels.size)
+    high = np.zeros_like(low)
+    for index, positions in enumerate((columns, rows)):
+        np.minimum.at(low[index], values, positions)
+        np.maximum.at(high[index], values, positions + 1)
+    return np.concatenate([low, high]).T.tolist()
+
+
+def enlarged(
+    maps: Maps, values: np.ndarray, start: tuple[int, int], shape: tuple[int, ...], origin: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """Interpolate a map at the pixels of a window of the image.
+
+    Args:
+        maps: gives the scale.
+        values: the map, or a part of it, float32.
+        start: column and row of the window's first pixel.
+        shape: its height and width.
+        origin: column and row of the part's first pixel in the map.
+    """
+    across, down = maps.scale
+    x, y = (start[0] + 0.5) * across - 0.5 - origin[0], (start[1] + 0.5) * down - 0.5 - origin[1]
+    matrix = np.array([[across, 0, x], [0, down, y]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values, matrix, (shape[1], shape[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -286,19 +297,25 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return (labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
 
 
-def _nucleus(maps: Maps, whole: Region, shape: tuple[int, int]) -> Region:
-    """The nucleus of a cell; all of it where no nucleus is seen."""
-    across, down = maps.scale
-    height, width = whole.mask.shape
-    matrix = np.array([[across, 0, (whole.x + 0.5) * across - 0.5], [0, down, (whole.y + 0.5) * down - 0.5]])
-    odds = cv2.warpAffine(
-        maps.nucleus,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    mask = ((odds > 0) & (whole.mask > 0)).astype(np.uint8)
+def _nucleus(maps: Maps, whole: Region) -> Region:
+    """The nucleus of a cell, of one or more lobes; all of the cell where no nucleus is seen."""
+    odds = enlarged(maps, maps.nucleus, (whole.x, whole.y), whole.mask.shape)
+    mask = _lobes(((odds > 0) & (whole.mask > 0)).astype(np.uint8))
     if not mask.any():
-        return whole
-    return Region(whole.x, whole.y, mask)
+        return replace(whole, quality=0.0)
+    chance = 1 / (1 + np.exp(-odds[whole.mask > 0]))
+    return Region(whole.x, whole.y, mask, quality=expected_dice(mask[whole.mask > 0], chance))
+
+
+def _lobes(mask: np.ndarray) -> np.ndarray:
+    """The pieces of a nucleus, holes filled, without fragments."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(fill_holes(mask), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    return (areas >= max(1, FRAGMENT * areas.max()))[labels].astype(np.uint8) if count > 1 else mask
+
+
+def expected_dice(mask: np.ndarray, chance: np.ndarray) -> float:
+    """The expected Dice coefficient of a mask, where each pixel belongs to the object with its probability."""
+    total = float(mask.sum() + chance.sum())
+    return float(2 * chance[mask > 0].sum() / total) if total else 0.0

@@ -1,0 +1,90 @@
+"""The U-Net method: its maps, how they are split into cells, and what it gives on drawn smears."""
+
+import cv2
+import numpy as np
+import pytest
+
+from wbctool.drawing.smear import draw_field
+from wbctool.imaging.label_image import Region
+from wbctool.segmentation import find_objects, unet
+
+
+def disks(shape, *circles):
+    """A mask of disks (x, y, radius) and the depth in the nearest one."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    inside = np.stack([1 - np.hypot(x - cx, y - cy) / radius for cx, cy, radius in circles]).max(axis=0)
+    return (inside > 0).astype(np.uint8), np.clip(inside, 0, 1).astype(np.float32)
+
+
+def test_touching_cells_are_split_at_their_valley():
+    mask, depth = disks((60, 100), (30, 30, 20), (66, 30, 20))
+    labels = unet.instances(mask, depth, 30)
+    assert labels.max() == 2
+    assert ((labels > 0) == (mask > 0)).all()
+    areas = np.bincount(labels.ravel())[1:]
+    assert abs(int(areas[0]) - int(areas[1])) < 0.05 * areas.sum()
+    assert len({labels[30, 30], labels[30, 66]}) == 2
+
+
+def test_what_is_small_is_left_out_and_what_has_no_core_is_one_cell():
+    mask, depth = disks((60, 100), (20, 30, 15), (60, 30, 2))
+    assert unet.instances(mask, depth, 30).max() == 1
+    assert unet.instances(mask, 0.3 * depth, 5).max() == 2
+    assert unet.instances(np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.float32), 1).max() == 0
+    full = np.ones((20, 20), np.uint8)
+    assert (unet.instances(full, np.ones((20, 20), np.float32), 1) == 1).all()
+
+
+def test_maps_are_interpolated_where_the_image_has_its_pixels():
+    maps = unet.Maps(np.zeros((5, 30, 50), np.float32), np.zeros((30, 50), np.float32), (0.25, 0.5))
+    ramp = np.tile(np.arange(50, dtype=np.float32), (30, 1))
+    large = unet.enlarged(maps, ramp, (40, 20), (8, 60))
+    assert large.shape == (8, 60)
+    assert np.allclose(large[0], (np.arange(40, 100) + 0.5) * 0.25 - 0.5, atol=0.02)
+
+
+def test_the_expected_dice_is_that_of_drawn_masks():
+    rng = np.random.default_rng(0)
+    chance = cv2.GaussianBlur(rng.random((40, 40)).astype(np.float32), (0, 0), 3)
+    chance = (chance - chance.min()) / np.ptp(chance)
+    mask = chance > 0.5
+    dice = []
+    for _ in range(300):
+        truth = rng.random(chance.shape) < chance
+        dice.append(2 * (truth & mask).sum() / (truth.sum() + mask.sum()))
+    assert unet.expected_dice(mask, chance) == pytest.approx(np.mean(dice), abs=0.01)
+
+
+def test_an_image_larger_than_a_tile_gives_the_maps_of_its_parts():
+    image, _ = draw_field("neutrophil", np.random.default_rng(3), size=512)
+    large = cv2.copyMakeBorder(image, 0, 512, 0, 512, cv2.BORDER_REFLECT_101)
+    whole = unet.maps_of(large, 1.0, unet.load())
+    alone = unet.maps_of(image, 1.0, unet.load())
+    middle = (slice(None), slice(20, 200), slice(20, 200))
+    assert np.abs(whole.probabilities[middle] - alone.probabilities[middle]).mean() < 0.01
+
+
+def test_drawn_cells_agree_with_their_truth():
+    dice = []
+    for number, name in enumerate(["neutrophil", "lymphocyte", "monocyte", "band", "eosinophil"] * 2):
+        image, truth = draw_field(name, np.random.default_rng(number))
+        objects = find_objects(image, "unet")
+        assert len(objects.cells) == len(truth.cells) == 1
+        for drawn, found in zip(truth.cells[0], objects.cells[0], strict=True):
+            a, b = drawn.to_mask(image.shape[:2]), found.to_mask(image.shape[:2])
+            dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+        for region in (*objects.cells[0], *objects.red_cells):
+            assert isinstance(region, Region)
+            assert 0 <= region.quality <= 1
+    assert np.mean(dice) > 0.93
+
+
+def test_another_network_is_read_and_a_file_that_is_none_refused(cli, drawn, tmp_path):
+    folder = drawn / "images" / "band"
+    for name in ("gone.onnx", "text.onnx"):
+        if name == "text.onnx":
+            (tmp_path / name).write_text("no network")
+        done = cli("segment", folder, "-o", tmp_path / "m", "--method", "unet", "--unet-network", tmp_path / name)
+        assert done.code == 3
+        assert name in done.err
+    assert cli("segment", folder, "-o", tmp_path / "m", "--method", "stain", "--unet-network", "x.onnx").code == 2
