@@ -126,7 +126,7 @@ def _logits(copy: np.ndarray, network: cv2.dnn.Net) -> np.ndarray:
     for top in range(0, height, step):
         for left in range(0, width, step):
             y, x = max(0, top - OVERLAP), max(0, left - OVERLAP)
-            tile = _forward(copy[y : top + step + OVERLAP, x : left + step + OVERLAP])
+            tile = _forward(copy[y : top + step + OVERLAP, x : left + step + OVERLAP], network)
             part = tile[:, (top - y) // 2 :, (left - x) // 2 :][:, : step // 2, : step // 2]
             logits[:, top // 2 : top // 2 + part.shape[1], left // 2 : left // 2 + part.shape[2]] = part
     return logits
@@ -203,24 +203,21 @@ def instances(mask: np.ndarray, depth: np.ndarray, smallest: float) -> np.ndarra
     with_core[parts[core_labels > 0]] = True
     alone = inside & ~with_core[parts]  # without a core a piece is one cell
     markers = np.where(alone, parts + core_count, core_labels)
-    markers[mask == 0] = count + core_count
-    hills = cv2.merge([np.clip(255 - 255 * depth, 0, 255).astype(np.uint8)] * 3)
-    labels = cv2.watershed(hills, markers.astype(np.int32))
-    labels = _without_ridges(labels)
+    hills = cv2.merge([np.where(inside, 250 - 250 * depth, 255).astype(np.uint8)] * 3)
+    labels = _without_ridges(cv2.watershed(hills, markers.astype(np.int32)))
     labels[~inside] = 0
-    _, numbers = np.unique(labels, return_inverse=True)
-    numbers = numbers.reshape(labels.shape)
-    return (numbers + (0 if (labels == 0).any() else 1)).astype(np.int32)
+    numbers = np.zeros(count + core_count, np.int32)
+    used = np.unique(labels[labels > 0])
+    numbers[used] = np.arange(1, len(used) + 1)
+    return numbers[labels]
 
 
 def _without_ridges(labels: np.ndarray) -> np.ndarray:
-    """Give the lines that a watershed leaves to one of their neighbours."""
-    labels = labels.copy()
-    ridge = labels < 0
-    labels[ridge] = 0
-    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
-    labels[ridge] = grown[ridge]
-    return labels
+    """Give the lines, one or two pixels wide, that a watershed leaves to a neighbour."""
+    for _ in range(2):
+        grown = cv2.dilate(np.maximum(labels, 0).astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
+        labels = np.where(labels < 0, np.where(grown > 0, grown, labels), labels)
+    return np.maximum(labels, 0)
 
 
 class Borders:
