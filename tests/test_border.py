@@ -8,7 +8,7 @@ import pytest
 
 from wbctool.imaging.label_image import Region
 from wbctool.segmentation import border
-from wbctool.segmentation.border import RedCellColours, cell_outline
+from wbctool.segmentation.shortest_path import RedCellColours, cell_outline
 
 
 def closed_cost(costs, path):

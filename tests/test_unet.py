@@ -6,7 +6,10 @@ import pytest
 
 from wbctool.drawing.smear import draw_field
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation import find_objects, unet
+from wbctool.segmentation import find_objects
+from wbctool.segmentation.borders import enlarged, expected_dice
+from wbctool.segmentation.depth import split_by_depth, without_small
+from wbctool.segmentation.maps import Maps, load, maps_of
 
 
 def disks(shape, *circles):
@@ -18,7 +21,7 @@ def disks(shape, *circles):
 
 def test_touching_cells_are_split_at_their_valley():
     mask, depth = disks((60, 100), (30, 30, 20), (66, 30, 20))
-    labels = unet.instances(mask, depth, 30)
+    labels = split_by_depth(mask, depth, 0.1)
     assert labels.max() == 2
     assert ((labels > 0) == (mask > 0)).all()
     areas = np.bincount(labels.ravel())[1:]
@@ -26,19 +29,25 @@ def test_touching_cells_are_split_at_their_valley():
     assert len({labels[30, 30], labels[30, 66]}) == 2
 
 
-def test_what_is_small_is_left_out_and_what_has_no_core_is_one_cell():
-    mask, depth = disks((60, 100), (20, 30, 15), (60, 30, 2))
-    assert unet.instances(mask, depth, 30).max() == 1
-    assert unet.instances(mask, 0.3 * depth, 5).max() == 2
-    assert unet.instances(np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.float32), 1).max() == 0
+def test_a_piece_without_a_peak_is_one_cell_and_small_ones_are_dropped():
+    mask, depth = disks((60, 100), (20, 30, 15), (60, 30, 3))
+    assert split_by_depth(mask, 0.3 * depth, 0.1).max() == 2
+    assert without_small(split_by_depth(mask, depth, 0.1), 100).max() == 1
+    assert split_by_depth(np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.float32), 0.1).max() == 0
     full = np.ones((20, 20), np.uint8)
-    assert (unet.instances(full, np.ones((20, 20), np.float32), 1) == 1).all()
+    assert (split_by_depth(full, np.ones((20, 20), np.float32), 0.1) == 1).all()
+
+
+def test_a_shallow_valley_splits_no_cell():
+    mask, depth = disks((60, 100), (40, 30, 20), (58, 30, 20))  # the valley lies at 0.55
+    assert split_by_depth(mask, depth, 0.1).max() == 2
+    assert split_by_depth(mask, depth, 0.5).max() == 1
 
 
 def test_maps_are_interpolated_where_the_image_has_its_pixels():
-    maps = unet.Maps(np.zeros((5, 30, 50), np.float32), np.zeros((30, 50), np.float32), (0.25, 0.5))
+    maps = Maps(np.zeros((5, 30, 50), np.float32), np.zeros((30, 50), np.float32), (0.25, 0.5))
     ramp = np.tile(np.arange(50, dtype=np.float32), (30, 1))
-    large = unet.enlarged(maps, ramp, (40, 20), (8, 60))
+    large = enlarged(maps, ramp, (40, 20), (8, 60))
     assert large.shape == (8, 60)
     assert np.allclose(large[0], (np.arange(40, 100) + 0.5) * 0.25 - 0.5, atol=0.02)
 
@@ -52,14 +61,14 @@ def test_the_expected_dice_is_that_of_drawn_masks():
     for _ in range(300):
         truth = rng.random(chance.shape) < chance
         dice.append(2 * (truth & mask).sum() / (truth.sum() + mask.sum()))
-    assert unet.expected_dice(mask, chance) == pytest.approx(np.mean(dice), abs=0.01)
+    assert expected_dice(mask, chance) == pytest.approx(np.mean(dice), abs=0.01)
 
 
 def test_an_image_larger_than_a_tile_gives_the_maps_of_its_parts():
     image, _ = draw_field("neutrophil", np.random.default_rng(3), size=512)
     large = cv2.copyMakeBorder(image, 0, 512, 0, 512, cv2.BORDER_REFLECT_101)
-    whole = unet.maps_of(large, 1.0, unet.load())
-    alone = unet.maps_of(image, 1.0, unet.load())
+    whole = maps_of(large, 1.0, load())
+    alone = maps_of(image, 1.0, load())
     middle = (slice(None), slice(20, 200), slice(20, 200))
     assert np.abs(whole.probabilities[middle] - alone.probabilities[middle]).mean() < 0.01
 

@@ -35,7 +35,7 @@ from labels import (
 from wbctool.drawing.smear import CLASSES, Slide, draw_field
 from wbctool.imaging.files import read_image
 from wbctool.imaging.label_image import Objects
-from wbctool.segmentation import find_objects, unet
+from wbctool.segmentation import find_objects, maps
 from wbctool.segmentation.stain import Field
 
 # of a red cell, pixels, where it is not measured
@@ -102,9 +102,9 @@ def drawn(seed: int) -> Sample:
 def parted(sample: Sample) -> Sample:
     """A sample refined by the package's network."""
     height, width = sample.allowed.shape
-    maps = unet.maps_of(sample.image, min(1.0, 40 / sample.diameter), unet.load())
-    white = cv2.resize(maps.kinds[unet.WHITE], (width, height), interpolation=cv2.INTER_LINEAR)
-    return refined(sample, white, cv2.resize(maps.nucleus, (width, height), interpolation=cv2.INTER_LINEAR))
+    seen = maps.maps_of(sample.image, min(1.0, 40 / sample.diameter), maps.load())
+    white = cv2.resize(seen.kinds[maps.WHITE], (width, height), interpolation=cv2.INTER_LINEAR)
+    return refined(sample, white, cv2.resize(seen.nucleus, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def sources(data: Path, refine: bool) -> Iterator[tuple[Callable[[Path], Sample], list[Path]]]:

@@ -4,7 +4,7 @@
    size, which is enough for all but the nucleus' border.
 2. Nuclei are where saturation × (1 − green) exceeds Otsu's threshold; lobes that lie near each other, with no
    background between, are grouped.
-3. Around each nucleus the cell's border is a closed shortest path (`border.py`).
+3. Around each nucleus the cell's border is a closed shortest path (`shortest_path.py`).
 4. Inside the cell, at full size, Otsu on red and green gives the nucleus (`nuclei.py`).
 5. What is small and granular is a platelet; the rest of what absorbs light is red cells (`red_cells.py`).
 
@@ -21,10 +21,10 @@ import numpy as np
 
 from wbctool.imaging.colour import background_colour, optical_density, stain_chroma
 from wbctool.imaging.label_image import Objects, Region
-from wbctool.segmentation.border import RedCellColours, cell_outline, chromaticity
 from wbctool.segmentation.nuclei import STAINED, is_nucleus, nucleus_in, stained
 from wbctool.segmentation.red_cells import red_cells, single_area, without_pallor
 from wbctool.segmentation.regions import components, disk, fill_holes, gather_lobes, hull_of
+from wbctool.segmentation.shortest_path import RedCellColours, cell_outline, chromaticity
 
 WORKING = 180  # side of the working copy, pixels; but never less than half of the image's
 BACKGROUND = 0.12  # absorbance under which a pixel is background

@@ -23,7 +23,7 @@ class UnetParameters(Splitting):
 
 def prepare(parameters: UnetParameters) -> None:
     """Load the network, so that a file that cannot be used is refused before the first image."""
-    from wbctool.segmentation.unet import load
+    from wbctool.segmentation.maps import load
 
     load(parameters.unet_network)
 
