@@ -4,7 +4,7 @@
 set -eu
 images=$1 truth=$2 out=$3
 shift 3
-[ $# -gt 0 ] || set -- stain cyan-otsu purple-index rgb hsv lab hed watershed
+[ $# -gt 0 ] || set -- unet stain cyan-otsu purple-index rgb hsv lab hed watershed
 for method in "$@"; do
     wbctool segment "$images" -o "$out/$method" --method "$method" --quiet > /dev/null
 done

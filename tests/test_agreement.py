@@ -73,7 +73,7 @@ def test_methods_stand_side_by_side(cli, drawn, masks, experts, tmp_path):
     assert done.err == ""
     for line in ("nucleus: mean over images", "cell: mean over images"):
         assert line in done.out
-    assert " stain " in done.out
+    assert " unet " in done.out
     assert " hed " in done.out
     alone = cli("evaluate", tmp_path / "hed", "--truth", experts, "--quiet")
     assert "Worst images" in alone.out

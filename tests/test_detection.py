@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import read_records, write_records
+from conftest import read_records, write_records, write_yolo
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -32,22 +32,6 @@ def write_voc(folder, records):
         file = (folder / record["id"]).with_suffix(".xml")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"<annotation>{objects}</annotation>")
-    return folder
-
-
-def write_yolo(folder, records):
-    for record in records:
-        width, height = record["size"]
-        lines = []
-        for cell in record["cells"]:
-            x, y, w, h = cell["bbox"]
-            number = list(NAMES).index(cell["kind"])
-            lines.append(
-                f"{number} {(x + w / 2) / width:.8f} {(y + h / 2) / height:.8f} {w / width:.8f} {h / height:.8f}"
-            )
-        file = (folder / record["id"]).with_suffix(".txt")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join(lines))
     return folder
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import option_tables
 import preloaded
 import pytest
-from conftest import contents, in_shell, server
+from conftest import contents, in_shell, read_records, server, write_yolo
 
 from wbctool.cli import COMMANDS
 
@@ -25,11 +25,12 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, drawn, experts):
-    """A folder with `smears/`, `pbc/` and `experts/`, and a `wbctool` on the path whose trainings are small."""
+    """A folder with `smears/`, `pbc/`, `experts/`, `expert-boxes/`, and a `wbctool` whose trainings are small."""
     place = tmp_path_factory.mktemp("readme")
     shutil.copytree(drawn / "images", place / "smears")
     shutil.copytree(drawn / "images", place / "pbc")
     shutil.copytree(experts, place / "experts")
+    write_yolo(place / "expert-boxes", read_records(drawn / "truth" / "records.jsonl"))
     shutil.copy(next((drawn / "images").glob("*/*.jpg")), place / "reference.jpg")
     preloaded.write_client(place / "bin" / "wbctool", server(), SMALL.split())
     return place

@@ -134,7 +134,7 @@ def test_other_settings_or_inputs_are_refused_and_overwrite_allows_them(masks, d
     shutil.copytree(masks, out)
     done = in_shell("segment", drawn / "images", "-o", out, "--method", "cyan-otsu")
     assert done.code == 2
-    assert "made with method stain, not with method cyan-otsu" in done.err
+    assert "made with method unet, not with method cyan-otsu" in done.err
     assert contents(out) == contents(masks)
     assert in_shell("segment", drawn / "images" / "band", "-o", out).code == 2
     done = in_shell("segment", drawn / "images", "-o", out, "--method", "cyan-otsu", "--overwrite", "-q")

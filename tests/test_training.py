@@ -67,7 +67,7 @@ def test_a_run_folder_holds_what_the_contract_says(run_folder):
     }  # fmt: skip
     info = json.loads((run_folder / "model.json").read_text())
     assert info["preparation"]["crop"] == {"method": "roi", "margin": 0.3, "size": 48}
-    assert info["preparation"]["segment"] == {"method": "stain"}
+    assert info["preparation"]["segment"] == {"method": "unet"}
     rows = [json.loads(line) for line in (run_folder / "predictions.jsonl").read_text().splitlines()]
     assert {row["split"] for row in rows} == {"val", "test"}
     for row in rows:

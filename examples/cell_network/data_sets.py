@@ -1,6 +1,6 @@
 """The data sets that the cell network learns from, as samples with labels.
 
-    python examples/cell_network/data_sets.py DATA CACHE [--refine]
+    python examples/cell_network/data_sets.py DATA CACHE.npz [--refine]
 
 reads the folders of DATA and writes CACHE. With `--refine` the network of the package tells nucleus from cytoplasm
 where nobody else does. Licences are in the model card, `wbctool/segmentation/unet.md`.
@@ -8,7 +8,6 @@ where nobody else does. Licences are in the model card, `wbctool/segmentation/un
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from labels import (
     refined,
     tile_boxes,
     voc_boxes,
+    write_samples,
     yolo_boxes,
 )
 
@@ -123,7 +123,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and not p.name.startswith("."))
 
 
-def read_samples(data: Path, refine: bool, processes: int = 2) -> list[Sample]:
+def make_samples(data: Path, refine: bool, processes: int = 2) -> list[Sample]:
     """All samples."""
     with ProcessPoolExecutor(processes) as pool:
         samples = [s for make, paths in sources(data, refine) for s in pool.map(make, paths, chunksize=8)]
@@ -133,7 +133,6 @@ def read_samples(data: Path, refine: bool, processes: int = 2) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    samples = read_samples(Path(sys.argv[1]), "--refine" in sys.argv)
-    with open(sys.argv[2], "wb") as stream:
-        pickle.dump(samples, stream)
+    samples = make_samples(Path(sys.argv[1]), "--refine" in sys.argv)
+    write_samples(samples, Path(sys.argv[2]))
     print(f"{len(samples):,} samples")

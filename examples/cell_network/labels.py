@@ -7,6 +7,7 @@ nucleus. So a label is the set of classes that a pixel may have, one bit each, a
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,23 @@ class Sample:
             level, _ = otsu_level(np.bincount(levels[white], minlength=256))
             classes[white] = np.where(levels[white] > level, 3, 2)
         return classes
+
+
+def write_samples(samples: Sequence[Sample], file: Path) -> None:
+    """Write samples as NumPy arrays and JSON."""
+    arrays = {f"{i}.{name}": getattr(s, name) for i, s in enumerate(samples) for name in ("image", "allowed", "depth")}
+    rest = [[s.name, s.laboratory, s.cells, s.diameter] for s in samples]
+    with file.open("wb") as stream:
+        np.savez(stream, samples=np.array(json.dumps(rest)), **arrays)
+
+
+def read_samples(file: Path) -> list[Sample]:
+    """Read what `write_samples` wrote."""
+    with np.load(file) as arrays:
+        return [
+            Sample(name, laboratory, *(arrays[f"{i}.{key}"] for key in ("image", "allowed", "depth")), cells, diameter)
+            for i, (name, laboratory, cells, diameter) in enumerate(json.loads(str(arrays["samples"])))
+        ]
 
 
 class Labels:

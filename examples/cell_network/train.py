@@ -9,7 +9,6 @@ on them. On two cores 40 minutes suffice.
 from __future__ import annotations
 
 import argparse
-import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 from augment import SIDE, Source, augmented
+from labels import read_samples
 from network import CellNetwork, export
 from torch import Tensor
 from torch.nn import functional
@@ -140,8 +140,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, help="state of an earlier training")
     options = parser.parse_args()
-    with options.cache.open("rb") as stream:  # written by data_sets.py
-        samples = pickle.load(stream)
+    samples = read_samples(options.cache)
     left_out = options.without.split(",")
     sources = [Source(sample) for sample in samples if sample.laboratory not in left_out]
     print(

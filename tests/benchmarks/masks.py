@@ -233,6 +233,7 @@ def table_of_masks(pool, method, options):
         )
         figure(f"masks {method}: nucleus Dice, {laboratory}", nucleus.mean())
         figure(f"masks {method}: cell Dice, {laboratory}", cell.mean())
+        figure(f"masks {method}: nucleus under 0.8, {laboratory}", (nucleus < 0.8).mean())
         figure(f"masks {method}: without a white cell, {laboratory}", 1 - white.mean())
         if options.worst:
             worst([path.stem for path in paths], cell)

@@ -37,7 +37,7 @@ def segment(
     *,
     inputs: Inputs,
     out: Out,
-    method: Annotated[str, typer.Option(metavar="NAME", help=_methods())] = "stain",
+    method: Annotated[str, typer.Option(metavar="NAME", help=_methods())] = "unet",
     method_options: MethodOptions,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw outlines, into OUT/overlays.")] = False,
     coco: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write COCO annotations (.json).")] = None,

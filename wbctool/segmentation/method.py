@@ -25,7 +25,7 @@ AS_PUBLISHED = "The rule to the letter (inverted)."
 class Splitting(Parameters):
     """The marker watershed that splits touching nuclei (EfficientNetV2-S paper, section 4.2.7)."""
 
-    split_touching: bool = parameter(False, "Marker watershed; stain always splits touching cells.")
+    split_touching: bool = parameter(False, "Marker watershed; stain and unet always split touching cells.")
     split_peak_share: float = parameter(0.5, "Depth of a marker's peak.", low=0, high=1, form="S", panel=PANEL)
     split_peak_area: float = parameter(127.0, "Least marker.", low=1, high=1e9, form="PX", panel=PANEL)
     split_marker_radius: int = parameter(2, "Dilation of markers.", low=0, high=99, form="PX", panel=PANEL)
@@ -108,7 +108,7 @@ class Method:
 METHODS = Registry("wbctool.segmentation.methods", Method, "segmentation method")
 
 
-def find_objects(image: Image, method: str = "stain", parameters: Mapping[str, Any] | None = None) -> Objects:
+def find_objects(image: Image, method: str = "unet", parameters: Mapping[str, Any] | None = None) -> Objects:
     """Find cells in an image.
 
     Args:

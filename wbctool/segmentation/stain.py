@@ -1,4 +1,4 @@
-"""The default method: nuclei by their stain, cell borders by a shortest path around each.
+"""Nuclei by their stain, cell borders by a shortest path around each.
 
 1. Absorbance is measured against the background, so lamp and white balance cancel out; on a copy of down to half the
    size, which is enough for all but the nucleus' border.

@@ -45,7 +45,7 @@ class SegmentationResult:
 def segment_images(
     inputs: Sequence[str],
     out: Path,
-    method: str = "stain",
+    method: str = "unet",
     parameters: Mapping[str, Any] | None = None,
     *,
     overlays: bool = False,

@@ -28,7 +28,7 @@ ENLARGED = 1.5  # factor by which a small image is enlarged at most
 USUAL, NARROWEST, WIDEST = 40.0, 22.0, 90.0  # diameter of a red cell in a copy, pixels
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
-SMALLEST = {RED: 0.12, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
+SMALLEST = {RED: 0.2, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
 SMALLEST_PLATELET = 4  # pixels of the maps
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where too few red cells are seen
 FEW = 3
@@ -63,6 +63,7 @@ def _labelled(maps: Maps) -> dict[int, np.ndarray]:
     """The label map of each kind of cell."""
     likely = maps.kinds.argmax(axis=0)
     masks = {kind: (likely == kind).astype(np.uint8) for kind in (RED, WHITE, PLATELET)}
+    masks[RED] = cv2.morphologyEx(masks[RED], cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))  # lines along an edge
     labels = {kind: split_by_depth(masks[kind], maps.depth, fall) for kind, fall in PROMINENCE.items()}
     return {**labels, PLATELET: cv2.connectedComponents(masks[PLATELET])[1]}
 

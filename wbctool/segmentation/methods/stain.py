@@ -1,4 +1,4 @@
-"""Nuclei by their stain, cell borders by a closed shortest path around each; the default."""
+"""Nuclei by their stain, cell borders by a closed shortest path around each."""
 
 from __future__ import annotations
 
