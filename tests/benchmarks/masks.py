@@ -2,7 +2,7 @@
 
     python tests/benchmarks/masks.py [--methods unet,stain] [--laboratories set-1,pbc] [--every 3] [--changed] [--worst]
 
-- Dice of the nucleus and of the whole cell in the centre of the image, where experts drew masks;
+- Dice of nuclei and whole cells with experts' masks, of which some draw the central cell only;
 - recall and precision of white and red cells at IoU 0.5, where they drew boxes;
 - PBC, whose classes say what is in the centre: nuclei that have the shape of their class, images without a white cell.
 
@@ -33,8 +33,8 @@ from wbctool.imaging.label_image import to_labels
 from wbctool.segmentation import find_objects
 
 DATA = Path(os.environ.get("WBCTOOL_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-MASKS = {"set-1": "wbc-masks/dataset1", "set-2": "wbc-masks/dataset2", "all-idb2": "all-idb2", "bcisc": "bcisc"}
-FIELDS = {"bccd": "bccd"}  # whose masks have all white cells of a field
+MASKS = {"set-1": "wbc-masks/dataset1", "set-2": "wbc-masks/dataset2"}  # the cell in the middle is drawn
+FIELDS = {"all-idb2": "all-idb2", "bcisc": "bcisc", "bccd": "bccd"}  # all white cells are drawn
 BOXES = {"bccd": "bccd", "tiles": "tiles", "txl-575": "txl-575", "txl-416": "txl-416"}
 # Of a nucleus: least solidity, and least fraction of the cell; classes of PBC whose nucleus is one piece
 SHAPES = {"LY": (0.85, 0.4), **dict.fromkeys(("ERB", "MO", "MY", "MMY", "PMY"), (0.75, 0.0))}

@@ -25,12 +25,14 @@ from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
 
 SIDE = 224  # longer side of the first copy, pixels
 ENLARGED = 1.5  # factor by which a small image is enlarged at most
-USUAL, NARROWEST, WIDEST = 40.0, 22.0, 90.0  # diameter of a red cell in a copy, pixels
+USUAL, NARROWEST, WIDEST = 40.0, 22.0, 80.0  # diameter of a red cell in a copy, pixels
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
 SMALLEST = {RED: 0.2, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
 SMALLEST_PLATELET = 4  # pixels of the maps
+ONE_OBJECT, PARTLY_WHITE = 1.2, 0.3  # a stained object of at most so many red cells is white from this fraction on
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where too few red cells are seen
+WIDEST_WHITE = 5  # diameter of a white cell at most, in those of a red cell
 FEW = 3
 
 
@@ -46,8 +48,9 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, n
     scale, tried = min(ENLARGED, SIDE / max(image.shape[:2])), []
     while True:
         maps = maps_of(image, scale, network)
-        labels = _labelled(maps)
-        diameter = _red_diameter(labels)
+        likely = maps.kinds.argmax(axis=0).astype(np.uint8)
+        red = split_by_depth(_mask(likely, RED), maps.depth, PROMINENCE[RED])
+        diameter = _red_diameter(red, likely)
         tried.append(scale)
         if NARROWEST <= 2 * diameter <= WIDEST or len(tried) == COPIES:
             break
@@ -55,25 +58,44 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, n
         if any(abs(np.log(scale / other)) < 0.2 for other in tried):
             break
     unit = np.pi / 4 * diameter**2
-    sizes = {PLATELET: SMALLEST_PLATELET, **{kind: fraction * unit for kind, fraction in SMALLEST.items()}}
-    return maps, {kind: without_small(labels[kind], size) for kind, size in sizes.items()}
+    likely = _of_one_kind(likely, unit)
+    white = split_by_depth(_mask(likely, WHITE), maps.depth, PROMINENCE[WHITE])
+    platelets = cv2.connectedComponents(_mask(likely, PLATELET))[1]
+    return maps, {
+        RED: without_small(red, SMALLEST[RED] * unit),
+        WHITE: without_small(white, SMALLEST[WHITE] * unit),
+        PLATELET: without_small(platelets, SMALLEST_PLATELET),
+    }
 
 
-def _labelled(maps: Maps) -> dict[int, np.ndarray]:
-    """The label map of each kind of cell."""
-    likely = maps.kinds.argmax(axis=0)
-    masks = {kind: (likely == kind).astype(np.uint8) for kind in (RED, WHITE, PLATELET)}
-    masks[RED] = cv2.morphologyEx(masks[RED], cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))  # lines along an edge
-    labels = {kind: split_by_depth(masks[kind], maps.depth, fall) for kind, fall in PROMINENCE.items()}
-    return {**labels, PLATELET: cv2.connectedComponents(masks[PLATELET])[1]}
+def _mask(likely: np.ndarray, kind: int) -> np.ndarray:
+    """Where a kind is the most probable one; of red cells without lines, such as an image's dark edge gives."""
+    mask = (likely == kind).astype(np.uint8)
+    return cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) if kind == RED else mask
 
 
-def _red_diameter(labels: Mapping[int, np.ndarray]) -> float:
+def _of_one_kind(likely: np.ndarray, unit: float) -> np.ndarray:
+    """Give small objects that are partly white cell, partly platelet one kind; a small lymphocyte is no platelet."""
+    stained = (likely == WHITE) | (likely == PLATELET)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(stained.astype(np.uint8), connectivity=4)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    white = np.bincount(pieces[likely == WHITE], minlength=count) / np.maximum(areas, 1)
+    kinds = np.where(white >= PARTLY_WHITE, WHITE, PLATELET)
+    mixed = (areas <= ONE_OBJECT * unit) & (white > 0) & (white < 1)
+    mixed[0] = False
+    return np.where(mixed[pieces], kinds[pieces], likely)
+
+
+def _red_diameter(red: np.ndarray, likely: np.ndarray) -> float:
     """The diameter of a red cell, pixels of the maps, or a guess by the largest white cell; 0 without cells."""
-    reds, whites = _areas(labels[RED]), _areas(labels[WHITE])
-    if len(reds) >= FEW:
-        return float(2 * np.sqrt(np.median(reds[reds >= 0.3 * np.median(reds)]) / np.pi))
-    return float(2 * np.sqrt(whites.max() / np.pi) / WHITE_TO_RED) if len(whites) else 0.0
+    _, _, stats, _ = cv2.connectedComponentsWithStats(_mask(likely, WHITE), connectivity=4)
+    white = 2 * np.sqrt(stats[1:, cv2.CC_STAT_AREA].max(initial=0) / np.pi)
+    areas = _areas(red)
+    if len(areas) >= FEW:
+        measured = 2 * np.sqrt(np.median(areas[areas >= 0.3 * np.median(areas)]) / np.pi)
+        if measured * WIDEST_WHITE >= white:  # else these are slivers beside a cell that fills the image
+            return float(measured)
+    return float(white / WHITE_TO_RED)
 
 
 def _areas(labels: np.ndarray) -> np.ndarray:
