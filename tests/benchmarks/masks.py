@@ -251,7 +251,8 @@ def table_of_changes(pool, method, options):
             paths = images_of(DATA / folder / ("JPEGImages" if laboratory == "bccd" else "images"), options.every)
             rows = np.array(list(pool.map(partial(central, method, laboratory, change), paths, chunksize=4)), float)
             now = rows[:, :2].mean(axis=0)
-            loss = before.setdefault(laboratory, now) - now if change else now
+            loss = before.setdefault(laboratory, now) - now
+            loss = loss if change else now
             line += f" {loss[0]:7.4f} {loss[1]:7.4f}"
             if change:
                 figure(f"masks {method}: loss of Dice, {change}, {laboratory}", loss[1])
