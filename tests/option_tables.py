@@ -15,19 +15,9 @@ import typer
 
 from wbctool.cli import COMMANDS
 from wbctool.commands import completion
-from wbctool.explaining import METHODS as EXPLANATION_METHODS
-from wbctool.segmentation import METHODS as SEGMENTATION_METHODS
-from wbctool.statistics.metrics import METRICS
-from wbctool.training.recipe_files import recipe_names
 
 README = Path(__file__).parents[1] / "README.md"
 COMPLETION = Path(completion.__file__).with_name(completion.TABLE)
-CHOICES = {  # of options whose help does not list them
-    ("segment", "method"): SEGMENTATION_METHODS.names(),
-    ("explain", "methods"): EXPLANATION_METHODS.names(),
-    ("train", "recipe"): recipe_names(),
-    ("evaluate", "columns"): METRICS.names(),
-}
 SHARED = ("Labels and groups", "Running")  # panels of the help
 START = "<details><summary>"
 
@@ -94,27 +84,11 @@ def with_tables(text):
     return text
 
 
-def completion_entry(command, parameter):
-    """What a shell needs to complete a parameter of a command."""
-    is_option = parameter.param_type_name == "option"
-    several = parameter.multiple if is_option else parameter.nargs != 1
-    return {
-        "name": parameter.name,
-        "type": "flag" if is_option and parameter.is_flag else "values" if several else "value",
-        "flags": [*parameter.opts, *parameter.secondary_opts] if is_option else [],
-        "help": parameter.help or "",
-        "form": parameter.metavar or "",
-        **({"choices": choices} if (choices := CHOICES.get((command, parameter.name))) else {}),
-    }
-
-
 def completion_table():
-    """The text of `completion.json`: the parameters of each command, one a line."""
-    entries = {
-        name: ",\n".join(json.dumps(completion_entry(name, parameter)) for parameter in parameters_of(name))
-        for name in COMMANDS
-    }
-    return "{\n" + ",\n".join(f'"{name}": [\n{text}\n]' for name, text in entries.items()) + "\n}\n"
+    """The text of `completion.json`: modules, and the parameters of each command, one a line."""
+    commands = {name: ",\n".join(map(json.dumps, completion.entries_of(name))) for name in COMMANDS}
+    body = ",\n".join(f'"{name}": [\n{text}\n]' for name, text in commands.items())
+    return f'{{\n"modules": {json.dumps(completion.modules())},\n"commands": {{\n{body}\n}}\n}}\n'
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_unusable_truth_and_masks_are_one_line(cli, drawn, masks, experts, cells
         ((drawn / "images", "--truth", experts), 3, "has no mask; run `wbctool segment`"),
         ((masks, "--truth", experts, "--which", "largest"), 2, "choose from all, central"),
         ((masks, "--truth", experts, "--split", "test"), 2, "--split is for predictions"),
-        ((masks, "--truth-values", "cell=3"), 2, "go with --truth DIR"),
+        ((masks, "--truth-values", "cell=3"), 2, "go with --truth"),
     ]
     for words, code, message in cases:
         done = cli("evaluate", *words)

@@ -195,6 +195,6 @@ def test_the_project_names_no_registry_and_no_path_of_a_machine():
         path = ROOT / name
         if path.suffix in (".jpg", ".png") or not path.is_file():
             continue
-        text = path.read_text()
-        assert not [word for word in words if word in text], name
+        content = path.read_bytes()
+        assert not [word for word in words if word.encode() in content], name
     assert "uv.lock" not in listed.stdout

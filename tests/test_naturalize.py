@@ -237,7 +237,7 @@ def test_invalid_options_are_refused(composites, tmp_path, words, code, message)
         (lambda r: {k: v for k, v in r.items() if k != "mask"}, "has no mask; run `wbctool segment` first"),
         (
             lambda r: {**r, "cells": [{**c, "nucleus": {"value": 2, "area": c["area"]}} for c in r["cells"]]},
-            "the masks hold nuclei only (method stain), and composites need whole cells",
+            "the masks hold nuclei only (method unet), and composites need whole cells",
         ),
     ],
 )

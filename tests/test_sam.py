@@ -169,4 +169,4 @@ def test_without_the_right_weights_it_ends_with_3_before_any_work(tiny_sam, cli,
     assert not (tmp_path / "out").exists()
     done = cli(*words, "--sam-checkpoint", tmp_path / "text.pth", "--sam-model", "vit_x")
     assert (done.code, "choose from vit_b, vit_l, vit_h" in done.err) == (2, True)
-    assert "is not for --method stain" in cli("segment", tmp_path, "-o", tmp_path / "o", "--sam-model", "vit_b").err
+    assert "is not for --method unet" in cli("segment", tmp_path, "-o", tmp_path / "o", "--sam-model", "vit_b").err

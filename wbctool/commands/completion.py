@@ -1,7 +1,7 @@
 """What the shell completes after a command: options and their values.
 
-Imported only while a shell completes. Options are read from `completion.json`, which `tests/option_tables.py` writes:
-importing a command takes too long.
+Imported only while a shell completes. Options are read from `completion.json`, which `tests/option_tables.py` writes,
+as importing a command takes long; it is imported all the same where a module was added since.
 """
 
 from __future__ import annotations
@@ -9,20 +9,39 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperOption
 
 TABLE = "completion.json"
 _CHOICES = re.compile(r"[\w.+-]+(\|[\w.+-]+)+")
 _TYPES: dict[str, Any] = {"flag": bool, "value": str, "values": list[str]}
+_PACKAGES = (
+    "wbctool.segmentation.methods",
+    "wbctool.explaining.methods",
+    "wbctool.training.losses",
+    "wbctool.statistics.metrics",
+)
+_REGISTERED = {  # values of options that help does not list
+    ("segment", "method"): "wbctool.segmentation:METHODS",
+    ("explain", "methods"): "wbctool.explaining:METHODS",
+    ("train", "recipe"): "wbctool.training.recipe_files:recipe_names",
+    ("evaluate", "columns"): "wbctool.statistics.metrics:METRICS",
+}
 _DEPTH, _ENTRIES = 3, 5000  # how far run folders are looked for
+
+
+Entry = dict[str, Any]  # of a parameter: the arguments of `_annotation`
 
 
 def command_of(name: str) -> Any:
@@ -31,14 +50,47 @@ def command_of(name: str) -> Any:
     def command(**_values: Any) -> None:
         """Stand for the command."""
 
-    parameters = json.loads(files("wbctool.commands").joinpath(TABLE).read_text("utf-8"))[name]
-    annotations = {one["name"]: _annotation(name, **one) for one in parameters}
+    table = json.loads(files("wbctool.commands").joinpath(TABLE).read_text("utf-8"))
+    entries: list[Entry] = table["commands"][name] if table["modules"] == modules() else entries_of(name)
+    annotations = {entry["name"]: _annotation(name, **entry) for entry in entries}
     kinds = [Parameter(key, Parameter.KEYWORD_ONLY, annotation=kind, default=None) for key, kind in annotations.items()]
     command.__signature__ = Signature(kinds)  # type: ignore[attr-defined]
     command.__annotations__ = annotations
     app = typer.Typer(add_completion=False)
     app.command()(command)
     return typer.main.get_command(app)
+
+
+def modules() -> dict[str, list[str]]:
+    """The modules of each package that declares what options or their values are made from."""
+    found = {}
+    for package in _PACKAGES:
+        loaded = sys.modules.get(package)
+        paths = list(loaded.__path__) if loaded else [str(Path(__file__).parents[1].joinpath(*package.split(".")[1:]))]
+        found[package] = sorted(module.name for module in iter_modules(paths))
+    return found
+
+
+def entries_of(name: str) -> list[Entry]:
+    """The parameters of a command, imported from its module, with what a shell needs to complete them."""
+    command = typer.main.get_command(import_module(f"wbctool.commands.{name.replace('-', '_')}").app)
+    entries = []
+    for parameter in command.params:
+        is_option = isinstance(parameter, TyperOption)
+        several = parameter.multiple if isinstance(parameter, TyperOption) else parameter.nargs != 1
+        entry: Entry = {
+            "name": parameter.name,
+            "type": "flag" if getattr(parameter, "is_flag", False) else "values" if several else "value",
+            "flags": [*parameter.opts, *parameter.secondary_opts] if is_option else [],
+            "help": getattr(parameter, "help", None) or "",
+            "form": parameter.metavar or "",
+        }
+        if source := _REGISTERED.get((name, str(parameter.name))):
+            module, _, attribute = source.partition(":")
+            names = getattr(import_module(module), attribute)
+            entry["choices"] = names() if callable(names) else names.names()
+        entries.append(entry)
+    return entries
 
 
 def _annotation(

@@ -99,7 +99,7 @@ def evaluate(
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="DIR|FILE", help="Masks against truth masks, or boxes: VOC, YOLO, COCO."),
+        typer.Option(metavar="DIR|FILE", help="Truth of masks: masks or boxes."),
     ] = None,
     which: Annotated[str, typer.Option(metavar="all|central", help="With --truth: which white cells.")] = "all",
     truth_values: Annotated[
@@ -108,9 +108,7 @@ def evaluate(
             metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. (nucleus=255,cell=128)"
         ),
     ] = None,
-    kinds: Annotated[
-        str | None, typer.Option(metavar="CLASS=KIND,...", help="Kinds of boxes: 0=wbc,1=rbc,2=platelet,x=ignore.")
-    ] = None,
+    kinds: Annotated[str | None, typer.Option(metavar="CLASS=KIND,...", help="Of boxes: 0=wbc,x=ignore.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation import border
+from wbctool.segmentation import shortest_path
 from wbctool.segmentation.shortest_path import RedCellColours, cell_outline
 
 
 def closed_cost(costs, path):
     steps = np.diff(np.append(path, path[0]))
-    if np.abs(steps).max() > border.MAX_BEND:
+    if np.abs(steps).max() > shortest_path.MAX_BEND:
         return np.inf
-    return costs[np.arange(len(path)), path].sum() + border.BEND * (steps.astype(float) ** 2).sum()
+    return costs[np.arange(len(path)), path].sum() + shortest_path.BEND * (steps.astype(float) ** 2).sum()
 
 
 def test_the_path_is_the_cheapest_closed_one(monkeypatch):
-    monkeypatch.setattr(border, "RAYS", 8)
-    monkeypatch.setattr(border, "STEPS", 4)
+    monkeypatch.setattr(shortest_path, "RAYS", 8)
+    monkeypatch.setattr(shortest_path, "STEPS", 4)
     rng = np.random.default_rng(0)
     costs = rng.normal(size=(5, 8, 4)).astype(np.float32)
-    paths = border._shortest(costs)
+    paths = shortest_path._shortest(costs)
     for one, path in zip(costs, paths, strict=True):
         best = min(closed_cost(one, np.array(other)) for other in itertools.product(range(4), repeat=8))
         # computed over a turn and a half, the path is closed to within one bend
-        assert closed_cost(one, path) <= best + 4 * border.BEND
+        assert closed_cost(one, path) <= best + 4 * shortest_path.BEND
 
 
 def cell_in_field(radius=30, nucleus_radius=17, shape=(160, 170), middle=(80, 76)):
@@ -56,7 +56,7 @@ def test_the_outline_is_the_cell_and_not_the_red_cells_that_touch_it(with_red_ce
     nearest = np.ones(truth.shape, np.int32)
     outline = cell_outline(density, Region.from_mask(nucleus), nearest, 1, colours)
     drawn = Region.from_outline(outline, truth.shape).to_mask(truth.shape)
-    assert outline.shape == (border.RAYS, 2)
+    assert outline.shape == (shortest_path.RAYS, 2)
     assert dice(drawn, truth) > (0.96 if with_red_cells else 0.7)
 
 
