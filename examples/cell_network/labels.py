@@ -304,10 +304,12 @@ def _reaches(region: Region, point: np.ndarray) -> bool:
 
 
 def of_masks(image: np.ndarray, whole: np.ndarray, nucleus: np.ndarray | None, objects: Objects) -> Labels:
-    """Labels of an image with an expert's mask of its central cell."""
+    """Labels of an image with an expert's mask of its white cells, or of the central one."""
     labels = Labels(image)
     draw_others(labels, objects, whole)
-    labels.draw_white(whole, nucleus)
+    count, cells = cv2.connectedComponents(whole, connectivity=4)
+    for number in range(1, count):
+        labels.draw_white((cells == number).astype(np.uint8), nucleus)
     return labels
 
 
