@@ -110,11 +110,8 @@ class Labels:
         self.drawn |= inside
         self.depth[inside] = depth_of(mask)[inside] if depth else UNKNOWN_DEPTH
 
-    def draw_white(self, whole: np.ndarray, nucleus: np.ndarray | None, border: float = 0.0) -> None:
-        """Draw a white cell; without a nucleus its pixels may be either. A border of pixels is left open."""
-        if border:
-            ring = cv2.dilate(whole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-            self.allowed[ring & (whole == 0)] = ANY
+    def draw_white(self, whole: np.ndarray, nucleus: np.ndarray | None) -> None:
+        """Draw a white cell; without a nucleus its pixels may be either."""
         self.draw(whole, CYTOPLASM if nucleus is not None else WHITE_CELL)
         if nucleus is not None:
             self.allowed[(nucleus > 0) & (whole > 0)] = NUCLEUS
