@@ -97,3 +97,13 @@ def test_another_network_is_read_and_a_file_that_is_none_refused(cli, drawn, tmp
         assert done.code == 3
         assert name in done.err
     assert cli("segment", folder, "-o", tmp_path / "m", "--method", "stain", "--unet-network", "x.onnx").code == 2
+
+
+@pytest.mark.data
+def test_white_cells_are_found_in_fields_of_any_size(data):
+    from wbctool.imaging.files import read_image
+
+    paths = sorted((data / "txl-416" / "images").glob("*.jpg"))[:9]
+    counts = [len(find_objects(read_image(path)).cells) for path in paths]
+    rows = [np.hstack([read_image(path) for path in paths[start : start + 3]]) for start in (0, 3, 6)]
+    assert abs(len(find_objects(np.vstack(rows)).cells) - sum(counts)) <= 1

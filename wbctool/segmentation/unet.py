@@ -14,6 +14,8 @@ OpenCV runs the network. `tests/benchmarks/masks.py` prints the agreement with e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -23,9 +25,9 @@ from wbctool.segmentation.borders import Borders, nucleus_of
 from wbctool.segmentation.depth import split_by_depth, without_small
 from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
 
-SIDE = 224  # longer side of the first copy, pixels
+SIDE, LONGEST = 224, 640  # longer side of the first copy, pixels: half of the image's, within these bounds
 ENLARGED = 1.5  # factor by which a small image is enlarged at most
-USUAL, NARROWEST, WIDEST = 40.0, 22.0, 80.0  # diameter of a red cell in a copy, pixels
+USUAL, NARROWEST, WIDEST = 40.0, 26.0, 80.0  # diameter of a red cell in a copy, pixels
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
 SMALLEST = {RED: 0.2, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
@@ -43,29 +45,63 @@ def segment(image: np.ndarray, file: str | None = None) -> Objects:
     return Objects([(whole, nucleus_of(maps, whole)) for whole in of[WHITE]], of[PLATELET], of[RED])
 
 
-def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, np.ndarray]]:
-    """The maps of an image, from a copy of a suitable size, and the label map of each kind of cell."""
-    scale, tried = min(ENLARGED, SIDE / max(image.shape[:2])), []
-    while True:
+@dataclass(frozen=True)
+class _Reading:
+    """What a copy of the image shows: its maps, the most probable kind of each pixel, and red cells."""
+
+    maps: Maps
+    likely: np.ndarray
+    red: np.ndarray  # label map
+
+    @classmethod
+    def of(cls, image: np.ndarray, scale: float, network: cv2.dnn.Net) -> _Reading:
         maps = maps_of(image, scale, network)
         likely = maps.kinds.argmax(axis=0).astype(np.uint8)
-        red = split_by_depth(_mask(likely, RED), maps.depth, PROMINENCE[RED])
-        diameter = _red_diameter(red, likely)
-        tried.append(scale)
-        if NARROWEST <= 2 * diameter <= WIDEST or len(tried) == COPIES:
-            break
-        scale = min(ENLARGED, scale * min(4.0, USUAL / (2 * diameter))) if diameter else min(1.0, 2.5 * scale)
-        if any(abs(np.log(scale / other)) < 0.2 for other in tried):
-            break
-    unit = np.pi / 4 * diameter**2
-    likely = _of_one_kind(likely, unit)
+        return cls(maps, likely, split_by_depth(_mask(likely, RED), maps.depth, PROMINENCE[RED]))
+
+    @cached_property
+    def diameter(self) -> float:
+        """Of a red cell, pixels of the copy; 0 without cells."""
+        return 2 * _red_diameter(self.red, self.likely)  # the maps have half of its pixels
+
+    @property
+    def is_suitable(self) -> bool:
+        """Whether red cells have a size that the network knows."""
+        return NARROWEST <= self.diameter <= WIDEST
+
+
+def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, np.ndarray]]:
+    """The maps of an image, from a copy of a suitable size, and the label map of each kind of cell."""
+    reading = _suitable(image, network)
+    maps, unit = reading.maps, np.pi / 4 * (reading.diameter / 2) ** 2
+    likely = _of_one_kind(reading.likely, unit)
     white = split_by_depth(_mask(likely, WHITE), maps.depth, PROMINENCE[WHITE])
     platelets = cv2.connectedComponents(_mask(likely, PLATELET))[1]
     return maps, {
-        RED: without_small(red, SMALLEST[RED] * unit),
+        RED: without_small(reading.red, SMALLEST[RED] * unit),
         WHITE: without_small(white, SMALLEST[WHITE] * unit),
         PLATELET: without_small(platelets, SMALLEST_PLATELET),
     }
+
+
+def _suitable(image: np.ndarray, network: cv2.dnn.Net) -> _Reading:
+    """Read copies of an image until its red cells have a suitable size."""
+    side = max(image.shape[:2])
+    scale = min(ENLARGED, max(SIDE, min(side / 2, LONGEST)) / side)
+    reading = _Reading.of(image, scale, network)
+    if side > 2 * LONGEST and reading.is_suitable:
+        finer = _Reading.of(image, 2 * scale, network)  # as small cells that touch may have been read as one
+        if finer.is_suitable and finer.diameter < 1.5 * reading.diameter:
+            return finer
+    tried = [scale]
+    while not reading.is_suitable and len(tried) < COPIES:
+        factor = min(4.0, USUAL / reading.diameter) if reading.diameter else 2.5
+        scale = min(ENLARGED if reading.diameter else 1.0, scale * factor)
+        if any(abs(np.log(scale / other)) < 0.2 for other in tried):
+            break
+        tried.append(scale)
+        reading = _Reading.of(image, scale, network)
+    return reading
 
 
 def _mask(likely: np.ndarray, kind: int) -> np.ndarray:
