@@ -78,7 +78,8 @@ def test_recall_and_precision_count_pairs_at_half_overlap(cli, masks, tmp_path):
     count = sum(map(len, white))
     assert report["wbc_recall"] == pytest.approx(count / (count + 3))
     assert report["wbc_precision"] == 1
-    assert report["rbc_recall"] is None
+    assert report["rbc_cells"] > 0
+    assert report["rbc_recall"] is report["rbc_precision"] is report["rbc_f1"] is None
 
 
 def test_a_pair_takes_each_box_and_each_cell_once():

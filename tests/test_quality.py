@@ -6,7 +6,7 @@ from conftest import read_records, write_records
 
 from wbctool.imaging.label_image import Objects, Region, to_labels
 from wbctool.records.cells import choose_cells
-from wbctool.segmentation.doubts import warnings_of
+from wbctool.segmentation.image_warnings import warnings_of
 
 
 def cell(kind, area, **more):

@@ -47,7 +47,7 @@ def segment(
     """Find white cells with their nuclei, red cells and platelets in smear images."""
     from wbctool.console import records_wanted, table
     from wbctool.segmentation import segment_images
-    from wbctool.segmentation.doubts import WARNINGS
+    from wbctool.segmentation.image_warnings import WARNINGS
 
     result = segment_images(
         inputs,
@@ -62,10 +62,9 @@ def segment(
     if not records_wanted(execution.json_):
         names = {"wbc": "white cells", "platelet": "platelets", "rbc": "red cells"}
         rows = [(name, f"{result.objects[kind]:,}", f"{result.images[kind]:,}") for kind, name in names.items()]
-        doubts = {"no_white_cell": "no white cell", **WARNINGS}
-        for key, name in doubts.items():
-            if result.images[key] or key == "no_white_cell":
-                count = "" if key == "no_white_cell" else f"{result.warnings[key]:,}"
-                rows.append((name, count, f"{result.images[key]:,}"))
+        rows.append(("no white cell", "", f"{result.images['no_white_cell']:,}"))
+        for key, name in WARNINGS.items():
+            if result.warnings[key]:
+                rows.append((name, f"{result.warnings[key]:,}", f"{result.images[key]:,}"))
         table(f"{out}: masks of {result.outcome.records:,} images", ("found", "objects", "in images"), rows)
     raise typer.Exit(result.outcome.exit_code)

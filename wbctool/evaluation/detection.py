@@ -34,12 +34,15 @@ class _Counts:
     hits: list[bool] = field(default_factory=list)  # whether it matches a box
 
     def figures(self, kind: str) -> dict[str, Any]:
-        """Counts and measures; None for those that nothing tells."""
-        recall = self.matched / self.boxes if self.boxes else None
-        precision = self.matched / self.cells if self.cells else None
-        f1 = 2 * self.matched / (self.boxes + self.cells) if self.boxes + self.cells else None
-        scored = len(self.scores) == self.cells and self.boxes > 0
-        ap = average_precision(self.scores, self.hits, self.boxes) if scored else None
+        """Counts and measures; None for those that cannot be computed."""
+        if not self.boxes:  # the experts did not draw this kind
+            recall = precision = f1 = ap = None
+        else:
+            recall = self.matched / self.boxes
+            precision = self.matched / self.cells if self.cells else None
+            f1 = 2 * self.matched / (self.boxes + self.cells)
+            scored = len(self.scores) == self.cells
+            ap = average_precision(self.scores, self.hits, self.boxes) if scored else None
         values = (self.boxes, self.cells, recall, precision, f1, ap)
         names = ("boxes", "cells", "recall", "precision", "f1", "ap")
         return {f"{kind}_{name}": value for name, value in zip(names, values, strict=True)}

@@ -85,7 +85,7 @@ class BoxFiles:
             kind = self._kind(name)
             if kind != IGNORED:
                 if not all(map(math.isfinite, corners)) or corners[0] >= corners[2] or corners[1] >= corners[3]:
-                    raise InputError(f"{where}: a box of {name} is empty; mend or remove it")
+                    raise InputError(f"{where}: a box of {name} is empty; fix or remove it")
                 found.append(Box(kind, *corners))
         return found
 
@@ -108,7 +108,7 @@ class BoxFiles:
                 index = int(first)
                 name = self.names[index] if 0 <= index < len(self.names) else first
             except ValueError:
-                raise InputError(f"{where} line {number}: not CLASS X Y WIDTH HEIGHT; mend or remove it") from None
+                raise InputError(f"{where} line {number}: not CLASS X Y WIDTH HEIGHT; fix or remove it") from None
             yield name, ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
 
 
@@ -174,7 +174,7 @@ def _voc(text: str, where: str) -> Iterator[tuple[str, tuple[float, ...]]]:
             corners = (float(entry.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             yield entry.findtext("name", "").strip(), tuple(corners)
     except (ET.ParseError, ValueError) as error:
-        raise InputError(f"{where}: not a Pascal VOC file ({error}); mend or remove it") from None
+        raise InputError(f"{where}: not a Pascal VOC file ({error}); fix or remove it") from None
 
 
 def _coco(file: Path, kinds: Mapping[str, str]) -> BoxFiles:

@@ -28,7 +28,7 @@ class Model(nn.Module):
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features that the last layers take, (n, width), and the logits, (n, classes); trees have none."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no last layers")
 
     def files(self) -> dict[str, bytes]:
         """Return the contents of the files beside the weights, by name."""

@@ -18,7 +18,7 @@ from wbctool.pipeline.step import Execution, Outcome, Step, added, parse_shard, 
 from wbctool.records import MASK, Record
 from wbctool.records.selection import Selection
 from wbctool.segmentation.coco import CocoFile
-from wbctool.segmentation.doubts import warnings_of
+from wbctool.segmentation.image_warnings import warnings_of
 from wbctool.segmentation.method import METHODS, Method, Splitting
 from wbctool.segmentation.overlay import overlay
 
@@ -30,7 +30,7 @@ class SegmentationResult:
     outcome: Outcome = field(default_factory=Outcome)
     objects: Counter[str] = field(default_factory=Counter)  # of each kind: `wbc`, `platelet`, `rbc`
     images: Counter[str] = field(default_factory=Counter)  # with such an object, or such a warning
-    warnings: Counter[str] = field(default_factory=Counter)  # counts of `doubts.warnings_of`
+    warnings: Counter[str] = field(default_factory=Counter)  # counts of `image_warnings.warnings_of`
 
     def count(self, record: Record) -> None:
         """Count the objects of a mask record; others are ignored."""
@@ -38,8 +38,9 @@ class SegmentationResult:
             kinds = Counter(cell["kind"] for cell in record["cells"])
             self.objects.update(kinds)
             self.images.update(kinds.keys())
-            self.warnings.update(record.get("warnings", {}))
-            self.images.update(record.get("warnings", {}).keys())
+            warnings = warnings_of(record["cells"])  # records of an earlier version do not have them
+            self.warnings.update(warnings)
+            self.images.update(warnings.keys())
 
 
 def segment_images(
