@@ -32,10 +32,17 @@ def test_touching_cells_are_split_at_their_valley():
 def test_a_piece_without_a_peak_is_one_cell_and_small_ones_are_dropped():
     mask, depth = disks((60, 100), (20, 30, 15), (60, 30, 3))
     assert split_by_depth(mask, 0.3 * depth, 0.1).max() == 2
-    assert without_small(split_by_depth(mask, depth, 0.1), 100).max() == 1
+    assert without_small(split_by_depth(mask, depth, 0.1), 100, 100).max() == 1
     assert split_by_depth(np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.float32), 0.1).max() == 0
     full = np.ones((20, 20), np.uint8)
     assert (split_by_depth(full, np.ones((20, 20), np.float32), 0.1) == 1).all()
+
+
+def test_a_cell_that_the_edge_cuts_may_be_smaller():
+    labels = np.zeros((20, 20), np.int32)
+    labels[0, :8], labels[10:12, 5:9], labels[15:, 15:] = 1, 2, 3  # 8, 8 and 25 pixels
+    kept = without_small(labels, 10, 5)
+    assert (kept[0, :8] == 1).all() and not kept[10:12].any() and (kept[15:, 15:] == 2).all()
 
 
 def test_a_shallow_valley_splits_no_cell():

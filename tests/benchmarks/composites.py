@@ -191,7 +191,7 @@ def speed(folder):
     pool = read_pool(folder / "pool")
     for algorithm in ("natural", "paper"):
         few = 6 if algorithm == "paper" else None
-        options = CompositeOptions(add=30, algorithm=algorithm, red_cells=few, seed=1)
+        options = CompositeOptions(add=30, algorithm=algorithm, rbc=few, seed=1)
         plan = list(plan_composites(pool, dict.fromkeys(pool.subjects, 30), options, folder))
         for record in plan[:20]:
             compose_planned(str(pool.folder), "", record, folder / "speed", record["id"])

@@ -67,7 +67,7 @@ class Scene:
                     slice(min(w[axis].start for w in visible), max(w[axis].stop for w in visible)) for axis in (0, 1)
                 )
                 labels, cell = self.labels[rows, columns], self.cells[old]
-                mask = np.isin(labels, values).astype(np.uint8)
+                mask = ((labels >= values[0]) & (labels <= values[-1])).astype(np.uint8)
                 region = Region(columns.start, rows.start, mask)
                 entry = cell_entry(mask, region, value, cell["kind"], self.labels.shape)
                 if "nucleus" in cell:

@@ -55,8 +55,16 @@ def _flooded(markers: np.ndarray, inside: np.ndarray, depth: np.ndarray) -> np.n
     return labels.astype(np.int32)
 
 
-def without_small(labels: np.ndarray, smallest: float) -> np.ndarray:
-    """Drop the labels of fewer pixels, and number the others from 1."""
-    keep = np.bincount(labels.ravel()) >= smallest
+def without_small(labels: np.ndarray, smallest: float, smallest_cut: float) -> np.ndarray:
+    """Drop the labels of fewer pixels, fewer than `smallest_cut` at the edge, and number the others from 1."""
+    keep = np.bincount(labels.ravel()) >= np.where(touches_edge(labels), smallest_cut, smallest)
     keep[0] = False
     return np.where(keep, np.cumsum(keep), 0)[labels].astype(np.int32)
+
+
+def touches_edge(labels: np.ndarray) -> np.ndarray:
+    """Whether each label from 0 lies at the edge of a label map, bool."""
+    touching = np.zeros(int(labels.max()) + 1, bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        touching[edge] = True
+    return touching

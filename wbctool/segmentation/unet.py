@@ -22,7 +22,7 @@ import numpy as np
 
 from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.borders import Borders, nucleus_of
-from wbctool.segmentation.depth import split_by_depth, without_small
+from wbctool.segmentation.depth import split_by_depth, touches_edge, without_small
 from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
 
 SIDE, LONGEST = 224, 640  # longer side of the first copy, pixels: half of the image's, within these bounds
@@ -30,7 +30,8 @@ ENLARGED = 1.5  # factor by which a small image is enlarged at most
 USUAL, NARROWEST, WIDEST = 40.0, 26.0, 80.0  # diameter of a red cell in a copy, pixels
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
-SMALLEST = {RED: 0.2, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
+SMALLEST = {RED: 0.4, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
+SMALLEST_CUT = {RED: 0.16, WHITE: 0.12}  # the same of a cell that the edge of the image cuts
 SMALLEST_PLATELET = 4  # pixels of the maps
 ONE_OBJECT, PARTLY_WHITE = 1.2, 0.3  # a stained object of at most so many red cells is white from this fraction on
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where too few red cells are seen
@@ -78,9 +79,9 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, n
     white = split_by_depth(_mask(likely, WHITE), maps.depth, PROMINENCE[WHITE])
     platelets = cv2.connectedComponents(_mask(likely, PLATELET))[1]
     return maps, {
-        RED: without_small(reading.red, SMALLEST[RED] * unit),
-        WHITE: without_small(white, SMALLEST[WHITE] * unit),
-        PLATELET: without_small(platelets, SMALLEST_PLATELET),
+        RED: without_small(reading.red, SMALLEST[RED] * unit, SMALLEST_CUT[RED] * unit),
+        WHITE: without_small(white, SMALLEST[WHITE] * unit, SMALLEST_CUT[WHITE] * unit),
+        PLATELET: without_small(platelets, SMALLEST_PLATELET, SMALLEST_PLATELET),
     }
 
 
@@ -138,7 +139,5 @@ def _areas(labels: np.ndarray) -> np.ndarray:
     """Areas of the cells that do not touch the edge; of all where each does."""
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    inner = areas.copy()
-    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        inner[edge] = 0
+    inner = np.where(touches_edge(labels), 0, areas)
     return inner[inner > 0] if inner.any() else areas[areas > 0]
