@@ -1,7 +1,8 @@
 """White cells with nuclei, red cells and platelets by a small U-Net.
 
 1. The network (`unet.onnx`, described in `unet.md`) sees a copy of the image in which a red cell is about 40 pixels
-   wide; where the first copy turns out to be far from that, a second one is made.
+   wide. Where the first copy turns out to be far from that, or the network is less sure than usual, others are tried;
+   it is surest where cells have the size that it knows.
 2. For each pixel at half the size of the copy it gives the probability of five classes, and the depth in the cell: 0 at
    the border, 1 in the middle (`maps.py`).
 3. Touching cells of one kind are split by a watershed on the depth (`depth.py`).
@@ -28,6 +29,7 @@ from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
 SIDE, LONGEST = 224, 640  # longer side of the first copy, pixels: half of the image's, within these bounds
 ENLARGED = 1.5  # factor by which a small image is enlarged at most
 USUAL, NARROWEST, WIDEST = 40.0, 26.0, 80.0  # diameter of a red cell in a copy, pixels
+SURE = 0.95  # certainty of the first copy below which a smaller one is compared
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
 SMALLEST = {RED: 0.4, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
@@ -65,6 +67,12 @@ class _Reading:
         """Of a red cell, pixels of the copy; 0 without cells."""
         return 2 * _red_diameter(self.red, self.likely)  # the maps have half of its pixels
 
+    @cached_property
+    def certainty(self) -> float:
+        """Mean probability of the most probable kind where that is a cell; 0 without cells."""
+        cells = self.likely > 0
+        return float(self.maps.kinds.max(axis=0)[cells].mean()) if cells.any() else 0.0
+
     @property
     def is_suitable(self) -> bool:
         """Whether red cells have a size that the network knows."""
@@ -86,15 +94,16 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, n
 
 
 def _suitable(image: np.ndarray, network: cv2.dnn.Net) -> _Reading:
-    """Read copies of an image until its red cells have a suitable size."""
+    """Read copies of an image until its red cells have a suitable size, and choose the one that is read best."""
     side = max(image.shape[:2])
     scale = min(ENLARGED, max(SIDE, min(side / 2, LONGEST)) / side)
     reading = _Reading.of(image, scale, network)
-    if side > 2 * LONGEST and reading.is_suitable:
-        finer = _Reading.of(image, 2 * scale, network)  # as small cells that touch may have been read as one
-        if finer.is_suitable and finer.diameter < 1.5 * reading.diameter:
-            return finer
-    tried = [scale]
+    others = [scale / 2] if reading.certainty < SURE else []  # parts of large cells may have been read as cells
+    if side > 2 * LONGEST:
+        others.append(2 * scale)  # small cells that touch may have been read as one
+    readings = [reading, *(_Reading.of(image, other, network) for other in others)]
+    reading = max(readings, key=lambda reading: (reading.is_suitable, reading.certainty))
+    tried = [scale, *others]
     while not reading.is_suitable and len(tried) < COPIES:
         factor = min(4.0, USUAL / reading.diameter) if reading.diameter else 2.5
         scale = min(ENLARGED if reading.diameter else 1.0, scale * factor)
