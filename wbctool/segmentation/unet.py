@@ -98,7 +98,9 @@ def _suitable(image: np.ndarray, network: cv2.dnn.Net) -> _Reading:
     side = max(image.shape[:2])
     scale = min(ENLARGED, max(SIDE, min(side / 2, LONGEST)) / side)
     reading = _Reading.of(image, scale, network)
-    others = [scale / 2] if reading.certainty < SURE else []  # parts of large cells may have been read as cells
+    others = []
+    if reading.certainty < SURE and reading.diameter >= NARROWEST:
+        others.append(scale / 2)  # parts of large cells may have been read as cells
     if side > 2 * LONGEST:
         others.append(2 * scale)  # small cells that touch may have been read as one
     readings = [reading, *(_Reading.of(image, other, network) for other in others)]
