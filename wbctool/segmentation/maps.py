@@ -17,6 +17,7 @@ STRIDE = 16  # sides of what the network sees are multiples of it
 OUTPUTS = 6
 TILE, OVERLAP = 768, 64  # a larger image is cut into tiles, pixels
 RED, WHITE, PLATELET = 1, 2, 3  # kinds of cells in `Maps.kinds`
+CYTOPLASM, NUCLEUS = 2, 3  # classes in `Maps.probabilities`
 
 _networks: dict[tuple[int, str | None], cv2.dnn.Net] = {}
 
@@ -49,7 +50,7 @@ class Maps:
     @cached_property
     def nucleus(self) -> np.ndarray:
         """Log-odds of nucleus against cytoplasm."""
-        return np.log((self.probabilities[3] + 1e-4) / (self.probabilities[2] + 1e-4))
+        return np.log((self.probabilities[NUCLEUS] + 1e-4) / (self.probabilities[CYTOPLASM] + 1e-4))
 
 
 def maps_of(image: np.ndarray, scale: float, network: cv2.dnn.Net) -> Maps:

@@ -24,7 +24,7 @@ import numpy as np
 from wbctool.imaging.label_image import Objects
 from wbctool.segmentation.borders import Borders, nucleus_of
 from wbctool.segmentation.depth import split_by_depth, touches_edge, without_small
-from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
+from wbctool.segmentation.maps import NUCLEUS, PLATELET, RED, WHITE, Maps, load, maps_of
 
 SIDE, LONGEST = 224, 640  # longer side of the first copy, pixels: half of the image's, within these bounds
 ENLARGED = 1.5  # factor by which a small image is enlarged at most
@@ -32,8 +32,10 @@ USUAL, NARROWEST, WIDEST = 40.0, 26.0, 80.0  # diameter of a red cell in a copy,
 SURE = 0.95  # certainty of the first copy below which a smaller one is compared
 COPIES = 3  # tried at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
-SMALLEST = {RED: 0.4, WHITE: 0.12}  # area of a cell at least, in areas of a red cell
-SMALLEST_CUT = {RED: 0.16, WHITE: 0.12}  # the same of a cell that the edge of the image cuts
+# Areas at least, in areas of a red cell:
+SMALLEST_RED, SMALLEST_CUT_RED = 0.4, 0.16  # of a red cell, and of one that the edge of the image cuts
+SMALLEST_WHITE = 0.12  # of a white cell
+SURELY_WHITE, SMALLEST_NUCLEUS = 0.5, 0.1  # of a white cell from which it may show no nucleus, and of a nucleus
 SMALLEST_PLATELET = 4  # pixels of the maps
 ONE_OBJECT, PARTLY_WHITE = 1.2, 0.3  # a stained object of at most so many red cells is white from this fraction on
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where too few red cells are seen
@@ -85,10 +87,11 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, n
     maps, unit = reading.maps, np.pi / 4 * (reading.diameter / 2) ** 2
     likely = _of_one_kind(reading.likely, unit)
     white = split_by_depth(_mask(likely, WHITE), maps.depth, PROMINENCE[WHITE])
+    white = _with_nuclei(white, maps.probabilities[NUCLEUS], unit)
     platelets = cv2.connectedComponents(_mask(likely, PLATELET))[1]
     return maps, {
-        RED: without_small(reading.red, SMALLEST[RED] * unit, SMALLEST_CUT[RED] * unit),
-        WHITE: without_small(white, SMALLEST[WHITE] * unit, SMALLEST_CUT[WHITE] * unit),
+        RED: without_small(reading.red, SMALLEST_RED * unit, SMALLEST_CUT_RED * unit),
+        WHITE: without_small(white, SMALLEST_WHITE * unit, SMALLEST_WHITE * unit),
         PLATELET: without_small(platelets, SMALLEST_PLATELET, SMALLEST_PLATELET),
     }
 
@@ -120,6 +123,14 @@ def _mask(likely: np.ndarray, kind: int) -> np.ndarray:
     """Where a kind is the most probable one; of red cells without lines, such as an image's dark edge gives."""
     mask = (likely == kind).astype(np.uint8)
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) if kind == RED else mask
+
+
+def _with_nuclei(white: np.ndarray, nucleus: np.ndarray, unit: float) -> np.ndarray:
+    """Drop what is small and shows no nucleus from the label map of white cells: parts of red cells, and dirt."""
+    areas = np.bincount(white.ravel())
+    nuclei = np.bincount(white[nucleus > 0.5], minlength=len(areas))
+    keep = (areas >= SURELY_WHITE * unit) | (nuclei >= SMALLEST_NUCLEUS * unit)
+    return np.where(keep[white], white, 0)
 
 
 def _of_one_kind(likely: np.ndarray, unit: float) -> np.ndarray:
