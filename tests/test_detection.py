@@ -8,6 +8,7 @@ from conftest import read_records, write_records, write_yolo
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from wbctool.errors import InputError
 from wbctool.evaluation.detection import average_precision, match
 from wbctool.inputs.boxes import Box, find_boxes, parse_kinds
 
@@ -152,9 +153,53 @@ def test_what_is_wrong_with_boxes_is_said(cli, masks, tmp_path):
     assert "COCO" in message
 
 
+@pytest.mark.parametrize(
+    "line", ["0 120 80 40 40", "0 0.1 0.1 0.2 0.1 0.2 0.3", "0 0.5 0.5 0.1", "0 nan 0.5 0.1 0.1", "wbc 0.5 0.5 0.1 0.1"]
+)
+def test_a_line_of_another_format_is_no_box(line, tmp_path):
+    (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.1 0.1 0.9\n{line}\n")
+    boxes = find_boxes(tmp_path, {"0": "wbc"})
+    with pytest.raises(InputError, match=r"a\.txt line 2"):
+        boxes.of("a", (100, 50))
+
+
+def test_boxes_are_read_in_the_encoding_of_their_file(tmp_path):
+    (tmp_path / "classes.txt").write_text("\ufeffWBC\n", "utf-8")
+    (tmp_path / "a.txt").write_text("\ufeff0 0.5 0.5 0.5 0.5\n", "utf-8")
+    assert find_boxes(tmp_path).of("a", (100, 40)) == [Box("wbc", 25, 10, 75, 30)]
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    xml = f'<?xml version="1.0" encoding="ISO-8859-1"?><a><t>é</t><object><name>WBC</name>{box}</object></a>'
+    (tmp_path / "a.xml").write_text(xml, "latin-1")
+    assert find_boxes(tmp_path).of("a", (100, 40)) == [Box("wbc", 1, 2, 3, 4)]
+
+
+def test_coco_of_segment_is_truth_crowds_are_none_and_names_are_unique(cli, drawn, tmp_path):
+    file = tmp_path / "cells.json"
+    cli("segment", drawn / "images" / "band", "-o", tmp_path / "m", "--coco", file)
+    done = cli("evaluate", tmp_path / "m", "--truth", file, "--json")
+    assert json.loads(done.out)["wbc_f1"] == 1
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "WBC"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": crowd} for crowd in (0, 1)],
+    }
+    file.write_text(json.dumps(content))
+    assert len(find_boxes(file).of("a", (10, 10))) == 1
+    content["images"].append({"id": 2, "file_name": "a.png"})
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="two images"):
+        find_boxes(file)
+
+
+def test_boxes_without_area_overlap_nothing():
+    assert Box("wbc", 0, 0, -20, 20).overlap(Box("wbc", 0, 0, 20, 20)) == 0
+
+
 def test_a_text_file_beside_masks_is_no_yolo_file(tmp_path):
     (tmp_path / "README.txt").write_text("Masks by two experts\n")
     assert find_boxes(tmp_path) is None
-    (tmp_path / "a.txt").write_text("")
-    assert find_boxes(tmp_path).stems() == ["a"]
+    (tmp_path / "empty.txt").write_text("")
+    assert find_boxes(tmp_path) is None
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert "a" in find_boxes(tmp_path).stems()
     assert parse_kinds("a=b=wbc, c=ignore") == {"a=b": "wbc", "c": "ignore"}

@@ -31,6 +31,7 @@ def test_an_image_without_doubts_has_no_warnings():
         ),
         ([white(), cell("platelet", 360), cell("platelet", 340)], {"giant_platelets": 1}),
         ([white(nucleus=90), white(), white(quality=0.49), white(quality=0.51)], {"implausible_nuclei": 2}),
+        ([white(quality=None), {**white(), "nucleus": None}], {"implausible_nuclei": 1}),
     ],
 )
 def test_what_is_doubtful_is_counted(cells, expected):
@@ -47,12 +48,12 @@ def test_a_cell_is_as_good_as_the_worse_of_outline_and_nucleus():
 
 def test_cells_of_less_quality_are_left_out_and_unknown_ones_stay():
     record = {"id": "a.png", "mask": "a", "size": [100, 100], "cells": []}
-    for index, quality in enumerate((0.4, 0.9, None)):
-        more = {} if quality is None else {"quality": quality}
+    for index, quality in enumerate((0.4, 0.9, None, "")):
+        more = {} if quality == "" else {"quality": quality}
         record["cells"].append(
             {"kind": "wbc", "area": 9, "centroid": [50.0 + 10 * index, 50.0], "value": index, **more}
         )
-    assert [c["value"] for c in choose_cells(record, None, "all", min_quality=0.5)] == [1, 2]
+    assert [c["value"] for c in choose_cells(record, None, "all", min_quality=0.5)] == [1, 2, 3]
     assert choose_cells(record, None, "central", min_quality=0.5) == []
     assert [c["value"] for c in choose_cells(record, None, "central")] == [0]
 

@@ -1,15 +1,19 @@
 """The U-Net method: its maps, how they are split into cells, and what it gives on drawn smears."""
 
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from wbctool.drawing.smear import draw_field
 from wbctool.imaging.label_image import Region
-from wbctool.segmentation import find_objects
-from wbctool.segmentation.borders import enlarged, expected_dice
+from wbctool.segmentation import find_objects, unet
+from wbctool.segmentation.borders import Borders, enlarged, expected_dice
 from wbctool.segmentation.depth import split_by_depth, without_small
-from wbctool.segmentation.maps import Maps, load, maps_of
+from wbctool.segmentation.maps import PLATELET, RED, WHITE, Maps, load, maps_of
+from wbctool.segmentation.unet import _of_one_kind
 
 
 def disks(shape, *circles):
@@ -82,6 +86,31 @@ def test_an_image_larger_than_a_tile_gives_the_maps_of_its_parts():
     assert np.abs(whole.probabilities[middle] - alone.probabilities[middle]).mean() < 0.01
 
 
+def test_a_small_cell_that_is_partly_platelet_is_one_cell():
+    probabilities = np.zeros((5, 40, 40), np.float32)
+    probabilities[0] = 1
+    probabilities[:, 10:20, 10:20] = np.array([0.05, 0, 0.05, 0.3, 0.6])[:, None, None]  # platelet, rather
+    probabilities[:, 10:20, 10:14] = np.array([0.05, 0, 0.05, 0.7, 0.2])[:, None, None]  # 4 of 10 columns are nucleus
+    probabilities[:, 30:36, 30:36] = np.array([0.05, 0, 0.05, 0.1, 0.8])[:, None, None]
+    maps = _of_one_kind(Maps(probabilities, np.zeros((40, 40), np.float32), (1.0, 1.0)), unit=200)
+    assert (maps.likely[10:20, 10:20] == WHITE).all()
+    assert (maps.margin(WHITE)[10:20, 10:20] > 0).all()
+    assert (maps.nucleus[10:20, 10:20] > 0).all()
+    assert (maps.likely[30:36, 30:36] == PLATELET).all()
+    assert np.allclose(maps.probabilities.sum(axis=0), 1)
+
+
+def test_touching_red_cells_are_not_whole():
+    probabilities = np.zeros((5, 40, 60), np.float32)
+    labels = np.zeros((40, 60), np.int32)
+    for number, (x, y) in enumerate([(12, 12), (28, 12), (48, 30)], start=1):  # the first two touch
+        cv2.circle(labels, (x, y), 8, number, -1)
+    probabilities[RED], probabilities[0] = labels > 0, labels == 0
+    maps = Maps(probabilities, np.zeros((40, 60), np.float32), (1.0, 1.0))
+    regions = Borders(maps, RED, labels, labels > 0, (40, 60)).regions()
+    assert [region.overlapped for region in regions] == [True, True, False]
+
+
 def test_drawn_cells_agree_with_their_truth():
     dice = []
     for number, name in enumerate(["neutrophil", "lymphocyte", "monocyte", "band", "eosinophil"] * 2):
@@ -99,6 +128,12 @@ def test_drawn_cells_agree_with_their_truth():
 
 def test_another_network_is_read_and_a_file_that_is_none_refused(cli, drawn, tmp_path):
     folder = drawn / "images" / "band"
+    shutil.copy(Path(unet.__file__).parent / "unet.onnx", tmp_path / "copy.onnx")
+    for out, more in (("own", ()), ("copy", ("--unet-network", tmp_path / "copy.onnx"))):
+        assert cli("segment", folder, "-o", tmp_path / out, *more).code == 0
+    masks = {path.name: path.read_bytes() for path in (tmp_path / "own").rglob("*.png")}
+    assert masks
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").rglob("*.png")} == masks
     for name in ("gone.onnx", "text.onnx"):
         if name == "text.onnx":
             (tmp_path / name).write_text("no network")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import splitext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -117,7 +118,7 @@ def _compare(
     used: set[str] = set()
     example = ""
     for record in records:
-        stem = str(PurePosixPath(record["id"]).with_suffix(""))
+        stem = splitext(record["id"])[0]
         example = example or stem
         if stem not in truth:
             compared.unpaired += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from os.path import splitext
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from wbctool.console import note
 from wbctool.errors import InputError
 from wbctool.evaluation.document import Block, Result, Section, Table
 from wbctool.evaluation.sources import reading
-from wbctool.inputs.boxes import KINDS, Box, BoxFiles
-from wbctool.records import ERROR, MASK, Record
+from wbctool.inputs.boxes import Box, BoxFiles
+from wbctool.records import ERROR, KINDS, MASK, Record
 from wbctool.records.selection import Selection
 
 SCHEMA = "wbctool.detection/1"
@@ -107,7 +107,7 @@ def _report(records: Iterator[Record], truth: BoxFiles, source: str) -> dict[str
     stems, used, unpaired = set(truth.stems()), set(), 0
     example = ""
     for record in records:
-        stem = str(PurePosixPath(record["id"]).with_suffix(""))
+        stem = splitext(record["id"])[0]
         example = example or stem
         if stem not in stems:
             unpaired += 1
@@ -120,8 +120,8 @@ def _report(records: Iterator[Record], truth: BoxFiles, source: str) -> dict[str
         _count(counts, truth, stem, record)
     if not used:
         raise InputError(
-            f"{source}: no image pairs with boxes (such as {example or 'none'} and {next(iter(stems), 'none')}); "
-            "their paths inside the two folders, without suffix, must be the same"
+            f"{source}: no image pairs with boxes (such as {example or 'none'} and {next(iter(truth.stems()), 'none')})"
+            "; their paths inside the two folders, without suffix, must be the same"
         )
     figures: dict[str, Any] = {}
     for kind in KINDS:
@@ -140,19 +140,19 @@ def _report(records: Iterator[Record], truth: BoxFiles, source: str) -> dict[str
 
 def _count(counts: dict[str, _Counts], truth: BoxFiles, stem: str, record: Record) -> None:
     """Add an image; one that failed has no cells."""
-    found = record.get("cells", [])
+    entries = record.get("cells", [])
     boxes = truth.of(stem, record["size"]) if record.get("size") else truth.of(stem, (1, 1))
     cells = [
         Box(c["kind"], c["bbox"][0], c["bbox"][1], c["bbox"][0] + c["bbox"][2], c["bbox"][1] + c["bbox"][3])
-        for c in found
+        for c in entries
     ]
     for box in boxes:
         counts[box.kind].boxes += 1
-    for cell, entry, hit in zip(cells, found, match(boxes, cells), strict=True):
+    for cell, entry, hit in zip(cells, entries, match(boxes, cells), strict=True):
         kind = counts[cell.kind]
         kind.cells += 1
         kind.matched += hit
-        if "quality" in entry:
+        if entry.get("quality") is not None:
             kind.scores.append(entry["quality"])
             kind.hits.append(hit)
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wbctool.errors import InputError, UsageProblem
+from wbctool.records import KINDS
 
-KINDS = ("wbc", "rbc", "platelet")
 IGNORED = "ignore"
 # class names that need no mapping, in lower case
 _KNOWN = {
     **dict.fromkeys(("wbc", "white blood cell", "white blood cells", "leukocyte", "leukocytes"), "wbc"),
     **dict.fromkeys(("rbc", "red blood cell", "red blood cells", "erythrocyte", "erythrocytes"), "rbc"),
     **dict.fromkeys(("platelet", "platelets", "plt", "thrombocyte", "thrombocytes"), "platelet"),
+    "nucleus": IGNORED,  # which `segment --coco` writes beside the cell
 }
 
 
@@ -42,7 +44,7 @@ class Box:
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         common = max(0.0, width) * max(0.0, height)
-        return common / (self.area + other.area - common)
+        return common / (self.area + other.area - common) if common else 0.0
 
 
 @dataclass
@@ -78,14 +80,13 @@ class BoxFiles:
             where, entries = stem, iter(self.boxes[stem])
         else:
             where = str(self.files[stem])
-            text = _text(self.files[stem])
-            entries = _voc(text, where) if self.form == "VOC" else self._yolo(text, where, size)
+            entries = _voc(self.files[stem]) if self.form == "VOC" else self._yolo(self.files[stem], size)
         found = []
         for name, corners in entries:
             kind = self._kind(name)
             if kind != IGNORED:
                 if not all(map(math.isfinite, corners)) or corners[0] >= corners[2] or corners[1] >= corners[3]:
-                    raise InputError(f"{where}: a box of {name} is empty; fix or remove it")
+                    raise InputError(f"{where}: a box of {name} has no area, or is no number; fix or remove it")
                 found.append(Box(kind, *corners))
         return found
 
@@ -93,22 +94,22 @@ class BoxFiles:
         kind = self.kinds.get(name) or _KNOWN.get(name.lower())
         if kind is None:
             raise UsageProblem(
-                f"--kinds: nothing says what class {name} is; add {name}=wbc, =rbc, =platelet or =ignore"
+                f"--kinds: class {name} has no known kind; add {name}=wbc, {name}=rbc, {name}=platelet or {name}=ignore"
             )
         return kind
 
-    def _yolo(self, text: str, where: str, size: Sequence[int]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    def _yolo(self, file: Path, size: Sequence[int]) -> Iterator[tuple[str, tuple[float, ...]]]:
         width, height = size
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
             try:
-                first, *rest = line.split()
-                x, y, w, h = map(float, rest[:4])
-                index = int(first)
-                name = self.names[index] if 0 <= index < len(self.names) else first
+                index, (x, y, w, h) = _yolo_values(line)
             except ValueError:
-                raise InputError(f"{where} line {number}: not CLASS X Y WIDTH HEIGHT; fix or remove it") from None
+                raise InputError(
+                    f"{file} line {number}: not CLASS X Y WIDTH HEIGHT in fractions of the image; fix or remove it"
+                ) from None
+            name = self.names[index] if 0 <= index < len(self.names) else str(index)
             yield name, ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
 
 
@@ -127,28 +128,38 @@ def find_boxes(truth: Path, kinds: Mapping[str, str] | None = None) -> BoxFiles 
     """Find files of boxes: a COCO file, or a folder of VOC (`.xml`) or YOLO (`.txt`) files; None where there are none.
 
     Raises:
-        InputError: a COCO file cannot be read, or two files have the same name.
+        InputError: a COCO file cannot be read, or two of its images have the same name.
     """
     if truth.is_file():
         return _coco(truth, kinds or {}) if truth.suffix.lower() == ".json" else None
     for form, suffix in (("VOC", ".xml"), ("YOLO", ".txt")):
         files: dict[str, Path] = {}
         for path in sorted(truth.rglob(f"*{suffix}")):
-            stem = str(PurePosixPath(path.relative_to(truth).as_posix()).with_suffix(""))
-            if not path.name.startswith(".") and (form == "VOC" or _is_yolo(path)):
-                files[stem] = path
-        if files:
+            relative = PurePosixPath(path.relative_to(truth).as_posix())
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if path.is_file() and not hidden and path.name != "classes.txt":
+                files[str(relative.with_suffix(""))] = path
+        if files and (form == "VOC" or any(map(_is_yolo, files.values()))):
             return BoxFiles(form, files, kinds=kinds or {}, names=_class_names(truth) if form == "YOLO" else ())
     return None
 
 
 def _is_yolo(file: Path) -> bool:
-    """Whether a text file has a class and four numbers in its first line, or is empty."""
-    line = next((line for line in _text(file).splitlines() if line.strip()), "0 0 0 0 0")
+    """Whether the first line of a text file is a class and four numbers, or more."""
     try:
+        line = next((line for line in _text(file).splitlines() if line.strip()), "")
         return len([float(value) for value in line.split()]) >= 5
-    except ValueError:
+    except (InputError, ValueError):
         return False
+
+
+def _yolo_values(line: str) -> tuple[int, list[float]]:
+    """Class, and centre and size in fractions of the image; a confidence may follow. `ValueError` for another line."""
+    number, *values = line.split()
+    fractions = [float(value) for value in values[:4]]
+    if len(values) not in (4, 5) or not all(0 <= value <= 1 for value in fractions):
+        raise ValueError(line)
+    return int(number), fractions
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -161,20 +172,22 @@ def _class_names(folder: Path) -> list[str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; check the truth") from None
     except UnicodeDecodeError:
         raise InputError(f"{file}: not text in UTF-8; check the truth") from None
 
 
-def _voc(text: str, where: str) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _voc(file: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
     try:
-        for entry in ET.fromstring(text).iter("object"):
+        for entry in ET.fromstring(file.read_bytes()).iter("object"):
             corners = (float(entry.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             yield entry.findtext("name", "").strip(), tuple(corners)
-    except (ET.ParseError, ValueError) as error:
-        raise InputError(f"{where}: not a Pascal VOC file ({error}); fix or remove it") from None
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; check the truth") from None
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{file}: not a Pascal VOC file ({error}); fix or remove it") from None
 
 
 def _coco(file: Path, kinds: Mapping[str, str]) -> BoxFiles:
@@ -184,8 +197,12 @@ def _coco(file: Path, kinds: Mapping[str, str]) -> BoxFiles:
         stems = {i["id"]: str(PurePosixPath(str(i["file_name"])).with_suffix("")) for i in content["images"]}
         boxes: dict[str, list[tuple[str, tuple[float, ...]]]] = {stem: [] for stem in stems.values()}
         for entry in content["annotations"]:
-            x, y, width, height = map(float, entry["bbox"])
-            boxes[stems[entry["image_id"]]].append((names[entry["category_id"]], (x, y, x + width, y + height)))
-    except (KeyError, TypeError, ValueError) as error:
+            if not entry.get("iscrowd"):  # a region of many cells
+                x, y, width, height = map(float, entry["bbox"])
+                boxes[stems[entry["image_id"]]].append((names[entry["category_id"]], (x, y, x + width, y + height)))
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{file}: not a COCO file of boxes ({error!r}); give another one") from None
+    if len(boxes) < len(stems):
+        twice = next(stem for stem, count in Counter(stems.values()).items() if count > 1)
+        raise InputError(f"{file}: two images are {twice} but for the suffix; give them different names")
     return BoxFiles("COCO", boxes=boxes, kinds=kinds)

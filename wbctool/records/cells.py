@@ -31,7 +31,7 @@ def choose_cells(
         chosen = [max(chosen, key=lambda cell: cell["area"])]
     elif which == "central" and chosen:
         chosen = [central(chosen, record["size"])]
-    return [cell for cell in chosen if cell.get("quality", 1.0) >= min_quality]
+    return [cell for cell in chosen if cell.get("quality") is None or cell["quality"] >= min_quality]
 
 
 def central(cells: Sequence[dict[str, Any]], size: Sequence[int]) -> dict[str, Any]:

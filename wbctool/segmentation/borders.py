@@ -15,25 +15,33 @@ FRAGMENT = 0.05  # a piece smaller than this fraction of the largest is no lobe
 
 
 class Borders:
-    """Outlines at full size of the cells of one kind."""
+    """Outlines at full size of the cells of one kind.
 
-    def __init__(self, maps: Maps, kind: int, labels: np.ndarray, shape: tuple[int, int]) -> None:
-        self._maps, self._labels, self._shape = maps, labels, shape
-        self._margin, self._chance = maps.margin(kind), maps.kinds[kind]
+    Args:
+        maps: of the network.
+        kind: of `Maps.kinds`.
+        labels: label map of the cells, of the maps' size.
+        occupied: where there are cells of any kind, bool, of the maps' size.
+        shape: height and width of the image.
+    """
+
+    def __init__(self, maps: Maps, kind: int, labels: np.ndarray, occupied: np.ndarray, shape: tuple[int, int]) -> None:
+        self._maps, self._labels, self._occupied, self._shape = maps, labels, occupied, shape
+        self._margin, self._probability = maps.margin(kind), maps.kinds[kind]
         self._windows = _windows(labels)
 
     def regions(self) -> list[Region]:
         """All cells, holes filled."""
-        found = (self._region(number, *window) for number, window in enumerate(self._windows, start=1))
-        return [region for region in found if region is not None]
+        regions = (self._region(number, *window) for number, window in enumerate(self._windows, start=1))
+        return [region for region in regions if region is not None]
 
     def _region(self, number: int, left: int, top: int, right: int, bottom: int) -> Region | None:
         """The cell of a label, from its window in the maps; None where nothing is left of it."""
         rows, columns = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
         labels, margin = self._labels[rows, columns], self._margin[rows, columns]
-        own, other = labels == number, (labels > 0) & (labels != number)
-        near = (cv2.dilate(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~other
-        margin = np.where(near, margin, np.where(other, -np.abs(margin) - 0.5, np.minimum(margin, -1.0)))
+        inside, other = labels == number, (labels > 0) & (labels != number)
+        grown = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        margin = np.where(grown & ~other, margin, np.where(other, -np.abs(margin) - 0.5, np.minimum(margin, -1.0)))
         across, down = self._maps.scale
         x, y = max(0, int((left - 1.5) / across)), max(0, int((top - 1.5) / down))
         shape = (
@@ -44,9 +52,10 @@ class Borders:
         mask = fill_holes(_largest((odds > 0).astype(np.uint8)))
         if not mask.any():
             return None
-        quality = expected_dice(own, np.where(other, 0, self._chance[rows, columns]))
+        quality = expected_dice(inside, np.where(other, 0, self._probability[rows, columns]))
         tight = Region.from_mask(mask)
-        return Region(x + tight.x, y + tight.y, tight.mask, quality=quality)
+        touching = bool((grown & ~inside & self._occupied[rows, columns]).any())
+        return Region(x + tight.x, y + tight.y, tight.mask, touching, quality)
 
 
 def _windows(labels: np.ndarray) -> list[list[int]]:

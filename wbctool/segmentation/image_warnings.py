@@ -10,7 +10,7 @@ WARNINGS = {"giant_platelets": "giant platelets", "implausible_nuclei": "cells w
 GIANT = 0.8  # areas of a red cell, or 0.35 of a white one, from which a platelet is giant
 OF_WHITE = 0.35
 FEW = 3  # red cells that suffice to measure one
-NUCLEUS = (0.1, 0.5)  # least fraction of its cell that a nucleus takes, and least quality
+LEAST_NUCLEUS, LEAST_QUALITY = 0.1, 0.5  # fraction of its cell that a plausible nucleus takes, and quality of the cell
 
 
 def warnings_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -20,19 +20,21 @@ def warnings_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         cells: entries of a mask record.
 
     Returns:
-        `no_white_cell`: 1 where there is none; `giant_platelets`: platelets as large as a red cell, or, where none is
-        seen, a third of a white one; `implausible_nuclei`: white cells of low quality or with hardly any nucleus.
+        `no_white_cell`: 1 where there is none; `giant_platelets`: platelets over 0.8 of the median red cell's area, or,
+        with fewer than three red cells, over 0.35 of a white cell's; `implausible_nuclei`: white cells of quality under
+        0.5, or whose nucleus takes under a tenth of them.
     """
     of = {kind: [cell for cell in cells if cell["kind"] == kind] for kind in ("wbc", "rbc", "platelet")}
+    giant = _giant_area(of)
     counts = {
         "no_white_cell": int(not of["wbc"]),
-        "giant_platelets": sum(cell["area"] > _largest_platelet(of) for cell in of["platelet"]),
+        "giant_platelets": sum(cell["area"] > giant for cell in of["platelet"]),
         "implausible_nuclei": sum(map(_is_implausible, of["wbc"])),
     }
     return {name: count for name, count in counts.items() if count}
 
 
-def _largest_platelet(of: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+def _giant_area(of: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
     """The area from which a platelet is giant, pixels."""
     if len(of["rbc"]) >= FEW:
         return GIANT * median(cell["area"] for cell in of["rbc"])
@@ -40,6 +42,5 @@ def _largest_platelet(of: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
 
 
 def _is_implausible(cell: Mapping[str, Any]) -> bool:
-    fraction, quality = NUCLEUS
-    has_little = cell.get("nucleus", {}).get("area", 0) < fraction * cell["area"]
-    return has_little or cell.get("quality", 1.0) < quality
+    quality, nucleus = cell.get("quality"), cell.get("nucleus") or {"area": 0}
+    return nucleus["area"] < LEAST_NUCLEUS * cell["area"] or (quality is not None and quality < LEAST_QUALITY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,7 +15,7 @@ from wbctool.errors import InputError
 
 STRIDE = 16  # sides of what the network sees are multiples of it
 OUTPUTS = 6
-TILE, OVERLAP = 768, 64  # a larger image is cut into tiles, pixels
+TILE, OVERLAP = 768, 64  # a larger copy is cut into tiles, pixels
 RED, WHITE, PLATELET = 1, 2, 3  # kinds of cells in `Maps.kinds`
 CYTOPLASM, NUCLEUS = 2, 3  # classes in `Maps.probabilities`
 
@@ -42,14 +42,30 @@ class Maps:
         p = self.probabilities
         return np.stack([p[0], p[1], p[2] + p[3], p[4]])
 
+    @cached_property
+    def likely(self) -> np.ndarray:
+        """The most probable kind of each pixel, (height, width), uint8."""
+        return self.kinds.argmax(axis=0).astype(np.uint8)
+
+    def reassigned(self, white: np.ndarray, platelet: np.ndarray) -> Maps:
+        """Maps in which no pixel of a mask may be a platelet, and none of another a white cell."""
+        probabilities = self.probabilities.copy()
+        cell = probabilities[CYTOPLASM : NUCLEUS + 1]
+        factor = 1 + probabilities[4] / np.maximum(cell.sum(axis=0), 1e-6)
+        cell *= np.where(white, factor, 1)
+        probabilities[4] += np.where(platelet, cell.sum(axis=0), 0)
+        probabilities[4, white] = 0
+        cell[:, platelet] = 0
+        return replace(self, probabilities=probabilities)
+
     def margin(self, kind: int) -> np.ndarray:
-        """Log-odds of a kind of `kinds` against the most probable other one."""
+        """Logarithm of the ratio of a kind's probability to that of the most probable other one."""
         others = np.delete(self.kinds, kind, axis=0).max(axis=0)
         return np.log((self.kinds[kind] + 1e-4) / (others + 1e-4))
 
     @cached_property
     def nucleus(self) -> np.ndarray:
-        """Log-odds of nucleus against cytoplasm."""
+        """Logarithm of the ratio of the probabilities of nucleus and cytoplasm."""
         return np.log((self.probabilities[NUCLEUS] + 1e-4) / (self.probabilities[CYTOPLASM] + 1e-4))
 
 
@@ -72,7 +88,7 @@ def _logits(copy: np.ndarray, network: cv2.dnn.Net) -> np.ndarray:
     height, width = copy.shape[:2]
     if max(height, width) <= TILE:
         return _forward(copy, network)
-    logits = np.empty((6, height // 2, width // 2), np.float32)
+    logits = np.empty((OUTPUTS, height // 2, width // 2), np.float32)
     step = TILE - 2 * OVERLAP
     for top in range(0, height, step):
         for left in range(0, width, step):
@@ -98,14 +114,18 @@ def load(file: str | None = None) -> cv2.dnn.Net:
     if key not in _networks:
         if file and not Path(file).is_file():
             raise InputError(f"{file}: no such file; give a network as examples/cell_network/train.py writes it")
+        name = file or "the network of the package"
         try:
-            with as_file(files("wbctool.segmentation").joinpath("unet.onnx")) as own:
-                network = cv2.dnn.readNetFromONNX(file or str(own))
+            with as_file(files("wbctool.segmentation").joinpath("unet.onnx")) as packaged:
+                network = cv2.dnn.readNetFromONNX(file or str(packaged))
             network.setInput(np.zeros((1, 3, STRIDE, STRIDE), np.float32))
             shape = network.forward().shape
         except cv2.error as error:
-            raise InputError(f"{file}: not an ONNX network that OpenCV runs ({error.err})") from None
+            raise InputError(f"{name}: not an ONNX network that OpenCV runs ({error.err})") from None
         if shape != (1, OUTPUTS, STRIDE // 2, STRIDE // 2):
-            raise InputError(f"{file}: gives {shape} for 16 × 16 pixels; give a network of examples/cell_network")
+            raise InputError(
+                f"{name}: its output for 16 × 16 pixels has shape {shape}, not (1, 6, 8, 8); give a network of "
+                "examples/cell_network"
+            )
         _networks[key] = network
     return _networks[key]

@@ -14,13 +14,15 @@ from wbctool.imaging.files import read_image, write_png
 from wbctool.imaging.label_image import to_labels
 from wbctool.pipeline.parameters import Parameters
 from wbctool.pipeline.runner import run_step
-from wbctool.pipeline.step import Execution, Outcome, Step, added, parse_shard, same_id
+from wbctool.pipeline.step import Execution, Outcome, Step, parse_shard, same_id
 from wbctool.records import MASK, Record
 from wbctool.records.selection import Selection
 from wbctool.segmentation.coco import CocoFile
 from wbctool.segmentation.image_warnings import warnings_of
 from wbctool.segmentation.method import METHODS, Method, Splitting
 from wbctool.segmentation.overlay import overlay
+
+_MADE = ("schema", "size", "method", "seconds", "mask", "warnings", "cells", "constants")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class SegmentationResult:
             kinds = Counter(cell["kind"] for cell in record["cells"])
             self.objects.update(kinds)
             self.images.update(kinds.keys())
-            warnings = warnings_of(record["cells"])  # records of an earlier version do not have them
+            warnings = record.get("warnings", {})
             self.warnings.update(warnings)
             self.images.update(warnings.keys())
 
@@ -109,10 +111,15 @@ def _step(method: Method, parameters: Parameters, overlays: bool) -> Step:
         settings={"method": method.name, **method.settings(parameters), "overlay": overlays},
         expected=same_id,
         work=partial(_segment, method, parameters, overlays),
-        compose=added,
-        made=("schema", "size", "method", "seconds", "mask", "warnings", "cells", "constants"),
+        compose=_replaced,
+        made=_MADE,
         reserved=("overlays",),
     )
+
+
+def _replaced(record: Record, made: Record) -> Record:
+    """The record of the input with what this run made, and nothing of an earlier segmentation."""
+    return {**{key: value for key, value in record.items() if key not in _MADE}, **made}
 
 
 def _segment(

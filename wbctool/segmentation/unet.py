@@ -14,7 +14,6 @@ OpenCV runs the network. `tests/benchmarks/masks.py` prints the agreement with e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,30 +29,34 @@ SIDE, LONGEST = 224, 640  # longer side of the first copy, pixels: half of the i
 ENLARGED = 1.5  # factor by which a small image is enlarged at most
 USUAL, NARROWEST, WIDEST = 40.0, 26.0, 80.0  # diameter of a red cell in a copy, pixels
 SURE = 0.95  # certainty of the first copy below which a smaller one is compared
-COPIES = 3  # tried at most
+CORRECTED = 2  # copies of a corrected size at most
 PROMINENCE = {RED: 0.1, WHITE: 0.4}  # how far the depth falls between two cells at least
 # Areas at least, in areas of a red cell:
 SMALLEST_RED, SMALLEST_CUT_RED = 0.4, 0.16  # of a red cell, and of one that the edge of the image cuts
 SMALLEST_WHITE = 0.12  # of a white cell
-SURELY_WHITE, SMALLEST_NUCLEUS = 0.5, 0.1  # of a white cell from which it may show no nucleus, and of a nucleus
+# A white cell of less than half a red cell's area needs a nucleus of at least a tenth of it.
+SURELY_WHITE, SMALLEST_NUCLEUS = 0.5, 0.1
 SMALLEST_PLATELET = 4  # pixels of the maps
-ONE_OBJECT, PARTLY_WHITE = 1.2, 0.3  # a stained object of at most so many red cells is white from this fraction on
+# A stained object of up to 1.2 red-cell areas is one cell: white if at least 0.3 of its pixels are, else a platelet.
+ONE_OBJECT, PARTLY_WHITE = 1.2, 0.3
 WHITE_TO_RED = 1.8  # diameter of a white cell, in those of a red cell, where too few red cells are seen
 WIDEST_WHITE = 5  # diameter of a white cell at most, in those of a red cell
-FEW = 3
+FEW = 3  # red cells needed to measure their diameter
 
 
 def segment(image: np.ndarray, file: str | None = None) -> Objects:
     """Find the cells of an RGB image, uint8, by the network of the package or of a file."""
     maps, labels = _read(image, load(file))
-    of = {kind: Borders(maps, kind, labels[kind], image.shape[:2]).regions() for kind in (WHITE, PLATELET, RED)}
-    return Objects([(whole, nucleus_of(maps, whole)) for whole in of[WHITE]], of[PLATELET], of[RED])
+    occupied = np.any(list(labels.values()), axis=0)
+    regions = {kind: Borders(maps, kind, labels[kind], occupied, image.shape[:2]).regions() for kind in labels}
+    return Objects([(whole, nucleus_of(maps, whole)) for whole in regions[WHITE]], regions[PLATELET], regions[RED])
 
 
 @dataclass(frozen=True)
 class _Reading:
     """What a copy of the image shows: its maps, the most probable kind of each pixel, and red cells."""
 
+    scale: float  # of the copy
     maps: Maps
     likely: np.ndarray
     red: np.ndarray  # label map
@@ -61,8 +64,8 @@ class _Reading:
     @classmethod
     def of(cls, image: np.ndarray, scale: float, network: cv2.dnn.Net) -> _Reading:
         maps = maps_of(image, scale, network)
-        likely = maps.kinds.argmax(axis=0).astype(np.uint8)
-        return cls(maps, likely, split_by_depth(_mask(likely, RED), maps.depth, PROMINENCE[RED]))
+        likely = maps.likely
+        return cls(scale, maps, likely, split_by_depth(_mask(likely, RED), maps.depth, PROMINENCE[RED]))
 
     @cached_property
     def diameter(self) -> float:
@@ -80,43 +83,49 @@ class _Reading:
         """Whether red cells have a size that the network knows."""
         return NARROWEST <= self.diameter <= WIDEST
 
+    @property
+    def better_scale(self) -> float:
+        """That at which a red cell would have the usual diameter; a larger one where no cell is seen."""
+        if not self.diameter:
+            return min(1.0, 2.5 * self.scale)
+        return min(ENLARGED, self.scale * min(4.0, USUAL / self.diameter))
 
-def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, Mapping[int, np.ndarray]]:
+    def merit(self) -> tuple[bool, float]:
+        """By which the best of several is chosen."""
+        return self.is_suitable, self.certainty
+
+
+def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, dict[int, np.ndarray]]:
     """The maps of an image, from a copy of a suitable size, and the label map of each kind of cell."""
     reading = _suitable(image, network)
-    maps, unit = reading.maps, np.pi / 4 * (reading.diameter / 2) ** 2
-    likely = _of_one_kind(reading.likely, unit)
-    white = split_by_depth(_mask(likely, WHITE), maps.depth, PROMINENCE[WHITE])
+    unit = np.pi / 4 * (reading.diameter / 2) ** 2
+    maps = _of_one_kind(reading.maps, unit)
+    white = split_by_depth(_mask(maps.likely, WHITE), maps.depth, PROMINENCE[WHITE])
     white = _with_nuclei(white, maps.probabilities[NUCLEUS], unit)
-    platelets = cv2.connectedComponents(_mask(likely, PLATELET))[1]
+    platelets = cv2.connectedComponents(_mask(maps.likely, PLATELET))[1]
     return maps, {
-        RED: without_small(reading.red, SMALLEST_RED * unit, SMALLEST_CUT_RED * unit),
         WHITE: without_small(white, SMALLEST_WHITE * unit, SMALLEST_WHITE * unit),
         PLATELET: without_small(platelets, SMALLEST_PLATELET, SMALLEST_PLATELET),
+        RED: without_small(reading.red, SMALLEST_RED * unit, SMALLEST_CUT_RED * unit),
     }
 
 
 def _suitable(image: np.ndarray, network: cv2.dnn.Net) -> _Reading:
     """Read copies of an image until its red cells have a suitable size, and choose the one that is read best."""
     side = max(image.shape[:2])
-    scale = min(ENLARGED, max(SIDE, min(side / 2, LONGEST)) / side)
-    reading = _Reading.of(image, scale, network)
-    others = []
-    if reading.certainty < SURE and reading.diameter >= NARROWEST:
-        others.append(scale / 2)  # parts of large cells may have been read as cells
-    if side > 2 * LONGEST:
-        others.append(2 * scale)  # small cells that touch may have been read as one
-    readings = [reading, *(_Reading.of(image, other, network) for other in others)]
-    reading = max(readings, key=lambda reading: (reading.is_suitable, reading.certainty))
-    tried = [scale, *others]
-    while not reading.is_suitable and len(tried) < COPIES:
-        factor = min(4.0, USUAL / reading.diameter) if reading.diameter else 2.5
-        scale = min(ENLARGED if reading.diameter else 1.0, scale * factor)
-        if any(abs(np.log(scale / other)) < 0.2 for other in tried):
+    readings = [_Reading.of(image, min(ENLARGED, max(SIDE, min(side / 2, LONGEST)) / side), network)]
+    first = readings[0]
+    if first.certainty < SURE and first.diameter >= NARROWEST:  # parts of large cells may have been read as cells
+        readings.append(_Reading.of(image, first.scale / 2, network))
+    if side > 2 * LONGEST:  # small cells that touch may have been read as one
+        readings.append(_Reading.of(image, 2 * first.scale, network))
+    for _ in range(CORRECTED):
+        best = max(readings, key=_Reading.merit)
+        scale = best.better_scale
+        if best.is_suitable or any(abs(np.log(scale / other.scale)) < 0.2 for other in readings):
             break
-        tried.append(scale)
-        reading = _Reading.of(image, scale, network)
-    return reading
+        readings.append(_Reading.of(image, scale, network))
+    return max(readings, key=_Reading.merit)
 
 
 def _mask(likely: np.ndarray, kind: int) -> np.ndarray:
@@ -133,16 +142,17 @@ def _with_nuclei(white: np.ndarray, nucleus: np.ndarray, unit: float) -> np.ndar
     return np.where(keep[white], white, 0)
 
 
-def _of_one_kind(likely: np.ndarray, unit: float) -> np.ndarray:
+def _of_one_kind(maps: Maps, unit: float) -> Maps:
     """Give small objects that are partly white cell, partly platelet one kind; a small lymphocyte is no platelet."""
+    likely = maps.likely
     stained = (likely == WHITE) | (likely == PLATELET)
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(stained.astype(np.uint8), connectivity=4)
     areas = stats[:, cv2.CC_STAT_AREA]
     white = np.bincount(pieces[likely == WHITE], minlength=count) / np.maximum(areas, 1)
-    kinds = np.where(white >= PARTLY_WHITE, WHITE, PLATELET)
     mixed = (areas <= ONE_OBJECT * unit) & (white > 0) & (white < 1)
     mixed[0] = False
-    return np.where(mixed[pieces], kinds[pieces], likely)
+    is_white = (mixed & (white >= PARTLY_WHITE))[pieces]
+    return maps.reassigned(is_white, mixed[pieces] & ~is_white) if mixed.any() else maps
 
 
 def _red_diameter(red: np.ndarray, likely: np.ndarray) -> float:
