@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import read_records
 
 from wbctool.drawing.smear import draw_field
 from wbctool.imaging.label_image import Region
@@ -141,6 +142,17 @@ def test_another_network_is_read_and_a_file_that_is_none_refused(cli, drawn, tmp
         assert done.code == 3
         assert name in done.err
     assert cli("segment", folder, "-o", tmp_path / "m", "--method", "stain", "--unet-network", "x.onnx").code == 2
+    assert cli("segment", folder, "-o", tmp_path / "m", "--unet-network", "").code == 2
+
+
+def test_masks_made_anew_keep_nothing_of_the_first(cli, drawn, tmp_path):
+    folder = drawn / "images" / "band"
+    cli("segment", folder, "-o", tmp_path / "first", "--method", "purple-index", "--theta", "0.2")
+    assert read_records(tmp_path / "first" / "records.jsonl")[0]["constants"] == {"theta": 0.2}
+    cli("segment", tmp_path / "first", "-o", tmp_path / "second")
+    record = read_records(tmp_path / "second" / "records.jsonl")[0]
+    assert record["method"] == "unet"
+    assert "constants" not in record
 
 
 @pytest.mark.data

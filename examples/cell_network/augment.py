@@ -39,11 +39,9 @@ class Source:
         self.background = background_colour(sample.image)
         self.likely = sample.likely
 
-    def view(
-        self, rng: np.random.Generator, scale: float, centre: Sequence[float], side: int, turns: bool = True
-    ) -> View:
+    def view(self, rng: np.random.Generator, scale: float, centre: Sequence[float], side: int) -> View:
         """A square about a point of the sample, turned at random; beyond the edge the image is mirrored."""
-        angle = rng.uniform(0, 2 * np.pi) if turns and rng.random() < 0.5 else rng.integers(4) * np.pi / 2
+        angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
         flip = -1.0 if rng.random() < 0.5 else 1.0
         cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
         matrix = np.array([[cos * flip, -sin, 0], [sin * flip, cos, 0]])
@@ -52,25 +50,18 @@ class Source:
         if scale < 0.7:
             image = cv2.GaussianBlur(image, (0, 0), 0.35 / scale)
 
-        def warp(values: np.ndarray, how: int, outside: int) -> np.ndarray:
-            border = cv2.BORDER_REFLECT if outside < 0 else cv2.BORDER_CONSTANT
-            return cv2.warpAffine(
-                values,
-                matrix,
-                (side, side),
-                flags=how | cv2.WARP_INVERSE_MAP,
-                borderMode=border,
-                borderValue=max(outside, 0),
-            )
+        def warp(values: np.ndarray, how: int) -> np.ndarray:
+            flags = how | cv2.WARP_INVERSE_MAP
+            return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT)
 
-        colours = warp(image, cv2.INTER_LINEAR, -1).astype(np.float32)
+        colours = warp(image, cv2.INTER_LINEAR).astype(np.float32)
         density = -np.log((colours + 1) / (self.background + 1))
         nearest = cv2.INTER_NEAREST
         return View(
             density,
-            warp(self.likely, nearest, -1),
-            warp(self.sample.allowed, nearest, -1),
-            warp(self.sample.depth, nearest, -1),
+            warp(self.likely, nearest),
+            warp(self.sample.allowed, nearest),
+            warp(self.sample.depth, nearest),
         )
 
 
@@ -137,7 +128,7 @@ def recoloured(rng: np.random.Generator, view: View, stain: np.ndarray) -> np.nd
     return result.astype(np.float32)
 
 
-def paste(rng: np.random.Generator, view: View, piece: View, x: float, y: float) -> None:
+def paste(view: View, piece: View, x: float, y: float) -> None:
     """Lay the white cell in the middle of a piece over a view, about a point."""
     side = piece.allowed.shape[0]
     white = ((piece.allowed & ~WHITE_CELL) == 0) & ((piece.allowed & WHITE_CELL) > 0)
@@ -174,7 +165,7 @@ def crowd(rng: np.random.Generator, view: View, diameter: float, sources: Sequen
             continue
         piece = source.view(rng, scale, (x + w / 2, y + h / 2), side)
         piece.density = recoloured(rng, piece, stain * rng.lognormal(0, 0.08, (5, 1)).astype(np.float32))
-        paste(rng, view, piece, *middle)
+        paste(view, piece, *middle)
         angle = rng.uniform(0, 2 * np.pi)
         middle = middle + 0.5 * side * rng.uniform(0.85, 1.5) * np.array([np.cos(angle), np.sin(angle)])
         middle = np.clip(middle, 0, SIDE)
@@ -226,7 +217,7 @@ def augmented(
     """An image (SIDE, SIDE, 3), uint8, its allowed classes and its depth, both (SIDE, SIDE), uint8."""
     view, diameter = pick_view(rng, source)
     means = class_means(view)
-    crowded = rng.random() < PASTED
+    crowded = bool(sources) and rng.random() < PASTED
     if crowded or rng.random() < 0.55:
         stain = random_stain(rng)
         view.density = recoloured(rng, view, stain)

@@ -141,7 +141,7 @@ class Labels:
 
 
 def depth_of(mask: np.ndarray) -> np.ndarray:
-    """200 × the distance to the border over its largest, of each piece of a mask; uint8."""
+    """200 × the distance to the border over its largest, in a mask; uint8."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     return (200 * distance / max(float(distance.max()), 1.0)).astype(np.uint8)
@@ -280,7 +280,7 @@ def of_pbc(path: Path, objects: Objects, untrusted: bool = False) -> Labels:
             continue
         inner = nucleus.to_mask(shape) if nucleus and not untrusted else None
         trusted = inner is not None and (
-            solidity(inner) > 0.85 if kind in COMPACT else kind in {"SNE", "BNE", "MY", "MMY", "NEUTROPHIL"}
+            solidity(inner) > 0.85 if kind in COMPACT else kind in {"SNE", "BNE", "NEUTROPHIL"}
         )
         labels.draw_white(mask, inner if trusted else None)
     if not central:

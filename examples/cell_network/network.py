@@ -58,7 +58,7 @@ class CellNetwork(nn.Module):
 
 
 def export(network: CellNetwork, file: Path) -> None:
-    """Write the network as ONNX, with weights in 16 bits where the file keeps them so."""
+    """Write the network as ONNX, in float32."""
     network.eval()
     image = torch.zeros(1, 3, 224, 224)
     axes = {"image": {2: "height", 3: "width"}, "logits": {2: "half_height", 3: "half_width"}}

@@ -63,8 +63,8 @@ class Views(IterableDataset):
 def loss_of(logits: Tensor, allowed: Tensor, depth: Tensor) -> Tensor:
     """Loss of logits (n, 6, height / 2, width / 2) at the size of the labels (n, height, width).
 
-    Per pixel −log of the summed probability of the classes that it may have, and the overlap (Dice) of nuclei and white
-    cells where these are known; L1 of the depth.
+    Per pixel −log of the summed probability of the classes that it may have, and the overlap (Dice) of nuclei, white
+    cells and red cells where these are known; L1 of the depth.
     """
     logits = functional.interpolate(logits, size=allowed.shape[1:], mode="bilinear", align_corners=False)
     bits = (allowed[:, None].long() >> torch.arange(5)[None, :, None, None]) & 1
@@ -141,7 +141,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="state of an earlier training")
     options = parser.parse_args()
     samples = read_samples(options.cache)
-    left_out = options.without.split(",")
+    left_out = set(filter(None, options.without.split(",")))
+    if unknown := left_out - SHARES.keys():
+        parser.error(f"--without: unknown {', '.join(sorted(unknown))}; choose from {', '.join(SHARES)}")
     sources = [Source(sample) for sample in samples if sample.laboratory not in left_out]
     print(
         f"{len(sources):,} samples of {', '.join(sorted({s.sample.laboratory for s in sources}))}; views of {SIDE} px"

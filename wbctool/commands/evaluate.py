@@ -108,7 +108,9 @@ def evaluate(
             metavar="PART=GREY,...", help="Grey values of nucleus, cell, rbc, platelet. (nucleus=255,cell=128)"
         ),
     ] = None,
-    kinds: Annotated[str | None, typer.Option(metavar="CLASS=KIND,...", help="Of boxes: 0=wbc,x=ignore.")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="CLASS=KIND,...", help="Kind of each class of boxes: 0=wbc,x=ignore.")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

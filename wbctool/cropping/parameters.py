@@ -20,5 +20,5 @@ class CropParameters(Parameters):
     kind: Literal["wbc", "platelet", "rbc", "any"] | None = parameter(None, "What to crop.")
     which: Literal["central", "largest", "all"] = parameter("central", "Which of an image's cells.")
     edge: Literal["keep", "drop"] = parameter("keep", "Cells cut by the image's edge.")
-    min_quality: float = parameter(0.0, "Leave out cells of less quality.", low=0, high=1, form="Q")
+    min_quality: float = parameter(0.0, "Leave out chosen cells of less quality.", low=0, high=1, form="Q")
     denoise: Literal["nlm"] | None = parameter(None, "Denoise crops by non-local means.")

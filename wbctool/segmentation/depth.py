@@ -7,7 +7,7 @@ import numpy as np
 
 PEAKS = (0.8, 0.72, 0.64, 0.56, 0.48, 0.4, 0.32, 0.24, 0.16, 0.08)  # depths from which cells are told apart
 LEVELS = (0.4, 0.32, 0.24, 0.16, 0.08, 0.0)  # depths at which they grow towards each other
-SMALLEST_PEAK = 2  # pixels deeper than such a depth that tell a cell
+SMALLEST_PEAK = 2  # pixels that a peak has at least
 
 
 def split_by_depth(mask: np.ndarray, depth: np.ndarray, prominence: float) -> np.ndarray:

@@ -18,6 +18,8 @@ class UnetParameters(Splitting):
     @field_validator("unet_network")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
+        if path == "":  # as of a shell variable that is not set
+            raise ValueError("give a file")
         return path and str(Path(path).absolute())  # as records are read in other folders, too
 
 
