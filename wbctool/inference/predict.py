@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbctool.console import loading, note, warn
 from wbctool.errors import InputError
+from wbctool.inference.answers import Answers
 from wbctool.inference.options import PredictionOptions
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
@@ -71,7 +72,8 @@ def predict_images(
         source: a folder, an image, a record file, or `-`.
         out: record file for the predictions, which can be resumed; None prints them on stdout only.
         options: how images are classified.
-        selection: where labels and groups come from, and which classes are kept.
+        selection: where labels and groups come from. Its new names and its classes are also those that the runs answer
+            with: probabilities of classes with one new name add up, classes that are not kept are no answer.
         execution: how the command is run; `jobs` counts processes that prepare or measure cells.
         field_steps: the images are whole smear fields, of which these steps make cells
             (`wbctool.commands.preparation.steps_of`); None for images that are prepared already.
@@ -85,19 +87,21 @@ def predict_images(
     options, execution = options or PredictionOptions(), execution or Execution()
     if out:
         refuse_replacing("-o", out, [source])
-    records = Source([source], selection)
-    for path in runs:
-        read_info(Path(path))
+    infos = [read_info(Path(path)) for path in runs]
+    selection = selection or Selection()
+    answers = Answers.of(infos[0]["classes"], selection.classes, selection.rename)
+    records = Source([source], replace(selection, answered=answers.known))
     with loading(execution.quiet):
         from wbctool.inference.step import load_runs, open_file, predict_step
     with loading(execution.quiet):
         loaded, device, precision = load_runs([Path(path) for path in runs], options.device, options.precision)
     unit = "cells" if field_steps else "images"
-    step = predict_step(loaded, device, precision, options.threshold, options.chosen, execution.jobs, unit)
+    chosen = options.chosen | answers.stated
+    step = predict_step(loaded, device, precision, answers, options.threshold, chosen, execution.jobs, unit)
     with _prepared(records, loaded, field_steps, cells, execution.jobs) as (images, on_result):
         result, check = PredictionResult(), PreparationCheck((str(run.path), run.info) for run in loaded)
         usable = _usable(images, source, check, result, on_result)
-        output = open_file(out, loaded, options.chosen, execution.overwrite) if out else Output()
+        output = open_file(out, loaded, chosen, execution.overwrite) if out else Output()
         result.outcome = run_records(
             *(step, usable, output, execution, result.add, records.tally, records.total(execution)),
             on_result=on_result,

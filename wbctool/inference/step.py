@@ -17,6 +17,7 @@ from wbctool.device import cores, pick_device, pick_precision
 from wbctool.errors import ImageError, InputError, UsageProblem
 from wbctool.imaging.files import read_image
 from wbctool.imaging.inputs import scaled_to
+from wbctool.inference.answers import Answers
 from wbctool.measuring.batches import Measuring
 from wbctool.modeling.predictor import BATCH, missing_measures, prediction_record, probabilities
 from wbctool.modeling.run_folder import Run, load, trained_precision
@@ -26,7 +27,7 @@ from wbctool.records import ERROR, PREDICTION, Record, error_record, from_line
 from wbctool.statistics.calibration import scaled
 
 INPUT_KEYS = ("id", "path", "mask", "value", "nucleus", "bbox", "cells")  # of a record, that a prediction depends on
-CHOSEN_KEYS = ("views", "precision")  # of a prediction, that say what differs from the training
+CHOSEN_KEYS = ("views", "precision", "merged", "excluded")  # of a prediction, that say what differs from the training
 _FIRST_KEYS = ("schema", "run", "predicted", "confidence", "probabilities", "temperature")
 _MADE = (*_FIRST_KEYS, "missing", *CHOSEN_KEYS)
 
@@ -78,6 +79,7 @@ def predict_step(
     runs: Sequence[Run],
     device: torch.device,
     precision: str,
+    answers: Answers,
     threshold: float | None = None,
     chosen: dict[str, Any] | None = None,
     jobs: int = 0,
@@ -86,8 +88,8 @@ def predict_step(
     """The step that predicts with one run, or with the mean of the probabilities of several, of the same classes.
 
     `chosen` is what differs from how the runs were trained, kept in records: `views`, the number of symmetries of the
-    square over which probabilities are averaged, and `precision`. `jobs` processes measure cells, for runs that need
-    it; 0 for one per core.
+    square over which probabilities are averaged, `precision`, and what `answers` state. `jobs` processes measure cells,
+    for runs that need it; 0 for one per core.
     """
     name, chosen = run_name([run.path for run in runs]), chosen or {}
 
@@ -106,7 +108,7 @@ def predict_step(
         origin="path",
         unchanged=unchanged,
         batch_size=BATCH,
-        session=lambda: _session(_Predictor(runs, name, device, precision, chosen), jobs),
+        session=lambda: _session(_Predictor(runs, name, answers, device, precision, chosen), jobs),
     )
 
 
@@ -141,10 +143,16 @@ class _Predictor:
     """Predicts batches with one run or several; see `predict_step`."""
 
     def __init__(
-        self, runs: Sequence[Run], name: str, device: torch.device, precision: str, chosen: dict[str, Any]
+        self,
+        runs: Sequence[Run],
+        name: str,
+        answers: Answers,
+        device: torch.device,
+        precision: str,
+        chosen: dict[str, Any],
     ) -> None:
-        self.runs, self.name, self.device, self.precision, self.chosen = runs, name, device, precision, chosen
-        self.classes = runs[0].classes
+        self.runs, self.name, self.answers = runs, name, answers
+        self.device, self.precision, self.chosen = device, precision, chosen
         self.temperature = runs[0].temperature if len(runs) == 1 else None
         architectures = [run.model.architecture for run in runs]
         self.sizes = sorted({architecture.size for architecture in architectures})
@@ -156,7 +164,7 @@ class _Predictor:
         records = [record for record, _ in batch]
         decoded = list(pool.map(self._decode, records))
         measures = self._measure(records, decoded, measuring) if self.measures else None
-        rows = self._classify(decoded, measures)
+        rows = self.answers.probabilities(self._classify(decoded, measures))
         results = []
         for index, (record, image) in enumerate(zip(records, decoded, strict=True)):
             if image.error is None and not np.isfinite(rows[index]).all():
@@ -164,7 +172,7 @@ class _Predictor:
             if image.error is not None:
                 results.append([error_record(record["id"], record["path"], image.error)])
                 continue
-            made = prediction_record({}, self.name, self.classes, rows[index], temperature=self.temperature)
+            made = prediction_record({}, self.name, self.answers.names, rows[index], temperature=self.temperature)
             if measures is not None and np.isnan(measures[index]).all():
                 made["missing"] = ["morphology"]
             results.append([{**made, **self.chosen}])
@@ -196,11 +204,11 @@ class _Predictor:
 
     def _classify(self, decoded: Sequence[_Decoded], measures: np.ndarray | None) -> np.ndarray:
         """Calibrated class probabilities of a batch, (n, classes), averaged over runs; NaN for unreadable images."""
-        rows = np.full((len(decoded), len(self.classes)), np.nan)
+        rows = np.full((len(decoded), len(self.answers.classes)), np.nan)
         readable = [index for index, image in enumerate(decoded) if image.error is None]
         if not readable:
             return rows
-        total = np.zeros((len(readable), len(self.classes)))
+        total = np.zeros((len(readable), len(self.answers.classes)))
         for run in self.runs:
             size = run.model.architecture.size
             stack = torch.from_numpy(np.stack([decoded[index].images[size] for index in readable]))

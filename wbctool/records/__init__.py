@@ -119,7 +119,8 @@ class CellRecord(_Sample):
 class PredictionRecord(_Sample):
     """One prediction: the class names with their probabilities, and the most probable class.
 
-    `missing`: inputs of the run, other than the image, that were not available.
+    `missing`: inputs of the run, other than the image, that were not available. `merged`: classes of the run that a
+    class stands for. `excluded`: classes of the run that were no answer.
     """
 
     schema_: Literal["wbctool.prediction/1"] = Field(alias="schema")
@@ -132,6 +133,8 @@ class PredictionRecord(_Sample):
     views: Annotated[int, Field(ge=1)] | None = None
     precision: str | None = None
     missing: list[str] | None = None
+    merged: dict[str, list[str]] | None = None
+    excluded: list[str] | None = None
 
 
 class ErrorRecord(_Base):
