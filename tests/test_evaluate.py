@@ -195,3 +195,32 @@ def test_info_distinguishes_runs_records_and_images(cli, drawn, masks, run_folde
     images = json.loads(cli("info", drawn / "images", "--json").out)
     assert (images["kind"], images["records"]) == ("images", {"wbctool.image/1": 48})
     assert cli("info", run_folder).out == cli("info", run_folder, "--json").out
+
+
+def test_subgroups_are_evaluated_alone_the_worst_first(cli, tmp_path):
+    sites = ["Porto"] * 3 + ["<b>Lund</b>"] * 3 + [None]
+    rows = [
+        prediction(i, *pair, **({"site": site} if site else {}))
+        for i, (pair, site) in enumerate(zip(PAIRS, sites, strict=True))
+    ]
+    report = json.loads(cli("evaluate", "-", "--by", "site", "--json", stdin=lines(*rows)).out)["by"]
+    assert (report["key"], report["without"]) == ("site", 1)
+    first, second = report["subgroups"]
+    assert [(each["name"], each["n"]) for each in (first, second)] == [("Porto", 3), ("<b>Lund</b>", 3)]
+    assert first["accuracy"] == second["accuracy"] == pytest.approx(2 / 3)
+    page = tmp_path / "page.html"
+    done = cli("evaluate", "-", "--by", "site", "--html", page, stdin=lines(*rows))
+    assert "Porto" in done.out
+    assert "1 image" in done.out
+    assert "<b>Lund" not in page.read_text()
+    missing = cli("evaluate", "-", "--by", "lab", stdin=lines(*rows))
+    assert (missing.code, missing.out) == (3, "")
+    assert "lab" in missing.err
+
+
+def test_the_subgroup_of_the_lowest_balanced_accuracy_comes_first(cli):
+    pairs = [("A", "A", 1), ("B", "B", 1), ("A", "B", 2), ("B", "B", 2), ("A", "A", 3), ("B", "A", 3)]
+    rows = [prediction(i, label, predicted, site=site) for i, (label, predicted, site) in enumerate(pairs)]
+    by = json.loads(cli("evaluate", "-", "--by", "site", "--json", stdin=lines(*rows)).out)["by"]
+    assert [subgroup["name"] for subgroup in by["subgroups"]] == ["2", "3", "1"]
+    assert [subgroup["accuracy"] for subgroup in by["subgroups"]] == [0.5, 0.5, 1.0]

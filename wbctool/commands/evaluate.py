@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wbctool.evaluation.run_evaluation import Evaluation
 
 app = new_app()
-_EVALUATED = ("baseline", "threshold", "target_error", "audit", "trained_on", "allow_synthetic")
+_EVALUATED = ("baseline", "threshold", "target_error", "audit", "trained_on", "by", "allow_synthetic")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class ReportOptions:
     target_error: Annotated[
         float | None,
         typer.Option(metavar="E", min=0, max=1, help="Find the threshold that leaves error E, on validation."),
+    ] = None
+    by: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Also metrics of each value of a record key, such as site.")
     ] = None
     audit: Annotated[
         bool, typer.Option("--audit", help="Look for what tested images share with those of training.")
@@ -77,8 +80,10 @@ class ReportOptions:
             raise UsageProblem(f"--plots {self.plots}: is a file; give a folder")
         if self.differential and not set(used) <= {"differential", "threshold", "format", "allow-synthetic"}:
             raise UsageProblem("--differential goes with --threshold and --format only")
-        if self.form != "table" and not self.differential and {"audit", "threshold", "target-error"} & set(used):
-            raise UsageProblem("--format writes the metrics only; --audit and --threshold go with --json or --html")
+        if self.form != "table" and not self.differential and {"audit", "by", "threshold", "target-error"} & set(used):
+            raise UsageProblem(
+                "--format writes the metrics only; --audit, --by and --threshold go with --json or --html"
+            )
         if self.explanations and not self.html:
             raise UsageProblem("--explanations goes with --html")
 
@@ -158,9 +163,9 @@ def _evaluated(
         **{name: getattr(shown, name) for name in _EVALUATED},
     )
     evaluation = evaluate_predictions(inputs, options, selection.selection(), quiet)
-    of_one_run = {"audit", "threshold", "target-error"} & set(shown.used())
+    of_one_run = {"audit", "by", "threshold", "target-error"} & set(shown.used())
     if evaluation.comparison and of_one_run and not (json or shown.html):
-        raise UsageProblem("--audit, --threshold and --target-error: of several runs, only with --json or --html")
+        raise UsageProblem("--audit, --by, --threshold and --target-error: of several runs, only with --json or --html")
     if shown.plots:
         evaluation.write_plots(shown.plots)
     if shown.html:

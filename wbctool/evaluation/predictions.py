@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ class EvaluationOptions:
         audit: look for what tested images have in common with those of training.
         trained_on: a run folder, or records of the training images; None takes those of the evaluated run folder.
         columns: names of the metrics that tables show; none for the usual ones.
+        by: key of the records, such as `site`; the images of each of its values are also evaluated alone.
         allow_synthetic: evaluate on composites, too.
     """
 
@@ -44,6 +46,7 @@ class EvaluationOptions:
     audit: bool = False
     trained_on: str | None = None
     columns: tuple[str, ...] = ()
+    by: str | None = None
     allow_synthetic: bool = False
 
     def check(self) -> None:
@@ -64,6 +67,7 @@ class Predictions(Scores):
     Attributes:
         classes: names in alphabetical order, which class indices refer to.
         groups: group numbers from 0, shape (n,).
+        subgroups: numbers from 0 of the values that the records have under the key `by`, shape (n,); -1 without one.
         temperature: that the logits of each image were divided by, 1 where they were not, shape (n,).
         split: of the images, or `all`.
         notes: what was left out, in words.
@@ -78,6 +82,8 @@ class Predictions(Scores):
     paths: list[str]
     groups: np.ndarray
     group_names: list[str]
+    subgroups: np.ndarray
+    subgroup_names: list[str]
     temperature: np.ndarray
     split: str
     notes: list[str]
@@ -92,7 +98,7 @@ class Predictions(Scores):
         numbers, groups = np.unique(self.groups[chosen], return_inverse=True)
         names = [self.group_names[number] for number in numbers]
         columns: dict[str, Any] = {"groups": groups, "group_names": names}
-        for name in ("truth", "predicted", "probabilities", "temperature"):
+        for name in ("truth", "predicted", "probabilities", "temperature", "subgroups"):
             columns[name] = getattr(self, name)[chosen]
         for name in ("ids", "paths", "records"):
             columns[name] = list(compress(getattr(self, name), chosen))
@@ -117,7 +123,7 @@ def collect_predictions(
             reason = "predictions without a label"
         else:
             check_prediction(record, tally.location or source)
-            runs[record.get("run") or source].add(record, tally, keep_record=options.audit)
+            runs[record.get("run") or source].add(record, tally, options)
             continue
         left_out[reason] += 1
         first.setdefault(reason, tally.location)
@@ -139,6 +145,7 @@ class _Columns:
         self.class_numbers: dict[str, int] = {}
         self.label_numbers: dict[str, int] = {}
         self.group_numbers: dict[str, int] = {}
+        self.subgroup_numbers: dict[str, int] = {}
         self.lines_of_ids: defaultdict[str | None, dict[str, int]] = defaultdict(dict)  # of each split
         self.ids: list[str] = []
         self.paths: list[str] = []
@@ -146,9 +153,10 @@ class _Columns:
         self.probabilities, self.temperatures = array("d"), array("d")
         self.class_columns, self.widths, self.predicted = array("l"), array("l"), array("l")
         self.labels, self.groups, self.splits, self.lines = array("l"), array("l"), array("l"), array("l")
+        self.subgroups = array("l")
         self.synthetic = bytearray()
 
-    def add(self, record: Record, tally: Tally, keep_record: bool) -> None:
+    def add(self, record: Record, tally: Tally, options: EvaluationOptions) -> None:
         """Append a labelled prediction whose id is new in its split, and whose probabilities sum to 1."""
         lines = self.lines_of_ids[record.get("split")]
         count = len(lines)
@@ -167,12 +175,20 @@ class _Columns:
         self.labels.append(self.label_numbers.setdefault(record["label"], len(self.label_numbers)))
         self.predicted.append(self.class_numbers[record["predicted"]])
         self.groups.append(self.group_numbers.setdefault(group_of(record), len(self.group_numbers)))
+        self.subgroups.append(self._subgroup(record.get(options.by)) if options.by else -1)
         self.splits.append(SPLITS.index(record["split"]) if record.get("split") else -1)
         self.temperatures.append(record.get("temperature") or 1.0)
         self.lines.append(tally.line)
         self.synthetic.append(is_composite(record))
-        if keep_record:
+        if options.audit:
             self.records.append({key: value for key, value in record.items() if key != "probabilities"})
+
+    def _subgroup(self, value: Any) -> int:
+        """The number of a value; -1 where the record has none."""
+        if value is None:
+            return -1
+        name = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return self.subgroup_numbers.setdefault(name, len(self.subgroup_numbers))
 
     def predictions(self, run: str, notes: list[str]) -> Predictions:
         """Return all of them as arrays; the truth is -1 where the model does not know the label."""
@@ -192,6 +208,8 @@ class _Columns:
             probabilities=probabilities,
             groups=np.array(self.groups),
             group_names=list(self.group_numbers),
+            subgroups=np.array(self.subgroups),
+            subgroup_names=list(self.subgroup_numbers),
             temperature=np.array(self.temperatures),
             split="all",
             notes=notes,

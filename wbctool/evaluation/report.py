@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wbctool.errors import InputError
+from wbctool.errors import InputError, counted
 from wbctool.evaluation.document import (
     Block,
     Cell,
@@ -22,7 +22,7 @@ from wbctool.evaluation.document import (
     exact_text,
     value_text,
 )
-from wbctool.evaluation.predictions import Predictions
+from wbctool.evaluation.predictions import EvaluationOptions, Predictions
 from wbctool.statistics.calibration import coverage_table, reliability, risk_coverage, scaled, threshold_for
 from wbctool.statistics.counts import CLASS_METRICS, ConfusionCounts, Scores, confusion_matrix, values_of
 from wbctool.statistics.intervals import Draws, Interval, confusion_intervals, score_intervals
@@ -40,17 +40,16 @@ _REMEDIES = {
 _LISTED_ERRORS, _LISTED_CONFUSIONS = 10, 5
 
 
-def report_of(
-    predictions: Predictions, threshold: float | None = None, target_error: float | None = None
-) -> dict[str, Any]:
+def report_of(predictions: Predictions, options: EvaluationOptions) -> dict[str, Any]:
     """Compute the report: one flat object of metrics, as `evaluate --json` prints it; undefined values are None.
 
-    Predictions below the threshold of confidence, which may be sought for a target error, are set apart.
+    Predictions below the threshold of confidence, which may be sought for a target error, are set apart. With the
+    option `by`, images of each value of that key are also summarised alone.
 
     Raises:
-        InputError: no threshold reaches the target.
+        InputError: no threshold reaches the target, or no record has the key.
     """
-    uncertain = _threshold(predictions, threshold, target_error)
+    uncertain = _threshold(predictions, options.threshold, options.target_error)
     classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
     counts = ConfusionCounts(confusion_matrix(truth, predicted, len(classes)))
     values = values_of(predictions)
@@ -77,6 +76,7 @@ def report_of(
         "wrongest": _most_confident_errors(predictions),
         **_confidence(predictions),
         "threshold": uncertain,
+        **({"by": _by_subgroup(predictions, options.by)} if options.by else {}),
         "left_out": predictions.notes,
         "composites": predictions.composites,
     }
@@ -89,6 +89,19 @@ def summary_of(predictions: Predictions) -> dict[str, Any]:
     draws = Draws(predictions.groups)
     intervals, _ = confusion_intervals(draws, predictions.truth, predictions.predicted, len(predictions.classes))
     return {"n": len(predictions.ids), **metric_values(values, intervals)}
+
+
+def _by_subgroup(predictions: Predictions, key: str) -> dict[str, Any]:
+    """Summarise the images of each value of a key, that of the lowest balanced accuracy first."""
+    if (predictions.subgroups < 0).all():
+        raise InputError(f"--by {key}: no prediction has the key {key}; add it to the records that `predict` reads")
+    subgroups = [
+        {"name": name, **summary_of(predictions.subset(chosen))}
+        for number, name in enumerate(predictions.subgroup_names)
+        if (chosen := predictions.subgroups == number).any()
+    ]
+    subgroups.sort(key=lambda subgroup: subgroup["balanced_accuracy"])
+    return {"key": key, "subgroups": subgroups, "without": int((predictions.subgroups < 0).sum())}
 
 
 def metric_values(values: dict[str, float], intervals: dict[str, Interval]) -> dict[str, Any]:
@@ -201,6 +214,8 @@ def report_sections(
         *_error_sections(report, explanations),
         *_confidence_sections(report),
     ]
+    if "by" in report:
+        blocks.append(_subgroup_section(report["by"]))
     if curves := [plots[name] for name in ("reliability", "coverage", "roc", "precision-recall") if name in plots]:
         blocks.append(Section("Curves", [Pictures(curves)]))
     if report["threshold"]:
@@ -304,6 +319,21 @@ def _threshold_section(threshold: dict[str, Any], count: int) -> Section:
     table = Table(["class", "uncertain", "of", "fraction"], rows)
     blocks: list[Block] = [Paragraph(f"{basis}; uncertain: {uncertain}"), table, left]
     return Section(f"Threshold {threshold['value']:.4g}", blocks)
+
+
+def _subgroup_section(by: dict[str, Any]) -> Section:
+    metrics = metrics_of("confusion", "summary")
+    rows: list[list[Cell | str]] = []
+    for subgroup in by["subgroups"]:
+        cells: list[Cell | str] = [subgroup["name"], f"{subgroup['n']:,}"]
+        for metric in metrics:
+            ends = subgroup["intervals"][metric.name]
+            cells.append(Cell(value_text(subgroup[metric.name]), f"{ends[0]:.2f}–{ends[1]:.2f}" if ends else ""))
+        rows.append(cells)
+    blocks: list[Block] = [Table([by["key"], "images", *(metric.title for metric in metrics)], rows)]
+    if by["without"]:
+        blocks.append(Paragraph(f"{counted(by['without'], 'image')} without {by['key']}", "warning"))
+    return Section(f"By {by['key']}, lowest balanced accuracy first", blocks)
 
 
 def _audit_section(audit: dict[str, Any], report: dict[str, Any]) -> Section:

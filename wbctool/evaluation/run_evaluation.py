@@ -52,7 +52,7 @@ class EvaluatedRun:
         Raises an InputError where no threshold leaves the target error, or the audit has no training records.
         """
         run, options = self.predictions, self.options
-        report = report_of(run, options.threshold, options.target_error)
+        report = report_of(run, options)
         if options.audit:
             trained = training_records(run.run, run.split, self.source, options.trained_on, self.selection)
             with Progress("audit", "images", self.quiet, total=len(run.ids) + len(trained)) as progress:
