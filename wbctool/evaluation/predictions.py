@@ -68,6 +68,9 @@ class Predictions(Scores):
         classes: names in alphabetical order, which class indices refer to.
         groups: group numbers from 0, shape (n,).
         subgroups: numbers from 0 of the values that the records have under the key `by`, shape (n,); -1 without one.
+        set_sizes: number of classes in the prediction set of each image, shape (n,); 0 without one.
+        covered: whether that set holds the true class, bool, shape (n,).
+        coverage: probability with which sets are to hold it; None where the predictions state none, or several.
         temperature: that the logits of each image were divided by, 1 where they were not, shape (n,).
         split: of the images, or `all`.
         notes: what was left out, in words.
@@ -84,6 +87,9 @@ class Predictions(Scores):
     group_names: list[str]
     subgroups: np.ndarray
     subgroup_names: list[str]
+    set_sizes: np.ndarray
+    covered: np.ndarray
+    coverage: float | None
     temperature: np.ndarray
     split: str
     notes: list[str]
@@ -98,7 +104,7 @@ class Predictions(Scores):
         numbers, groups = np.unique(self.groups[chosen], return_inverse=True)
         names = [self.group_names[number] for number in numbers]
         columns: dict[str, Any] = {"groups": groups, "group_names": names}
-        for name in ("truth", "predicted", "probabilities", "temperature", "subgroups"):
+        for name in ("truth", "predicted", "probabilities", "temperature", "subgroups", "set_sizes", "covered"):
             columns[name] = getattr(self, name)[chosen]
         for name in ("ids", "paths", "records"):
             columns[name] = list(compress(getattr(self, name), chosen))
@@ -153,7 +159,8 @@ class _Columns:
         self.probabilities, self.temperatures = array("d"), array("d")
         self.class_columns, self.widths, self.predicted = array("l"), array("l"), array("l")
         self.labels, self.groups, self.splits, self.lines = array("l"), array("l"), array("l"), array("l")
-        self.subgroups = array("l")
+        self.subgroups, self.set_sizes, self.covered = array("l"), array("l"), bytearray()
+        self.coverages: set[float | None] = set()
         self.synthetic = bytearray()
 
     def add(self, record: Record, tally: Tally, options: EvaluationOptions) -> None:
@@ -176,6 +183,10 @@ class _Columns:
         self.predicted.append(self.class_numbers[record["predicted"]])
         self.groups.append(self.group_numbers.setdefault(group_of(record), len(self.group_numbers)))
         self.subgroups.append(self._subgroup(record.get(options.by)) if options.by else -1)
+        prediction_set = record.get("prediction_set") or ()
+        self.set_sizes.append(len(prediction_set))
+        self.covered.append(record["label"] in prediction_set)
+        self.coverages.add(record.get("coverage"))
         self.splits.append(SPLITS.index(record["split"]) if record.get("split") else -1)
         self.temperatures.append(record.get("temperature") or 1.0)
         self.lines.append(tally.line)
@@ -210,6 +221,9 @@ class _Columns:
             group_names=list(self.group_numbers),
             subgroups=np.array(self.subgroups),
             subgroup_names=list(self.subgroup_numbers),
+            set_sizes=np.array(self.set_sizes),
+            covered=np.frombuffer(self.covered, bool),
+            coverage=next(iter(self.coverages)) if len(self.coverages) == 1 else None,
             temperature=np.array(self.temperatures),
             split="all",
             notes=notes,

@@ -76,6 +76,7 @@ def report_of(predictions: Predictions, options: EvaluationOptions) -> dict[str,
         "wrongest": _most_confident_errors(predictions),
         **_confidence(predictions),
         "threshold": uncertain,
+        **({"prediction_sets": _prediction_sets(predictions, draws)} if predictions.coverage else {}),
         **({"by": _by_subgroup(predictions, options.by)} if options.by else {}),
         "left_out": predictions.notes,
         "composites": predictions.composites,
@@ -102,6 +103,30 @@ def _by_subgroup(predictions: Predictions, key: str) -> dict[str, Any]:
     ]
     subgroups.sort(key=lambda subgroup: subgroup["balanced_accuracy"])
     return {"key": key, "subgroups": subgroups, "without": int((predictions.subgroups < 0).sum())}
+
+
+def _prediction_sets(predictions: Predictions, draws: Draws) -> dict[str, Any]:
+    """Count how often prediction sets hold the true class, of all images and of each class, and their sizes."""
+    count, covered = len(predictions.ids), predictions.covered
+    drawn = draws.sums(np.zeros(count, int), 1, covered)[:, 0] / draws.sums(np.zeros(count, int), 1)[:, 0]
+    sizes, counts = np.unique(predictions.set_sizes, return_counts=True)
+    classes = {}
+    for index, name in enumerate(predictions.classes):
+        of_class = predictions.truth == index
+        if of_class.any():
+            classes[name] = {
+                "support": int(of_class.sum()),
+                "covered": float(covered[of_class].mean()),
+                "mean_size": float(predictions.set_sizes[of_class].mean()),
+            }
+    return {
+        "wanted": predictions.coverage,
+        "covered": float(covered.mean()),
+        "interval": ends_of(draws.interval(float(covered.mean()), drawn)),
+        "mean_size": float(predictions.set_sizes.mean()),
+        "sizes": dict(zip(map(str, sizes.tolist()), counts.tolist(), strict=True)),
+        "classes": classes,
+    }
 
 
 def metric_values(values: dict[str, float], intervals: dict[str, Interval]) -> dict[str, Any]:
@@ -214,6 +239,8 @@ def report_sections(
         *_error_sections(report, explanations),
         *_confidence_sections(report),
     ]
+    if "prediction_sets" in report:
+        blocks.append(_set_section(report["prediction_sets"]))
     if "by" in report:
         blocks.append(_subgroup_section(report["by"]))
     if curves := [plots[name] for name in ("reliability", "coverage", "roc", "precision-recall") if name in plots]:
@@ -319,6 +346,25 @@ def _threshold_section(threshold: dict[str, Any], count: int) -> Section:
     table = Table(["class", "uncertain", "of", "fraction"], rows)
     blocks: list[Block] = [Paragraph(f"{basis}; uncertain: {uncertain}"), table, left]
     return Section(f"Threshold {threshold['value']:.4g}", blocks)
+
+
+def _set_section(sets: dict[str, Any]) -> Section:
+    ends = sets["interval"]
+    interval = f" ({ends[0]:.1%} to {ends[1]:.1%})" if ends else ""
+    sizes = ", ".join(f"{count:,} of {size}" for size, count in sets["sizes"].items())
+    text = f"{sets['covered']:.1%}{interval} of the sets hold the true class; wanted: {sets['wanted']:.1%}."
+    rows = [
+        [name, f"{row['support']:,}", f"{row['covered']:.1%}", f"{row['mean_size']:.2f}"]
+        for name, row in sets["classes"].items()
+    ]
+    return Section(
+        "Prediction sets",
+        [
+            Paragraph(f"{text} Classes in a set: {sets['mean_size']:.2f} on average ({sizes})."),
+            Table(["class", "images", "true class in set", "classes in set"], rows),
+            Paragraph("This holds for images like those of validation, not for those of another laboratory.", "soft"),
+        ],
+    )
 
 
 def _subgroup_section(by: dict[str, Any]) -> Section:

@@ -55,11 +55,15 @@ class Answers:
         )
 
     @cached_property
+    def answer_of(self) -> dict[str, str]:
+        """The answer that each class of the run belongs to; not of excluded ones."""
+        answer_of = {name: answer for answer, sources in self.merged.items() for name in sources}
+        return {name: answer_of.get(name, name) for name in self.classes if name not in self.excluded}
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The classes that are answered, in the order of the run's."""
-        answer_of = {name: answer for answer, sources in self.merged.items() for name in sources}
-        kept = (answer_of.get(name, name) for name in self.classes if name not in self.excluded)
-        return tuple(dict.fromkeys(kept))
+        return tuple(dict.fromkeys(self.answer_of.values()))
 
     @property
     def known(self) -> frozenset[str]:
@@ -79,9 +83,7 @@ class Answers:
         an excluded class, all answers are equally probable.
         """
         sums = np.zeros((len(rows), len(self.names)))
-        answer_of = {name: answer for answer, sources in self.merged.items() for name in sources}
-        for column, name in enumerate(self.classes):
-            if name not in self.excluded:
-                sums[:, self.names.index(answer_of.get(name, name))] += rows[:, column]
+        for name, answer in self.answer_of.items():
+            sums[:, self.names.index(answer)] += rows[:, self.classes.index(name)]
         totals = sums.sum(axis=1, keepdims=True)
         return np.where(totals == 0, 1 / len(self.names), sums / np.where(totals == 0, 1, totals))

@@ -15,6 +15,9 @@ class PredictionOptions(Parameters):
     threshold: float | None = parameter(
         None, "Less confident predictions are marked uncertain.", low=0, high=1, form="P"
     )
+    coverage: float | None = parameter(
+        None, "Also the set of classes that holds the true one with probability P.", low=0.5, high=0.999, form="P"
+    )
     tta: bool = parameter(False, "Mean over all 8 flips and quarter turns. (as the run was trained)")
     device: str = parameter("auto", "Where to compute.", form="auto|cpu|cuda", panel="Running")
     precision: str = parameter("auto", "auto: as the run was trained.", form="auto|float32|bf16", panel="Running")

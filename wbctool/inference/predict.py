@@ -13,6 +13,7 @@ from wbctool.console import loading, note, warn
 from wbctool.errors import InputError
 from wbctool.inference.answers import Answers
 from wbctool.inference.options import PredictionOptions
+from wbctool.inference.validation import fit_prediction_sets
 from wbctool.inputs.protection import refuse_replacing
 from wbctool.inputs.run_folders import read_info
 from wbctool.modeling.checks import PreparationCheck
@@ -90,14 +91,16 @@ def predict_images(
     infos = [read_info(Path(path)) for path in runs]
     selection = selection or Selection()
     answers = Answers.of(infos[0]["classes"], selection.classes, selection.rename)
+    folders = [Path(path) for path in runs]
+    sets = fit_prediction_sets(folders, answers, options.coverage) if options.coverage else None
     records = Source([source], replace(selection, answered=answers.known))
     with loading(execution.quiet):
         from wbctool.inference.step import load_runs, open_file, predict_step
     with loading(execution.quiet):
-        loaded, device, precision = load_runs([Path(path) for path in runs], options.device, options.precision)
+        loaded, device, precision = load_runs(folders, options.device, options.precision)
     unit = "cells" if field_steps else "images"
     chosen = options.chosen | answers.stated
-    step = predict_step(loaded, device, precision, answers, options.threshold, chosen, execution.jobs, unit)
+    step = predict_step(loaded, device, precision, answers, options.threshold, sets, chosen, execution.jobs, unit)
     with _prepared(records, loaded, field_steps, cells, execution.jobs) as (images, on_result):
         result, check = PredictionResult(), PreparationCheck((str(run.path), run.info) for run in loaded)
         usable = _usable(images, source, check, result, on_result)

@@ -25,6 +25,7 @@ from wbctool.pipeline.output_folder import OutputFile
 from wbctool.pipeline.step import BatchStep, BatchWork, Named, same_id
 from wbctool.records import ERROR, PREDICTION, Record, error_record, from_line
 from wbctool.statistics.calibration import scaled
+from wbctool.statistics.conformal import PredictionSets
 
 INPUT_KEYS = ("id", "path", "mask", "value", "nucleus", "bbox", "cells")  # of a record, that a prediction depends on
 CHOSEN_KEYS = ("views", "precision", "merged", "excluded")  # of a prediction, that say what differs from the training
@@ -81,6 +82,7 @@ def predict_step(
     precision: str,
     answers: Answers,
     threshold: float | None = None,
+    sets: PredictionSets | None = None,
     chosen: dict[str, Any] | None = None,
     jobs: int = 0,
     unit: str = "images",
@@ -102,7 +104,7 @@ def predict_step(
         name="predict",
         settings={},
         expected=same_id,
-        compose=partial(_composed, threshold),
+        compose=partial(_composed, threshold, sets),
         made=_MADE,
         unit=unit,
         origin="path",
@@ -117,11 +119,13 @@ def run_name(paths: Sequence[Path]) -> str:
     return "+".join(map(str, paths))
 
 
-def _composed(threshold: float | None, record: Record, made: Record) -> Record:
+def _composed(threshold: float | None, sets: PredictionSets | None, record: Record, made: Record) -> Record:
     """The prediction record of an image, marked uncertain where its confidence is below the threshold."""
     first = {key: made[key] for key in _FIRST_KEYS if key in made}
     if threshold is not None:
         first["uncertain"] = made["confidence"] < threshold
+    if sets is not None:
+        first |= {"prediction_set": sets.of(made["probabilities"]), "coverage": sets.coverage}
     return {**record, **first, **{key: value for key, value in made.items() if key not in first}}
 
 

@@ -120,7 +120,8 @@ class PredictionRecord(_Sample):
     """One prediction: the class names with their probabilities, and the most probable class.
 
     `missing`: inputs of the run, other than the image, that were not available. `merged`: classes of the run that a
-    class stands for. `excluded`: classes of the run that were no answer.
+    class stands for. `excluded`: classes of the run that were no answer. `prediction_set`: classes that hold the
+    true one with probability `coverage`.
     """
 
     schema_: Literal["wbctool.prediction/1"] = Field(alias="schema")
@@ -133,6 +134,8 @@ class PredictionRecord(_Sample):
     views: Annotated[int, Field(ge=1)] | None = None
     precision: str | None = None
     missing: list[str] | None = None
+    prediction_set: list[str] | None = None
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     merged: dict[str, list[str]] | None = None
     excluded: list[str] | None = None
 
