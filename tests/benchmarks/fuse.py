@@ -62,14 +62,16 @@ def figures(work: Path, seeds: list[int], epochs: int) -> None:
     scores: dict[str, list[float]] = {}
     for seed in seeds:
         split = work / f"split-{seed}.jsonl"
-        call(f"split {cells} --ratio 60/15/25 --seed {seed} -q", split)
+        records = call(f"split {cells} --ratio 60/15/25 --seed {seed} -q", split).splitlines()
+        tested = work / f"test-{seed}.jsonl"
+        tested.write_text("".join(f"{line}\n" for line in records if json.loads(line).get("split") == "test"))
         runs = {name: work / f"{name}-{seed}" for name in ("plain", "cbam")}
         for name, run in runs.items():
             more = "--attention cbam" if name == "cbam" else ""
             call(f"train {split} -o {run} {NETWORK} --epochs {epochs} --seed {seed} {more} -q")
             scores.setdefault(f"network alone, {name}", []).append(macro_f1(run))
         both = work / f"mean-{seed}.jsonl"
-        call(f"predict {runs['plain']} {runs['cbam']} {split} -q", both)
+        call(f"predict {runs['plain']} {runs['cbam']} {tested} -q", both)
         scores.setdefault("mean of both networks", []).append(macro_f1(both))
         for number, (title, (fused_runs, options)) in enumerate(FUSED.items()):
             out = work / f"fused-{number}-{seed}"

@@ -7,9 +7,9 @@ from statistics import median
 from typing import Any
 
 WARNINGS = {"giant_platelets": "giant platelets", "implausible_nuclei": "cells without a plausible nucleus"}
-GIANT = 0.8  # areas of a red cell, or 0.35 of a white one, from which a platelet is giant
-OF_WHITE = 0.35
-FEW = 3  # red cells that suffice to measure one
+# A platelet is giant from this fraction of a red cell's area, or of a white cell's.
+OF_RED, OF_WHITE = 0.8, 0.35
+FEW = 3  # red cells needed to measure their area
 LEAST_NUCLEUS, LEAST_QUALITY = 0.1, 0.5  # fraction of its cell that a plausible nucleus takes, and quality of the cell
 
 
@@ -24,21 +24,21 @@ def warnings_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         with fewer than three red cells, over 0.35 of a white cell's; `implausible_nuclei`: white cells of quality under
         0.5, or whose nucleus takes under a tenth of them.
     """
-    of = {kind: [cell for cell in cells if cell["kind"] == kind] for kind in ("wbc", "rbc", "platelet")}
-    giant = _giant_area(of)
+    by_kind = {kind: [cell for cell in cells if cell["kind"] == kind] for kind in ("wbc", "rbc", "platelet")}
+    giant = _giant_area(by_kind)
     counts = {
-        "no_white_cell": int(not of["wbc"]),
-        "giant_platelets": sum(cell["area"] > giant for cell in of["platelet"]),
-        "implausible_nuclei": sum(map(_is_implausible, of["wbc"])),
+        "no_white_cell": int(not by_kind["wbc"]),
+        "giant_platelets": sum(cell["area"] > giant for cell in by_kind["platelet"]),
+        "implausible_nuclei": sum(map(_is_implausible, by_kind["wbc"])),
     }
     return {name: count for name, count in counts.items() if count}
 
 
-def _giant_area(of: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+def _giant_area(by_kind: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
     """The area from which a platelet is giant, pixels."""
-    if len(of["rbc"]) >= FEW:
-        return GIANT * median(cell["area"] for cell in of["rbc"])
-    return OF_WHITE * median(cell["area"] for cell in of["wbc"]) if of["wbc"] else float("inf")
+    if len(by_kind["rbc"]) >= FEW:
+        return OF_RED * median(cell["area"] for cell in by_kind["rbc"])
+    return OF_WHITE * median(cell["area"] for cell in by_kind["wbc"]) if by_kind["wbc"] else float("inf")
 
 
 def _is_implausible(cell: Mapping[str, Any]) -> bool:
