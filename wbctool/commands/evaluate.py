@@ -33,15 +33,13 @@ class ReportOptions:
         typer.Option(metavar="NAME,...", help=f"Metrics to show, out of: {', '.join(METRICS.names())}."),
     ] = None
     threshold: Annotated[
-        float | None, typer.Option(metavar="P", min=0, max=1, help="Predictions less confident than P are uncertain.")
+        float | None, typer.Option(metavar="P", min=0, max=1, help="Less confident ones are uncertain.")
     ] = None
     target_error: Annotated[
         float | None,
-        typer.Option(metavar="E", min=0, max=1, help="Find the threshold that leaves error E, on validation."),
+        typer.Option(metavar="E", min=0, max=1, help="Threshold for error E, by validation."),
     ] = None
-    by: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Also metrics of each value of a record key, such as site.")
-    ] = None
+    by: Annotated[str | None, typer.Option(metavar="KEY", help="Also by a record key, such as site.")] = None
     audit: Annotated[
         bool, typer.Option("--audit", help="Look for what tested images share with those of training.")
     ] = False
@@ -51,7 +49,7 @@ class ReportOptions:
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page that stands alone, pictures inside.")
     ] = None
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the plots, as PNG and SVG.")] = None
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also plots, as PNG and SVG.")] = None
     explanations: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For --html: what `explain` made of the images.")
     ] = None
@@ -114,7 +112,7 @@ def evaluate(
         ),
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(metavar="CLASS=KIND,...", help="Kind of each class of boxes: 0=wbc,x=ignore.")
+        str | None, typer.Option(metavar="CLASS=KIND,...", help="Kinds of classes: 0=wbc,x=ignore.")
     ] = None,
     quiet: Quiet = False,
     json: Json = False,

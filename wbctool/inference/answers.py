@@ -45,7 +45,7 @@ class Answers:
             known = ", ".join(dict.fromkeys(answer_of.values()))
             raise UsageProblem(f"--classes {', '.join(unknown)}: the run does not answer that; it answers {known}")
         answers = [name for name in dict.fromkeys(answer_of.values()) if not wanted or name in wanted]
-        if len(answers) < 2:
+        if (wanted or rename) and len(answers) < 2:
             raise UsageProblem(f"only the class {answers[0]} is left to answer; keep two or more")
         sources = {answer: tuple(name for name in classes if answer_of[name] == answer) for answer in answers}
         return cls(

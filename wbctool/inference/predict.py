@@ -88,12 +88,13 @@ def predict_images(
     options, execution = options or PredictionOptions(), execution or Execution()
     if out:
         refuse_replacing("-o", out, [source])
-    infos = [read_info(Path(path)) for path in runs]
     selection = selection or Selection()
-    answers = Answers.of(infos[0]["classes"], selection.classes, selection.rename)
+    records = Source([source], replace(selection, keep_unlabelled=True))
     folders = [Path(path) for path in runs]
+    infos = [read_info(path) for path in folders]
+    answers = Answers.of(infos[0]["classes"], selection.classes, selection.rename)
+    records.tally.known_classes = answers.known
     sets = fit_prediction_sets(folders, answers, options.coverage) if options.coverage else None
-    records = Source([source], replace(selection, answered=answers.known))
     with loading(execution.quiet):
         from wbctool.inference.step import load_runs, open_file, predict_step
     with loading(execution.quiet):

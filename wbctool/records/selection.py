@@ -30,7 +30,7 @@ class Selection:
         labels: a CSV file with the columns `image`, `label` and/or `group`.
         classes: names with commas; None keeps all.
         rename: of labels, `old=new` each.
-        answered: classes of the run that predicts; then images without a label are kept, too.
+        keep_unlabelled: images without a label are kept although `classes` are named.
     """
 
     label_regex: str | None = None
@@ -38,7 +38,7 @@ class Selection:
     labels: Path | None = None
     classes: str | None = None
     rename: tuple[str, ...] = ()
-    answered: frozenset[str] | None = None
+    keep_unlabelled: bool = False
 
 
 class Selector:
@@ -50,7 +50,7 @@ class Selector:
         self.group_pattern = _compile(selection.group_regex, "--group-regex")
         self.rows, self.has_labels = _read_table(selection.labels) if selection.labels else ({}, False)
         self.classes = {name.strip() for name in (selection.classes or "").split(",") if name.strip()}
-        self.answered = selection.answered
+        self.keep_unlabelled = selection.keep_unlabelled
         self.rename: dict[str, str] = {}
         for pair in selection.rename:
             old, _, new = pair.partition("=")
@@ -81,7 +81,7 @@ class Selector:
             self._labels.add(label)
         if label is None:
             record.pop("label", None)
-        if self.classes and label not in self.classes and (label is not None or self.answered is None):
+        if self.classes and label not in self.classes and not (label is None and self.keep_unlabelled):
             self.tally.counts["class not asked for"] += 1
             return None
         if label is None:
@@ -123,7 +123,7 @@ class Selector:
             return []
         warnings = []
         for option, names in (("--classes", self.classes), ("--map", set(self.rename))):
-            if missing := sorted(names - self._labels - (self.answered or frozenset())):
+            if missing := sorted(names - self._labels - self.tally.known_classes):
                 known = ", ".join(sorted(self._labels)[:SHOWN_CLASSES]) or "none"
                 warnings.append(f"{option} {', '.join(missing)}: no image has this class; there are {known}")
         if unused := self.rows.keys() - self._used_rows:

@@ -34,6 +34,7 @@ class Tally:
         unlabelled_example: id of the first image without a label.
         damages: messages of the first damaged lines.
         prefixes: what was put in front of the ids of inputs that have ids in common.
+        known_classes: names that may be renamed or kept although no record has them: those that a run predicts.
         unused_options: returns a warning for each class, renaming, table row or pattern that matched no record.
         line: line number in the file being read, from 1; 0 if it has no lines.
     """
@@ -43,6 +44,7 @@ class Tally:
     unlabelled_example: str = ""
     damages: list[str] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
+    known_classes: frozenset[str] = frozenset()
     unused_options: Callable[[], list[str]] = list
     file: str = ""
     line: int = 0

@@ -119,7 +119,7 @@ def _step(method: Method, parameters: Parameters, overlays: bool) -> Step:
 
 def _replaced(record: Record, made: Record) -> Record:
     """The record of the input with what this run made, and nothing of an earlier segmentation."""
-    return {**{key: value for key, value in record.items() if key not in _MADE}, **made}
+    return {key: value for key, value in {**record, **made}.items() if key in made or key not in _MADE}
 
 
 def _segment(
