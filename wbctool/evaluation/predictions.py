@@ -70,7 +70,7 @@ class Predictions(Scores):
         subgroups: numbers from 0 of the values that the records have under the key `by`, shape (n,); -1 without one.
         set_sizes: number of classes in the prediction set of each image, shape (n,); 0 without one.
         covered: whether that set holds the true class, bool, shape (n,).
-        coverage: probability with which sets are to hold it; None where the predictions state none, or several.
+        coverage: probability with which sets are to hold it; None where not all predictions state the same.
         temperature: that the logits of each image were divided by, 1 where they were not, shape (n,).
         split: of the images, or `all`.
         notes: what was left out, in words.
@@ -159,8 +159,10 @@ class _Columns:
         self.probabilities, self.temperatures = array("d"), array("d")
         self.class_columns, self.widths, self.predicted = array("l"), array("l"), array("l")
         self.labels, self.groups, self.splits, self.lines = array("l"), array("l"), array("l"), array("l")
-        self.subgroups, self.set_sizes, self.covered = array("l"), array("l"), bytearray()
-        self.coverages: set[float | None] = set()
+        self.subgroups = array("l")  # filled with the option `by` only
+        # of records with a prediction set: the number of the record, that of classes, and whether the label is one
+        self.set_rows, self.set_sizes, self.covered = array("l"), array("l"), bytearray()
+        self.coverages: set[float] = set()
         self.synthetic = bytearray()
 
     def add(self, record: Record, tally: Tally, options: EvaluationOptions) -> None:
@@ -182,11 +184,13 @@ class _Columns:
         self.labels.append(self.label_numbers.setdefault(record["label"], len(self.label_numbers)))
         self.predicted.append(self.class_numbers[record["predicted"]])
         self.groups.append(self.group_numbers.setdefault(group_of(record), len(self.group_numbers)))
-        self.subgroups.append(self._subgroup(record.get(options.by)) if options.by else -1)
-        prediction_set = record.get("prediction_set") or ()
-        self.set_sizes.append(len(prediction_set))
-        self.covered.append(record["label"] in prediction_set)
-        self.coverages.add(record.get("coverage"))
+        if options.by:
+            self.subgroups.append(self._subgroup(record.get(options.by)))
+        if record.get("prediction_set") and record.get("coverage"):
+            self.set_rows.append(len(self.ids) - 1)
+            self.set_sizes.append(len(record["prediction_set"]))
+            self.covered.append(record["label"] in record["prediction_set"])
+            self.coverages.add(record["coverage"])
         self.splits.append(SPLITS.index(record["split"]) if record.get("split") else -1)
         self.temperatures.append(record.get("temperature") or 1.0)
         self.lines.append(tally.line)
@@ -209,6 +213,11 @@ class _Columns:
         probabilities = np.zeros((len(self.ids), len(classes)))
         rows = np.repeat(np.arange(len(self.ids)), self.widths)
         probabilities[rows, class_of_number[np.array(self.class_columns)]] = self.probabilities
+        count = len(self.ids)
+        set_sizes, covered = np.zeros(count, int), np.zeros(count, bool)
+        set_sizes[np.array(self.set_rows, int)] = self.set_sizes
+        covered[np.array(self.set_rows, int)] = np.frombuffer(self.covered, bool)
+        complete = len(self.coverages) == 1 and len(self.set_rows) == count
         return Predictions(
             run=run,
             classes=classes,
@@ -219,11 +228,11 @@ class _Columns:
             probabilities=probabilities,
             groups=np.array(self.groups),
             group_names=list(self.group_numbers),
-            subgroups=np.array(self.subgroups),
+            subgroups=np.array(self.subgroups) if self.subgroups else np.full(count, -1),
             subgroup_names=list(self.subgroup_numbers),
-            set_sizes=np.array(self.set_sizes),
-            covered=np.frombuffer(self.covered, bool),
-            coverage=next(iter(self.coverages)) if len(self.coverages) == 1 else None,
+            set_sizes=set_sizes,
+            covered=covered,
+            coverage=next(iter(self.coverages)) if complete else None,
             temperature=np.array(self.temperatures),
             split="all",
             notes=notes,

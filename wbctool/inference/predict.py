@@ -94,11 +94,11 @@ def predict_images(
     infos = [read_info(path) for path in folders]
     answers = Answers.of(infos[0]["classes"], selection.classes, selection.rename)
     records.tally.known_classes = answers.known
-    sets = fit_prediction_sets(folders, answers, options.coverage) if options.coverage else None
     with loading(execution.quiet):
         from wbctool.inference.step import load_runs, open_file, predict_step
     with loading(execution.quiet):
         loaded, device, precision = load_runs(folders, options.device, options.precision)
+    sets = fit_prediction_sets(folders, answers, options.coverage) if options.coverage else None
     unit = "cells" if field_steps else "images"
     chosen = options.chosen | answers.stated
     step = predict_step(loaded, device, precision, answers, options.threshold, sets, chosen, execution.jobs, unit)

@@ -20,12 +20,14 @@ def fit_prediction_sets(runs: Sequence[Path], answers: Answers, coverage: float)
     """Fit prediction sets to the validation images that runs have in common, by the mean of their probabilities.
 
     Raises:
+        InputError: a run holds no predictions, or they cannot be read.
         UsageProblem: there are too few such images.
     """
     by_run = [{record["id"]: record for record in _validation(run)} for run in runs]
     ids = [image for image in by_run[0] if all(image in records for records in by_run)]
     rows = [
-        [[records[image]["probabilities"][name] for name in answers.classes] for image in ids] for records in by_run
+        [[records[image]["probabilities"].get(name, 0.0) for name in answers.classes] for image in ids]
+        for records in by_run
     ]
     probabilities = answers.probabilities(np.mean(rows, axis=0).reshape(len(ids), len(answers.classes)))
     number_of = {name: answers.names.index(answer) for name, answer in answers.answer_of.items()}

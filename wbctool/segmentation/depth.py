@@ -55,9 +55,10 @@ def _flooded(markers: np.ndarray, inside: np.ndarray, depth: np.ndarray) -> np.n
     return labels.astype(np.int32)
 
 
-def without_small(labels: np.ndarray, smallest: float, smallest_cut: float) -> np.ndarray:
-    """Drop the labels of fewer pixels, fewer than `smallest_cut` at the edge, and number the others from 1."""
-    keep = np.bincount(labels.ravel()) >= np.where(touches_edge(labels), smallest_cut, smallest)
+def without_small(labels: np.ndarray, smallest: float, smallest_cut: float | None = None) -> np.ndarray:
+    """Drop the labels of fewer pixels, at the edge of fewer than `smallest_cut`, and number the others from 1."""
+    cut = smallest if smallest_cut is None else smallest_cut
+    keep = np.bincount(labels.ravel()) >= np.where(touches_edge(labels), cut, smallest)
     keep[0] = False
     return np.where(keep, np.cumsum(keep), 0)[labels].astype(np.int32)
 

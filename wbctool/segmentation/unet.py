@@ -104,8 +104,8 @@ def _read(image: np.ndarray, network: cv2.dnn.Net) -> tuple[Maps, dict[int, np.n
     white = _with_nuclei(white, maps.probabilities[NUCLEUS], unit)
     platelets = cv2.connectedComponents(_mask(maps.likely, PLATELET))[1]
     return maps, {
-        WHITE: without_small(white, SMALLEST_WHITE * unit, SMALLEST_WHITE * unit),
-        PLATELET: without_small(platelets, SMALLEST_PLATELET, SMALLEST_PLATELET),
+        WHITE: without_small(white, SMALLEST_WHITE * unit),
+        PLATELET: without_small(platelets, SMALLEST_PLATELET),
         RED: without_small(reading.red, SMALLEST_RED * unit, SMALLEST_CUT_RED * unit),
     }
 

@@ -43,8 +43,8 @@ class PredictionSets:
         overall = _limit(scores, coverage)
         if overall is None:
             raise ValueError(f"{math.ceil(coverage / (1 - coverage))} images are needed, and there are {len(scores)}")
-        own = [_limit(scores[truth[known] == number], coverage) for number in range(len(classes))]
-        return cls(coverage, {n: overall if limit is None else limit for n, limit in zip(classes, own, strict=True)})
+        limits = [_limit(scores[truth[known] == number], coverage) for number in range(len(classes))]
+        return cls(coverage, {n: overall if limit is None else limit for n, limit in zip(classes, limits, strict=True)})
 
     def of(self, probabilities: Mapping[str, float]) -> list[str]:
         """The prediction set of an image, the most probable class first; it holds that one in any case."""
